@@ -1,0 +1,3 @@
+"""anomalyd: an anomaly detection and alerting daemon that sits beside Prometheus."""
+
+__version__ = "0.1.0"

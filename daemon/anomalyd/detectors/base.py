@@ -1,0 +1,154 @@
+"""The detector contract: two pure functions over blocks, and the state that passes between them.
+
+A detector is a recipe (frozen parameters) without memory. What it learned is a ``State``: named numpy arrays, nothing
+else, so that it can be sliced, sharded, shipped and stored without knowing the detector. Samples are scored before they
+are learned. A detector neither reads the clock nor does I/O, and gives the same result for the same input and seed,
+however the samples are cut into blocks.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from anomalyd.block import F64, Block, Bool, I64
+from anomalyd.errors import DetectorError
+
+STATE_FORMAT = 1
+
+
+class Params(BaseModel):
+    """Base of all detectors' parameters: frozen, unknown names refused, described for the JSON Schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """What a detector learned.
+
+    Attributes:
+        arrays: named arrays; the first axis is the series, except for the names in ``shared`` (trees, weights).
+        shared: names of the arrays that all series share.
+        as_of: time of the newest sample learned, milliseconds; samples not newer than this are refused.
+    """
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+    shared: frozenset[str] = frozenset()
+    as_of: int = 0
+
+    def take(self, rows: Sequence[int] | I64) -> State:
+        """Return the state of the given series, in that order."""
+        index = np.asarray(rows, np.int64)
+        arrays = {k: v if k in self.shared else v[index] for k, v in self.arrays.items()}
+        return State(arrays, self.shared, self.as_of)
+
+    def to_bytes(self) -> bytes:
+        """Serialise as NPZ (no pickle) with a JSON header."""
+        header = {"format": STATE_FORMAT, "shared": sorted(self.shared), "as_of": self.as_of}
+        buffer = io.BytesIO()
+        fields: dict[str, Any] = {f"a.{name}": array for name, array in self.arrays.items()}
+        np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **fields)
+        return buffer.getvalue()
+
+
+def state_from_bytes(data: bytes) -> State:
+    """Read what ``State.to_bytes`` wrote; raise ``DetectorError`` ("snapshot") for anything else."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as z:
+            header = json.loads(bytes(z["header"]).decode())
+            if header["format"] != STATE_FORMAT:
+                raise DetectorError("snapshot", f"state snapshot has format {header['format']}, not {STATE_FORMAT}")
+            arrays = {name[2:]: z[name] for name in z.files if name.startswith("a.")}
+            return State(arrays, frozenset(header["shared"]), int(header["as_of"]))
+    except DetectorError:
+        raise
+    except Exception as error:  # np.load and zipfile raise a dozen types for a cut or foreign file
+        raise DetectorError("snapshot", f"state snapshot cannot be read: {error}") from error
+
+
+def join_states(states: Sequence[State]) -> State:
+    """Put the series of several states of one detector under each other; shared arrays come from the first."""
+    first = states[0]
+    arrays = {
+        name: array if name in first.shared else np.concatenate([s.arrays[name] for s in states])
+        for name, array in first.arrays.items()
+    }
+    return State(arrays, first.shared, max(s.as_of for s in states))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Raw:
+    """What a detector says of samples before calibration; arrays [N, T], NaN where it cannot say.
+
+    Attributes:
+        score: larger is more abnormal, never negative, never infinite.
+        expected: what would have been normal, in the series' unit; every detector gives one (a median if need be).
+        unit: series' unit per unit of score, so that the band at score s is expected ± s * unit; NaN without a band.
+    """
+
+    score: F64
+    expected: F64
+    unit: F64
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What a detector must know of the series' time axis: distance of samples and the users' civil time zone (IANA)."""
+
+    step_ms: int
+    timezone: str = "UTC"
+
+
+class Detector(Protocol):
+    """One algorithm. Class facts are read by the loader, the docs and the contract battery.
+
+    Attributes:
+        name: the YAML name.
+        streaming: learns with every sample; ``fit`` is then a replay and needs no cadence.
+        multivariate: can take the series of a block as the channels of one vector per time.
+        has_band: gives ``unit``.
+        calibrated: ``Raw.score`` is already a surprise (ensembles); it is not calibrated again.
+    """
+
+    name: ClassVar[str]
+    streaming: ClassVar[bool]
+    multivariate: ClassVar[bool]
+    has_band: ClassVar[bool]
+    calibrated: ClassVar[bool]
+    Params: ClassVar[type[Params]]
+
+    def __init__(self, params: Any, grid: Grid) -> None: ...
+
+    @property
+    def min_history(self) -> int:
+        """Samples a series needs before its scores mean anything; until then they are NaN (warming up)."""
+        ...
+
+    def fit(self, history: Block, seed: int) -> State:
+        """Learn from history [N, T] (NaN allowed, T may be 0) and return the state of its N series."""
+        ...
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        """Score each sample of ``fresh``, then learn it; series with ``hold`` [N] are scored and not learned.
+
+        Raises ``DetectorError`` ("out_of_order") when a sample is not newer than ``state.as_of``.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """Where a detector lives, so that naming it costs no import."""
+
+    name: str
+    module: str
+    summary: str
+    extra: str = field(default="")

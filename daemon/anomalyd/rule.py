@@ -1,0 +1,144 @@
+"""``Rule`` and ``RuleGroup``: what the user asked for, checked and ready to use.
+
+Pure values. ``rules.py`` makes them from YAML; everything else only reads them. Durations are int milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
+from anomalyd.score import Tier
+
+Direction: TypeAlias = Literal["up", "down", "both"]
+Missing: TypeAlias = Literal["skip", "hold", "alert", "resolve"]
+Mode: TypeAlias = Literal["live", "shadow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many false alarms a tier may cost while nothing is wrong: ``count`` in each ``period_ms``."""
+
+    count: float
+    period_ms: int
+    per: Literal["series", "rule"] = "series"
+
+
+@dataclass(frozen=True, slots=True)
+class TierPolicy:
+    """When a tier begins. Exactly one of budget, surprise and sigma is set.
+
+    ``sigma`` is for the old school: the surprise of a Gaussian's two-sided tail beyond that many standard deviations.
+    ``for_ms`` overrides the rule's ``for``.
+    """
+
+    tier: Tier
+    budget: Budget | None = None
+    surprise: float | None = None
+    sigma: float | None = None
+    for_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MinDeviation:
+    """A deviation from the expected value smaller than both is of no interest to the business.
+
+    ``absolute`` in the series' unit, ``relative`` as a share of the expected value (0.2 is 20 %). Where both are given,
+    both must be exceeded.
+    """
+
+    absolute: float = 0.0
+    relative: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """A detector by its YAML name with the parameters the user gave (checked by the detector's own ``Params``)."""
+
+    type: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One anomaly rule.
+
+    Attributes:
+        name: the value of ``anomaly:``, unique within its group; the ``alertname`` of its alerts.
+        group: name of its group.
+        expr: PromQL; each series of its result is watched.
+        interval_ms: distance of slots, from the group.
+        query_delay_ms: how far behind the clock a slot is queried, so that late samples are in.
+        history_ms: how much past the detector learns from at start.
+        accept_after_ms: an episode that lasts this long is taken for the new normal (0: never).
+        hold_ms: how long an unknown (error, partial, missing with `hold`) may last before the source itself is alerted.
+        max_series: series beyond this many are not scored (verdict `limited`); series already watched come first.
+        where: file:line of the rule, for messages.
+    """
+
+    name: str
+    group: str
+    expr: str
+    source: str = "default"
+    detector: DetectorSpec = DetectorSpec("auto")
+    interval_ms: int = MINUTE_MS
+    query_delay_ms: int = 30_000
+    history_ms: int = 14 * DAY_MS
+    refit_every_ms: int = DAY_MS
+    direction: Direction = "both"
+    min_deviation: MinDeviation = MinDeviation()
+    valid_range: tuple[float, float] | None = None
+    missing: Missing = "hold"
+    for_ms: int = 0
+    keep_firing_for_ms: int = 0
+    accept_after_ms: int = DAY_MS
+    hold_ms: int = 15 * MINUTE_MS
+    tiers: tuple[TierPolicy, ...] = (TierPolicy(Tier.WARNING, Budget(1, WEEK_MS)),)
+    learn: Literal["all", "normal_only"] = "normal_only"
+    mode: Mode = "live"
+    group_by: tuple[str, ...] = ()
+    drop_labels: tuple[str, ...] = ()
+    suppress_ms: int = 30 * MINUTE_MS
+    max_series: int = 1_000
+    partial_response: Literal["hold", "accept"] = "hold"
+    timezone: str = "UTC"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    receivers: tuple[str, ...] = ()
+    seed: int = 0
+    where: str = ""
+
+    @property
+    def id(self) -> str:
+        """Stable identity across reloads and restarts: ``group/name``."""
+        return f"{self.group}/{self.name}"
+
+    @property
+    def model_key(self) -> str:
+        """Hash of what the learned state depends on: when it is unchanged by a reload, the state is kept."""
+        parts = {
+            "expr": self.expr,
+            "source": self.source,
+            "detector": asdict(self.detector),
+            "interval": self.interval_ms,
+            "delay": self.query_delay_ms,
+            "history": self.history_ms,
+            "drop": self.drop_labels,
+            "timezone": self.timezone,
+            "seed": self.seed,
+        }
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleGroup:
+    """Rules evaluated together, one after another, on one interval; at most one evaluation in flight."""
+
+    name: str
+    interval_ms: int
+    rules: tuple[Rule, ...]
+    file: str = ""

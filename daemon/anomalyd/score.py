@@ -1,0 +1,111 @@
+"""``Scores`` and ``Verdict``: what a detector says about samples, and what we make of it.
+
+``surprise`` is -log10 of the calibrated tail probability: 3 means "once in a thousand samples when nothing is wrong".
+``anomaly_score`` is surprise divided by the cut of the lowest tier, so above 1 is anomalous for every detector (the
+meaning vmanomaly gave the name).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from anomalyd.block import F64, I8, I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Scores of N series at T times, each array [N, T]; NaN where there is none.
+
+    Attributes:
+        raw: the detector's own score, in its own unit, larger is more abnormal.
+        expected: what the detector took to be normal, in the series' unit.
+        lower, upper: the band outside which the lowest tier begins, in the series' unit.
+        surprise: -log10 of the tail probability, never negative; NaN while warming up or where the sample is missing.
+    """
+
+    raw: F64
+    expected: F64
+    lower: F64
+    upper: F64
+    surprise: F64
+
+
+class Tier(IntEnum):
+    """Severity of an anomaly. NONE orders below all."""
+
+    NONE = 0
+    WARNING = 1
+    CRITICAL = 2
+    EMERGENCY = 3
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+TIERS = (Tier.WARNING, Tier.CRITICAL, Tier.EMERGENCY)
+
+
+class Kind(IntEnum):
+    """What one slot is for one series; every (rule, series, slot) is exactly one of these (promise P1)."""
+
+    OK = 0
+    ANOMALOUS = 1
+    WARMING_UP = 2
+    MISSING = 3
+    """No sample, or one that is not a finite number."""
+    PARTIAL = 4
+    """The source answered with a part of its data; unknown, not normal."""
+    LIMITED = 5
+    """Beyond the rule's limit of series; not scored."""
+    ERROR = 6
+    """The query or the detector failed; unknown, not normal."""
+
+
+class Why(IntEnum):
+    """Why a verdict is what it is, beyond its kind."""
+
+    NOTHING = 0
+    SURPRISE = 1
+    """The score is above the cut."""
+    OUT_OF_RANGE = 2
+    """The value is outside the rule's valid_range, whatever the score."""
+    ABSENT = 3
+    """The series is missing and the rule says `missing: alert`."""
+    DIRECTION = 4
+    """Above the cut, but on the side the rule does not ask for."""
+    MIN_DEVIATION = 5
+    """Above the cut, but closer to the expected value than the rule cares about."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdicts:
+    """One slot's verdicts on N series: kind, tier and reason as small integer arrays [N]."""
+
+    kind: I8
+    tier: I8
+    why: I8
+
+    def counts(self) -> dict[str, int]:
+        """Number of series by kind, for the metric that accounts for every slot."""
+        return {kind.name.lower(): int((self.kind == kind).sum()) for kind in Kind}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """One slot of one rule: what was seen, what was said of it. All arrays [N] and aligned with ``series``.
+
+    Attributes:
+        at: the slot, milliseconds.
+        series: row ids of the series in the rule's registry.
+    """
+
+    at: int
+    series: I64
+    value: F64
+    expected: F64
+    lower: F64
+    upper: F64
+    surprise: F64
+    verdicts: Verdicts
