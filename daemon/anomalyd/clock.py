@@ -2,8 +2,8 @@
 
 Two notions, never mixed: ``now_ms`` is wall time (UTC, int64 milliseconds since the epoch) and is what slots, episodes
 and outbox rows carry; ``monotonic_s`` measures durations and deadlines and never jumps. Everything below the run loops
-gets its time as an argument (``at`` for the slot being evaluated, ``now`` for a delivery pass), so a replay with another
-clock gives the same rows.
+gets its time as an argument (``at`` for the slot being evaluated, ``now`` for a delivery pass), so a replay with
+another clock gives the same rows.
 """
 
 from __future__ import annotations

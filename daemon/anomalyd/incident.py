@@ -133,8 +133,8 @@ class Outcome:
     """The result of one attempt.
 
     Attributes:
-        reason: closed set, a metric label: ok, connect, timeout, tls, rate_limited, server, client, auth, not_found, config,
-            template, cut.
+        reason: closed set, a metric label: ok, connect, timeout, tls, rate_limited, server, client, auth, not_found,
+            config, template, cut.
         retry_after_s: what the receiver asked for, already clamped.
         memory: what the receiver must remember to update or resolve later (message ts, annotation id, routing key);
             replaces what was remembered for (incident, receiver).

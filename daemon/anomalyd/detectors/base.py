@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from anomalyd.block import F64, Block, Bool, I64
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.errors import DetectorError
 
 STATE_FORMAT = 1
