@@ -1,0 +1,85 @@
+"""From scores to verdicts: cuts, direction, business facts. Pure and over whole slots.
+
+Precedence, tested whole: no finite sample → missing · outside ``valid_range`` → anomalous at the lowest tier whatever
+the score · no surprise yet → warming up · surprise at or below the cut → ok · wrong direction → ok · deviation below
+``min_deviation`` → ok · else anomalous at the highest tier whose cut is exceeded. A series that is missing while the
+rule says `missing: alert` is anomalous at the lowest tier.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anomalyd.block import F64, I8, Bool
+from anomalyd.rule import Rule
+from anomalyd.score import TIERS, Kind, Tier, Verdicts, Why
+from anomalyd.threshold import NEVER
+
+
+def judge(rule: Rule, value: F64, expected: F64, surprise: F64, cuts: F64) -> Verdicts:
+    """Give each of N series its verdict for one slot.
+
+    Args:
+        value, expected, surprise: [N]; NaN where there is none.
+        cuts: [N, 3], each series' cut per tier, infinity where the rule does not have the tier.
+    """
+    n = len(value)
+    kind, tier, why = np.zeros(n, np.int8), np.zeros(n, np.int8), np.zeros(n, np.int8)
+    lowest = lowest_tier(rule)
+    missing = ~np.isfinite(value)
+    outside = _outside(rule, value, missing)
+    warming = ~missing & ~np.isfinite(surprise)
+    above = ~missing & ~warming & (surprise > cuts.min(axis=1))
+
+    kind[warming] = Kind.WARMING_UP
+    wrong_side = above & _wrong_side(rule, value, expected)
+    too_small = above & ~wrong_side & _too_small(rule, value, expected)
+    why[wrong_side], why[too_small] = Why.DIRECTION, Why.MIN_DEVIATION
+    anomalous = above & ~wrong_side & ~too_small
+    kind[anomalous], why[anomalous] = Kind.ANOMALOUS, Why.SURPRISE
+    for each in TIERS:
+        exceeded = anomalous & (cuts[:, each - 1] < NEVER) & (surprise > cuts[:, each - 1])
+        tier[exceeded] = each
+
+    kind[outside], why[outside] = Kind.ANOMALOUS, Why.OUT_OF_RANGE
+    tier[outside] = np.maximum(tier[outside], lowest)
+    kind[missing] = Kind.MISSING
+    if rule.missing == "alert":
+        kind[missing], tier[missing], why[missing] = Kind.ANOMALOUS, lowest, Why.ABSENT
+    return Verdicts(kind, tier, why)
+
+
+def uniform(kind: Kind, n: int) -> Verdicts:
+    """The same verdict for N series: a slot that failed, was partial, or is beyond a limit."""
+    zeros: I8 = np.zeros(n, np.int8)
+    return Verdicts(np.full(n, kind, np.int8), zeros, zeros.copy())
+
+
+def lowest_tier(rule: Rule) -> Tier:
+    """The first tier a rule has."""
+    return min(policy.tier for policy in rule.tiers)
+
+
+def _outside(rule: Rule, value: F64, missing: Bool) -> Bool:
+    if rule.valid_range is None:
+        return np.zeros(len(value), np.bool_)
+    low, high = rule.valid_range
+    result: Bool = ~missing & ((value < low) | (value > high))
+    return result
+
+
+def _wrong_side(rule: Rule, value: F64, expected: F64) -> Bool:
+    if rule.direction == "both":
+        return np.zeros(len(value), np.bool_)
+    result: Bool = value < expected if rule.direction == "up" else value > expected
+    return result
+
+
+def _too_small(rule: Rule, value: F64, expected: F64) -> Bool:
+    deviation = np.abs(value - expected)
+    floor = rule.min_deviation
+    # A detector without an expected value cannot be held to a deviation: the score alone decides.
+    result: Bool = np.isfinite(deviation) & (
+        (deviation < floor.absolute) | (deviation < floor.relative * np.abs(expected))
+    )
+    return result

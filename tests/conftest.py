@@ -1,0 +1,47 @@
+"""What all tests share: servers that are absent skip with the reason on a laptop and fail in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = {
+    "prometheus": ("prometheus", "promtool"),
+    "alertmanager": ("prometheus-alertmanager",),
+    "node-exporter": ("prometheus-node-exporter",),
+    "victoria-metrics": ("victoria-metrics",),
+    "postgres": ("/usr/lib/postgresql/*/bin/initdb",),
+    "chromium": ("chromium",),
+}
+
+
+def missing_program(server: str) -> str | None:
+    """The first program of a server that is not on this machine."""
+    for program in PROGRAMS[server]:
+        found = any(Path("/").glob(program.lstrip("/"))) if program.startswith("/") else shutil.which(program)
+        if not found:
+            return program
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("server"):
+        for server in mark.args:
+            if program := missing_program(server):
+                reason = f"{server} is not installed here ({program} not found)"
+                if os.environ.get("CI") == "true":
+                    pytest.fail(f"{reason}; in CI every server must be there", pytrace=False)
+                pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def labelled_data() -> Path:
+    """The folder of labelled real series (``ANOMALYD_DATA``, else ``../shared/data``); skip where it is absent."""
+    default = Path(__file__).parents[1] / ".." / "shared" / "data"
+    folder = Path(os.environ.get("ANOMALYD_DATA") or default)
+    if not folder.is_dir():
+        pytest.skip("labelled series are not here; set ANOMALYD_DATA to their folder")
+    return folder
