@@ -142,3 +142,8 @@ class RuleGroup:
     interval_ms: int
     rules: tuple[Rule, ...]
     file: str = ""
+
+    @property
+    def query_delay_ms(self) -> int:
+        """How far behind the clock the group's slots are evaluated: the longest of its rules'."""
+        return max((rule.query_delay_ms for rule in self.rules), default=0)
