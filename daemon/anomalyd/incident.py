@@ -91,6 +91,7 @@ class Statement:
         alerts: ranked, most surprising first; at most ``MAX_ALERTS`` of ``total``.
         labels, annotations: the rule's, annotations rendered.
         links: name to URL, from configuration only.
+        suppress_ms: the rule's suppression window: how long a series that was told stays quiet at the same tier.
     """
 
     incident: str
@@ -110,6 +111,7 @@ class Statement:
     alerts: tuple[Alert, ...]
     total: int
     links: Mapping[str, str] = field(default_factory=dict)
+    suppress_ms: int = 0
 
     @property
     def resolved(self) -> bool:
