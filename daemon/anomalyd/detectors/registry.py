@@ -1,0 +1,101 @@
+"""Detectors by their YAML name.
+
+Invariant: naming a detector costs no import; its module (numba, scikit-learn, torch) is loaded when it is first used.
+A package outside adds a detector by an entry point in the group ``anomalyd.detectors``; it cannot replace a built-in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from pydantic import ValidationError
+
+from anomalyd.detectors.base import Detector, DetectorInfo, Grid, Params
+from anomalyd.errors import DetectorError
+from anomalyd.rule import DetectorSpec
+
+ENTRY_POINTS = "anomalyd.detectors"
+EXTRA_MODULES = {"lstm": "torch"}
+"""What an optional extra must have installed."""
+
+
+def _built_in(name: str, class_name: str, summary: str, extra: str = "") -> DetectorInfo:
+    return DetectorInfo(name, f"anomalyd.detectors.{name}:{class_name}", summary, extra)
+
+
+_BUILT_IN = (_built_in("mad", "Mad", "distance from the rolling median in robust standard deviations"),)
+
+DETECTORS: dict[str, DetectorInfo] = {info.name: info for info in _BUILT_IN}
+
+
+@cache
+def _outside() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in DETECTORS}
+
+
+def detector_names() -> tuple[str, ...]:
+    """All names a rule may use, sorted."""
+    return tuple(sorted({*DETECTORS, *_outside()}))
+
+
+def detector_info(name: str) -> DetectorInfo:
+    """What is known of a detector without importing it; raise ``DetectorError`` ("unknown")."""
+    if name in DETECTORS:
+        return DETECTORS[name]
+    point = _outside().get(name)
+    if point is None:
+        near = difflib.get_close_matches(name, detector_names(), 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DetectorError("unknown", f"no detector is called {name!r}; {hint}known: {', '.join(detector_names())}")
+    distribution = point.dist.name if point.dist else "an outside package"
+    return DetectorInfo(name, point.value, f"from {distribution}")
+
+
+def load_detector(name: str) -> type[Detector]:
+    """Import a detector's class; raise ``DetectorError`` ("unknown", "extra" or "broken") with what to do about it."""
+    info = detector_info(name)
+    _check_extra(info)
+    module_name, _, class_name = info.module.partition(":")
+    try:
+        return cast(type[Detector], getattr(importlib.import_module(module_name), class_name))
+    except (ImportError, AttributeError) as error:
+        raise DetectorError("broken", f"detector {name!r} cannot be loaded from {info.module}: {error}") from error
+
+
+def _check_extra(info: DetectorInfo) -> None:
+    needed = EXTRA_MODULES.get(info.extra)
+    if needed is not None and importlib.util.find_spec(needed) is None:
+        raise DetectorError(
+            "extra",
+            f"detector {info.name!r} needs {needed}, which is not installed: pip install 'anomalyd[{info.extra}]'",
+        )
+
+
+def make_detector(spec: DetectorSpec, grid: Grid) -> Detector:
+    """Build a detector from what the user wrote; raise ``DetectorError`` ("params") that names each bad parameter."""
+    cls = load_detector(spec.type)
+    try:
+        params = cls.Params.model_validate(dict(spec.params))
+    except ValidationError as error:
+        raise DetectorError("params", f"detector {spec.type!r}: {_readable(error, cls.Params)}") from error
+    return cls(params, grid)
+
+
+def _readable(error: ValidationError, params: type[Params]) -> str:
+    known = list(params.model_fields)
+    parts = []
+    for problem in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            parts.append(f"unknown parameter {where!r} ({hint})")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            parts.append(f"{where}: {message}, not {problem['input']!r}" if where else message)
+    return "; ".join(parts)
