@@ -1,0 +1,147 @@
+"""``Model``: a detector with its calibration, the one thing the rest of the daemon scores with.
+
+Pure and causal: each sample is scored from the state before it, then learned; the same samples give the same scores
+however they are cut into blocks. The state is one ``State`` whose array names say whose they are: ``d.`` the
+detector's, ``c.`` the calibration's. What `fit` learned in sample never reaches the calibration: streaming detectors
+are replayed, batch detectors score the newer part of the history with what the older part taught.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import anomalyd
+from anomalyd.block import F64, Block, Bool
+from anomalyd.detectors.base import Detector, Grid, Raw, State, join_states
+from anomalyd.detectors.calibrate import Calibrator
+from anomalyd.rule import DetectorSpec
+from anomalyd.score import Scores
+
+CODE = 1
+"""Raise when the scores of an unchanged rule change; it is part of every model's version."""
+
+OLDER_SHARE = 0.6
+"""Share of the history that a batch detector learns from before it scores the rest for the calibration."""
+
+_DETECTOR, _CALIBRATION = "d.", "c."
+
+
+class Model:
+    """A detector spec made ready to fit and score. It holds no memory of samples: that is ``State``."""
+
+    def __init__(self, spec: DetectorSpec, grid: Grid, seed: int = 0, detector: Detector | None = None):
+        """Build the detector the spec names, or use the one given.
+
+        Raises ``DetectorError`` ("unknown", "extra", "params") when there is none or its parameters are wrong.
+        """
+        if detector is None:
+            from anomalyd.detectors.registry import make_detector
+
+            detector = make_detector(spec, grid)
+        self.spec, self.grid, self.seed = spec, grid, seed
+        self.detector: Detector = detector
+        self._calibrator = None if detector.calibrated else Calibrator()
+
+    @property
+    def streaming(self) -> bool:
+        """Learns with every sample, so it needs no refit."""
+        return self.detector.streaming
+
+    @property
+    def min_history(self) -> int:
+        """Samples a series needs before its surprise is given."""
+        own = self.detector.min_history
+        if self._calibrator is None:
+            return own
+        if self.detector.streaming:
+            return own + self._calibrator.fewest
+        return max(math.ceil(own / OLDER_SHARE), own + math.ceil(self._calibrator.fewest / (1 - OLDER_SHARE)))
+
+    @property
+    def version(self) -> str:
+        """Hash of all that decides the scores but the samples: spec, grid, seed and code."""
+        parts = [self.spec.type, dict(self.spec.params), asdict(self.grid), self.seed, CODE, anomalyd.__version__]
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def fit(self, history: Block) -> State:
+        """Learn from history [N, T] (NaN allowed, T may be 0), calibration included."""
+        calibration = self._calibrator.empty(len(history)) if self._calibrator else {}
+        detector, calibration = self._learn(history, calibration)
+        if self._calibrator is not None:
+            calibration = self._calibrator.adopt(calibration, calibration)
+        return _pack(detector, calibration)
+
+    def score(self, state: State, fresh: Block, cut: float, hold: Bool | None = None) -> tuple[Scores, State]:
+        """Score each sample of ``fresh`` [N, T], then learn it.
+
+        ``cut`` is the surprise at which the band ends. Series with ``hold`` [N], those with an open episode, are
+        scored and not learned. Raises ``DetectorError`` ("out_of_order") for samples not newer than the state.
+        """
+        detector, calibration = _unpack(state)
+        raw, detector = self.detector.score(detector, fresh, hold)
+        if self._calibrator is None:
+            surprise = raw.score
+            bound = np.full_like(surprise, cut)
+        else:
+            surprise, bound, calibration = self._calibrator.score(calibration, raw.score, cut, hold)
+        return _scores(raw, surprise, bound), _pack(detector, calibration)
+
+    def join(self, state: State, newcomers: Block) -> State:
+        """Append new series, with their own history (T may be 0), behind those of ``state``.
+
+        A newcomer with too short a past is calibrated by its siblings until it has its own.
+        """
+        calibration = self._calibrator.empty(len(newcomers)) if self._calibrator else {}
+        if self._calibrator is not None and newcomers.values.shape[1] < self.min_history:
+            calibration = self._calibrator.adopt(calibration, _unpack(state)[1])
+        detector, calibration = self._learn(newcomers, calibration)
+        return join_states([state, _pack(detector, calibration)])
+
+    def _learn(self, history: Block, calibration: _Arrays) -> tuple[State, _Arrays]:
+        if self.detector.streaming:
+            start = self.detector.fit(history.window(0, 0), self.seed)
+            if not len(history.times):
+                return start, calibration
+            raw, state = self.detector.score(start, history)
+            return state, self._remember(calibration, raw)
+        split = int(len(history.times) * OLDER_SHARE)
+        if split >= self.detector.min_history and split < len(history.times):
+            older = self.detector.fit(history.window(0, split), self.seed)
+            raw, _ = self.detector.score(older, history.window(split))
+            calibration = self._remember(calibration, raw)
+        return self.detector.fit(history, self.seed), calibration
+
+    def _remember(self, calibration: _Arrays, raw: Raw) -> _Arrays:
+        if self._calibrator is None:
+            return calibration
+        return self._calibrator.score(calibration, raw.score, 0.0)[2]
+
+
+_Arrays = dict[str, npt.NDArray[Any]]
+
+
+def _scores(raw: Raw, surprise: F64, bound: F64) -> Scores:
+    reach = raw.unit * bound
+    return Scores(raw.score, raw.expected, raw.expected - reach, raw.expected + reach, surprise)
+
+
+def _pack(detector: State, calibration: Mapping[str, npt.NDArray[Any]]) -> State:
+    arrays = {_DETECTOR + name: array for name, array in detector.arrays.items()}
+    arrays |= {_CALIBRATION + name: array for name, array in calibration.items()}
+    return State(arrays, frozenset(_DETECTOR + name for name in detector.shared), detector.as_of)
+
+
+def _unpack(state: State) -> tuple[State, _Arrays]:
+    cut = len(_DETECTOR)
+    own = {name[cut:]: array for name, array in state.arrays.items() if name.startswith(_DETECTOR)}
+    calibration = {name[cut:]: array for name, array in state.arrays.items() if name.startswith(_CALIBRATION)}
+    return State(own, frozenset(name[cut:] for name in state.shared), state.as_of), calibration

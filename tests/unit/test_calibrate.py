@@ -1,0 +1,121 @@
+"""Calibration: surprise means what it says, is causal, monotone, invertible and finite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomalyd.detectors.calibrate import ADOPTED, FEWEST, Calibrator
+
+
+def learned(raw: np.ndarray, window: int = 2048):
+    """A calibrator and its state after the given raw scores [N, T]."""
+    calibrator = Calibrator(window)
+    return calibrator, calibrator.score(calibrator.empty(len(raw)), raw, 3.0)[2]
+
+
+@pytest.mark.parametrize("noise", ["gauss", "laplace", "pareto", "exponential"])
+def test_surprise_is_minus_log10_of_the_tail_probability(noise: str) -> None:
+    """Of independent samples, about 1 in 100 and 1 in 1,000 exceed surprise 2 and 3, whatever the noise."""
+    rng = np.random.default_rng(1)
+    draw = {
+        "gauss": lambda: np.abs(rng.normal(size=(20, 12_000))),
+        "laplace": lambda: np.abs(rng.laplace(size=(20, 12_000))),
+        "pareto": lambda: rng.pareto(4.0, size=(20, 12_000)),
+        "exponential": lambda: rng.exponential(size=(20, 12_000)),
+    }[noise]
+    calibrator = Calibrator()
+    surprise = calibrator.score(calibrator.empty(20), draw(), 3.0)[0][:, 2048:]
+    assert (surprise > 2).mean() == pytest.approx(0.01, rel=0.2)
+    assert (surprise > 3).mean() == pytest.approx(0.001, rel=0.6)
+
+
+def test_ring_and_sorted_copy_hold_the_last_window() -> None:
+    """After any number of scores the sorted copy is exactly the last W of them, sorted."""
+    rng = np.random.default_rng(2)
+    raw = np.round(rng.exponential(size=(3, 500)), 1)
+    _, state = learned(raw, window=128)
+    np.testing.assert_array_equal(state["ordered"], np.sort(raw[:, -128:].astype(np.float32), axis=1))
+
+
+def test_young_series_have_no_surprise() -> None:
+    """Until FEWEST scores were seen the surprise is NaN; from then on it is given."""
+    calibrator = Calibrator()
+    surprise, bound, _ = calibrator.score(calibrator.empty(1), np.ones((1, FEWEST + 5)), 3.0)
+    assert np.isnan(surprise[0, :FEWEST]).all()
+    assert np.isfinite(surprise[0, FEWEST:]).all()
+    assert np.isfinite(bound[0, FEWEST:]).all()
+
+
+def test_missing_scores_are_neither_judged_nor_learned() -> None:
+    """NaN gives NaN and leaves the state as it was."""
+    calibrator, state = learned(np.random.default_rng(3).exponential(size=(2, 200)))
+    surprise, _, after = calibrator.score(state, np.full((2, 3), np.nan), 3.0)
+    assert np.isnan(surprise).all()
+    for name in state:
+        np.testing.assert_array_equal(after[name], state[name])
+
+
+def test_held_series_are_judged_and_not_learned() -> None:
+    """With hold the surprise is given and the state of that series stays."""
+    calibrator, state = learned(np.random.default_rng(4).exponential(size=(2, 200)))
+    surprise, _, after = calibrator.score(state, np.full((2, 4), 50.0), 3.0, np.array([True, False]))
+    assert (surprise[0] == surprise[0, 0]).all()
+    assert surprise[1, 3] < surprise[1, 0]
+    assert after["held"].tolist() == [200, 204]
+
+
+def test_score_leaves_the_old_state_alone() -> None:
+    """The state passed in can be used again: nothing was committed yet."""
+    calibrator, state = learned(np.random.default_rng(5).exponential(size=(1, 300)))
+    first = calibrator.score(state, np.array([[9.0]]), 3.0)[0]
+    again = calibrator.score(state, np.array([[9.0]]), 3.0)[0]
+    np.testing.assert_array_equal(first, again)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.floats(0, 1e308, allow_nan=False) | st.just(float("nan")), min_size=70, max_size=120),
+    st.integers(1, 69),
+)
+def test_cutting_changes_nothing_and_everything_is_finite(values: list[float], cut: int) -> None:
+    """However the samples are cut into calls, the surprises are the same, finite and not negative."""
+    raw = np.array([values])
+    calibrator = Calibrator(window=64)
+    whole, bound, _ = calibrator.score(calibrator.empty(1), raw, 4.0)
+    head, _, state = calibrator.score(calibrator.empty(1), raw[:, :cut], 4.0)
+    rest, _, _ = calibrator.score(state, raw[:, cut:], 4.0)
+    np.testing.assert_array_equal(whole, np.concatenate([head, rest], axis=1))
+    given_surprise = whole[~np.isnan(whole)]
+    assert np.isfinite(given_surprise).all()
+    assert (given_surprise >= 0).all()
+    assert np.isfinite(bound[~np.isnan(bound)]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(2.0, 12.0))
+def test_bound_is_the_inverse_of_surprise(seed: int, cut: float) -> None:
+    """A score at the bound has the surprise it was asked for; a larger score a larger surprise."""
+    rng = np.random.default_rng(seed)
+    calibrator, state = learned(rng.exponential(size=(1, 400)))
+    bound = calibrator.score(state, np.array([[0.0]]), cut, np.array([True]))[1]
+    edge = calibrator.score(state, bound, cut, np.array([True]))[0][0, 0]
+    beyond = calibrator.score(state, bound * 1.5, cut, np.array([True]))[0][0, 0]
+    assert edge == pytest.approx(cut, abs=1e-3)
+    assert beyond > edge
+
+
+def test_newcomers_adopt_their_siblings_past_and_outgrow_it() -> None:
+    """A young series is judged by its siblings' median at once, and by itself alone after a window of its own."""
+    rng = np.random.default_rng(6)
+    loud = np.array([[1.0], [1.0], [1.0], [1.0], [1000.0]])
+    calibrator, siblings = learned(rng.exponential(size=(5, 3000)) * loud, window=512)
+    young = calibrator.adopt(calibrator.empty(1), siblings)
+    assert young["held"].tolist() == [ADOPTED]
+    surprise = calibrator.score(young, np.array([[20.0]]), 3.0)[0][0, 0]
+    assert 3.0 < surprise < 20.0
+    _, _, grown = calibrator.score(young, rng.exponential(size=(1, 512)) * 1000, 3.0)
+    assert grown["ordered"][0, 0] > 0.1
+    assert calibrator.score(grown, np.array([[20.0]]), 3.0)[0][0, 0] < 0.2
