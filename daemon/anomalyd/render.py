@@ -1,0 +1,323 @@
+"""``Statement`` to ``Rendered``: what a person reads, before a receiver puts it into its own form.
+
+Pure. The first line says how bad, what and where; the second gives the reason in words: the value against what was
+expected, the tier and since when. Whatever comes from labels or annotations is cleaned here once (control characters,
+terminal codes, marks that turn the direction of text, lone surrogates) and cut; escaping for a markup is the
+receiver's business.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from anomalyd.block import Labels
+from anomalyd.clock import DAY_MS
+from anomalyd.incident import Alert, Reason, Statement
+from anomalyd.template import check_template, humanize, render_annotations
+
+__all__ = [
+    "Action", "Chart", "Link", "Rendered", "check_template", "clean", "cut", "label_text", "number", "render",
+    "render_annotations", "rfc3339", "safe_url",
+]  # fmt: skip
+
+MAX_LINES = 10
+MAX_VALUE = 256
+"""Code points of one label value that are shown; its identity is hashed elsewhere from the whole."""
+MAX_TEXT = 4_000
+
+_ANSI = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|\x1b.?|\x9b[0-?]*[ -/]*[@-~]")
+_LINES = re.compile("[ \t]*(?:\r\n|[\n\r\x0b\x0c\x85\u2028\u2029])")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A place to look; ``url`` is http or https and comes from the configuration, never from a label."""
+
+    text: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something a reader can do from the message.
+
+    Attributes:
+        id: closed set, e.g. ``real``, ``false_alarm``, ``expected``, ``snooze``.
+        value: opaque and signed, for receivers whose buttons call back (at most 2,000 characters).
+        url: signed page that asks again before it acts, for all others; empty where the daemon has no public address.
+    """
+
+    id: str
+    text: str
+    value: str = ""
+    url: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture of the series around the anomaly: a public https address, the PNG itself, or both."""
+
+    url: str = ""
+    png: bytes = b""
+    alt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One statement in words; plain text everywhere, cleaned and cut, not escaped for any markup.
+
+    Attributes:
+        title: how bad, what, where; one line, at most 140 code points.
+        summary: the rule's own summary, else the reason sentence; one line.
+        sentence: value against expected band, tier and since when; one line.
+        description: the rule's own description; may have several lines.
+        fields: short facts (name, value) in the order of reading.
+        lines: one per alert, most surprising first.
+        more: alerts that ``lines`` leaves out.
+        text: everything above as plain text.
+    """
+
+    title: str
+    summary: str
+    sentence: str
+    description: str
+    fields: tuple[tuple[str, str], ...]
+    lines: tuple[str, ...]
+    more: int
+    text: str
+    links: tuple[Link, ...] = ()
+    actions: tuple[Action, ...] = ()
+    chart: Chart | None = None
+
+
+Actions = Callable[[Statement, str], tuple[Action, ...]]
+"""Gives the actions of a statement for the receiver of that name."""
+Charts = Callable[[Statement], Chart | None]
+
+
+def render(
+    statement: Statement,
+    now: int,
+    receiver: str = "",
+    actions: Actions | None = None,
+    chart: Charts | None = None,
+    max_lines: int = MAX_LINES,
+) -> Rendered:
+    """Put a statement into words.
+
+    Args:
+        now: the time of sending; it decides only whether times of day need a date.
+        actions: gives the buttons and links for feedback; none without it.
+        chart: gives the picture; a message without one is complete.
+    """
+    annotations = {clean(k, 64): clean(v, MAX_TEXT, lines=True) for k, v in statement.annotations.items()}
+    sentence = _sentence(statement, now)
+    summary = clean(annotations.get("summary", ""), 512) or sentence
+    description = annotations.get("description", "")
+    shown = statement.alerts[:max_lines] if statement.total > 1 else ()
+    lines = tuple(_line(alert, statement, now) for alert in shown)
+    more = max(0, statement.total - len(lines)) if lines else 0
+    title = cut(_title(statement), 140)
+    fields = _fields(statement, now)
+    links = _links(statement, annotations)
+    return Rendered(
+        title=title, summary=summary, sentence=sentence, description=description, fields=fields, lines=lines,
+        more=more, text=_text(title, summary, sentence, description, lines, more, links), links=links,
+        actions=actions(statement, receiver) if actions else (), chart=chart(statement) if chart else None,
+    )  # fmt: skip
+
+
+_HEADS: Mapping[Reason, str] = {
+    Reason.NEW: "{tier}",
+    Reason.WORSE: "WORSE, NOW {tier}",
+    Reason.MORE: "{tier}, MORE SERIES",
+    Reason.REPEAT: "STILL {tier}",
+    Reason.RESOLVED: "RESOLVED",
+    Reason.TEST: "TEST",
+}
+
+
+def _title(s: Statement) -> str:
+    head = _HEADS[s.reason].format(tier=s.tier.word.upper())
+    where = _where(s)
+    count = f" ({s.total} series)" if s.total > 1 else ""
+    return f"[{head}] {clean(s.name, 80)}{': ' + where if where else ''}{count}"
+
+
+def _where(s: Statement) -> str:
+    """The group's label values; for one series all its own; nothing for a global rule on many series."""
+    labels = s.group_labels or (s.alerts[0].labels if s.total == 1 and s.alerts else ())
+    values = [clean(v, 60) for k, v in labels if k not in ("__name__", "alertname")]
+    return ", ".join(values[:4]) + ("…" if len(values) > 4 else "")
+
+
+_CLOSED: Mapping[str, str] = {
+    "recovered": "is back to normal",
+    "ended": "has stopped reporting",
+    "new_level": "has stayed at this level for so long that it counts as normal now",
+    "rule_removed": "is no longer watched: its rule was removed",
+    "new_normal": "was called the new normal by an analyst",
+}
+
+
+def _sentence(s: Statement, now: int) -> str:
+    """The reason in words, in one sentence."""
+    if s.reason == Reason.TEST:
+        return "This is a test of the receiver; nothing is wrong and nothing has to be done."
+    if not s.alerts:
+        return f"{clean(s.name, 80)} since {clock_time(s.opened_at, now)}"
+    lead = s.alerts[0]
+    what = " ".join(part for part in (clean(s.name, 80), _where(s) or label_text(lead.labels, 120)) if part)
+    if s.resolved:
+        lasted = f" after {span(s.at - s.opened_at)}"
+        level = f": {_value(lead)}" if lead.value is not None and lead.close in ("recovered", "") else ""
+        return f"{what} {_CLOSED.get(lead.close, 'is back to normal')}{lasted}{level}"
+    others = f"; {s.total - 1} more series" if s.total > 1 else ""
+    return f"{what} {_state(lead)} ({s.tier.word}, since {clock_time(lead.started_at, now)}{others})"
+
+
+def _state(alert: Alert) -> str:
+    if alert.why == "absent":
+        return "has stopped reporting"
+    outside = ", outside its valid range" if alert.why == "out_of_range" else ""
+    return f"is {_value(alert)}{outside}"
+
+
+def _value(alert: Alert) -> str:
+    return f"{number(alert.value)}{_expected(alert)}"
+
+
+def _expected(alert: Alert) -> str:
+    if alert.lower is not None and alert.upper is not None:
+        return f", expected {number(alert.lower)} to {number(alert.upper)}"
+    return f", expected {number(alert.expected)}" if alert.expected is not None else ""
+
+
+def _line(alert: Alert, s: Statement, now: int) -> str:
+    skip = {name for name, _ in s.group_labels}
+    own = label_text(tuple((k, v) for k, v in alert.labels if k not in skip), 160) or label_text(alert.labels, 160)
+    state = _CLOSED.get(alert.close, "is back to normal") if alert.status == "resolved" else _state(alert)
+    since = "" if alert.status == "resolved" else f", since {clock_time(alert.started_at, now)}"
+    return f"{own or clean(s.name, 80)} {state}{since}"
+
+
+def _fields(s: Statement, now: int) -> tuple[tuple[str, str], ...]:
+    fields: list[tuple[str, str]] = []
+    lead = s.alerts[0] if s.alerts else None
+    if lead is not None and lead.value is not None:
+        fields.append(("Value", number(lead.value)))
+    if lead is not None and _expected(lead):
+        fields.append(("Expected", _expected(lead).removeprefix(", expected ")))
+    fields.append(("Tier", s.tier.word))
+    started = min((a.started_at for a in s.alerts), default=s.opened_at)
+    fields.append(("Since", f"{clock_time(started, now)} ({span(max(0, s.at - started))})"))
+    if lead is not None and not s.resolved and (why := _why(lead)):
+        fields.append(("Why", why))
+    if s.total > 1:
+        fields.append(("Series", str(s.total)))
+    return tuple(fields)
+
+
+def _why(alert: Alert) -> str:
+    if alert.why == "out_of_range":
+        return "outside its valid range"
+    if alert.why == "absent":
+        return "no samples any more"
+    if alert.surprise is None:
+        return ""
+    often = f"once in {humanize(10 ** min(alert.surprise, 15))} samples" if alert.surprise < 12 else "never"
+    score = f"; score {number(alert.anomaly_score)}" if alert.anomaly_score is not None else ""
+    return f"when all is well this is seen {often}{score}"
+
+
+def _links(s: Statement, annotations: Mapping[str, str]) -> tuple[Link, ...]:
+    links = [Link(clean(name, 40), url) for name, url in s.links.items() if safe_url(url)]
+    for name, text in (("runbook_url", "Runbook"), ("dashboard_url", "Dashboard")):
+        if safe_url(url := annotations.get(name, "")):
+            links.append(Link(text, url))
+    return tuple(links)
+
+
+def _text(
+    title: str, summary: str, sentence: str, description: str, lines: tuple[str, ...], more: int,
+    links: tuple[Link, ...],
+) -> str:  # fmt: skip
+    parts = [title, summary]
+    if sentence != summary:
+        parts.append(sentence)
+    if description:
+        parts.append(description)
+    parts += [f"- {line}" for line in lines]
+    if more:
+        parts.append(f"…and {more} more")
+    parts += [f"{link.text}: {link.url}" for link in links]
+    return cut("\n".join(parts), MAX_TEXT * 2)
+
+
+def clean(text: str, limit: int, *, lines: bool = False) -> str:
+    """Make untrusted text harmless and short.
+
+    Terminal codes, control and invisible characters and marks that turn the direction of text are removed; lone
+    surrogates become U+FFFD; a line break becomes a space unless ``lines``.
+    """
+    text = _ANSI.sub("", text[: limit * 4 + 64])
+    text = _LINES.sub("\n" if lines else " ", text)
+    text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text))
+    return cut(text.strip(), limit)
+
+
+def cut(text: str, limit: int) -> str:
+    """Cut to ``limit`` code points, the last of them an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def label_text(labels: Labels, limit: int = 400) -> str:
+    """Label values as a reader sees them: ``region=eu, instance=a``."""
+    pairs = (f"{clean(k, 64)}={clean(v, MAX_VALUE)}" for k, v in labels if k not in ("__name__", "alertname"))
+    return cut(", ".join(pairs), limit)
+
+
+def number(value: float | None) -> str:
+    """A value in at most four significant digits, large ones with a metric prefix: 0.3127, 1.235M."""
+    if value is None or math.isnan(value):
+        return "unknown"
+    if 1e-4 <= abs(value) < 1e4 or value == 0:
+        return f"{value:.4g}"
+    return humanize(value) if abs(value) >= 1 else f"{value:.3g}"
+
+
+def rfc3339(ms: int) -> str:
+    """Milliseconds since the epoch as RFC 3339 in UTC; years beyond 9999 are cut to the last that can be written."""
+    at = datetime.fromtimestamp(min(max(ms, 0), 253_402_300_799_999) / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clock_time(ms: int, now: int) -> str:
+    """A time of day in UTC, with the date unless it is within half a day of ``now``."""
+    at = rfc3339(ms)
+    return f"{at[11:16]} UTC" if abs(now - ms) < DAY_MS // 2 else f"{at[:10]} {at[11:16]} UTC"
+
+
+def span(ms: int) -> str:
+    """A duration in its two largest units: 1h 5m."""
+    minutes = max(0, ms) // 60_000
+    days, hours, rest = minutes // 1_440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days}d {hours}h" if hours else f"{days}d"
+    if hours:
+        return f"{hours}h {rest}m" if rest else f"{hours}h"
+    return f"{rest}m" if minutes else f"{max(0, ms) // 1000}s"
+
+
+def safe_url(url: str) -> bool:
+    """Whether an address may become a link: http or https, short, no spaces or control characters."""
+    return bool(re.fullmatch(r"https?://[^\s\x00-\x20<>\"'`\\]{1,2000}", url))
