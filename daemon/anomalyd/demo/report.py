@@ -1,7 +1,7 @@
 """What the demo planted against what the daemon found.
 
 Pure. An episode belongs to an incident when it is on one of its series (found) or on one that suffers along (touched)
-and overlaps it, the time the series needs to settle included; every other episode is a false alarm.
+and was opened while it lasted or while the series settled; every other episode is a false alarm.
 """
 
 from __future__ import annotations
@@ -71,12 +71,9 @@ def _line(planted: Planted, by_time: Sequence[Found]) -> Line:
     along = [episode for episode in by_time if _belongs(episode, planted, planted.series + planted.touched)]
     if not own:
         return Line(planted, None, 0, Tier.NONE, len(along))
-    delay = max(0, own[0].opened_at - planted.start_ms)
+    delay = own[0].opened_at - planted.start_ms
     return Line(planted, own[0], delay, max(episode.tier for episode in own), len(along))
 
 
 def _belongs(episode: Found, planted: Planted, series: tuple[Labels, ...]) -> bool:
-    if episode.labels not in series:
-        return False
-    ended = episode.closed_at or planted.end_ms
-    return episode.opened_at < planted.end_ms + SETTLE_MS and ended >= planted.start_ms
+    return episode.labels in series and planted.start_ms <= episode.opened_at < planted.end_ms + SETTLE_MS
