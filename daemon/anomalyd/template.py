@@ -156,7 +156,7 @@ def printf(value: Any, pattern: Any) -> str:
         if not math.isfinite(shown):
             return _plain(shown)
         shown = int(shown) if verbs[0] == "d" else shown
-    return (text % shown).replace("\x00", "%")
+    return str(text % shown).replace("\x00", "%")
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
@@ -219,7 +219,7 @@ def check_template(text: str) -> str:
 
 def _cause(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    return str(lines[0])[:300]
 
 
 def render_annotations(rule: Rule, alert: Alert) -> Mapping[str, str]:
