@@ -162,7 +162,9 @@ def _abnormal(episode: Episode, rule: Rule, at: int, seen: Seen) -> tuple[Episod
         if tier == Tier.NONE:
             return after, Event.NOTHING
         return replace(after, phase=Phase.OPEN, tier=tier, opened_at=at), Event.OPENED
-    if rule.accept_after_ms and at - episode.started_at >= rule.accept_after_ms:
+    # A value outside the range that the business allows never becomes normal, however long it lasts.
+    acceptable = rule.accept_after_ms and seen.why != Why.OUT_OF_RANGE
+    if acceptable and at - episode.started_at >= rule.accept_after_ms:
         return replace(after, phase=Phase.CLOSED, closed_at=at, close=Close.NEW_LEVEL), Event.CLOSED
     if tier > episode.tier:
         return replace(after, tier=tier), Event.WORSENED

@@ -59,7 +59,8 @@ class Memory:
         relearn: rows whose new level was accepted and that wait for the next fit.
         last: the newest observation, for /metrics and the console.
         at: the newest slot evaluated; 0 before the first.
-        source_labels: label sets of the last answer and where each lies in ``active``: an unchanged answer needs no lookup.
+        source_labels, source_position: label sets of the last answer and where each lies in ``active``, so that an
+            unchanged answer needs no lookup.
     """
 
     registry: Registry

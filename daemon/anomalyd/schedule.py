@@ -1,9 +1,9 @@
 """Slots: when a group is evaluated, and which evaluations were missed.
 
-Pure. As in Prometheus, slots lie on a grid of the group's interval, shifted by a stable hash of the group so that groups
-spread out; a late evaluation counts the slots that went by and takes the newest. A slot's time is the time its data are
-asked for, so scores and episodes lie on round times; the evaluation itself begins a ``query_delay`` later, when late
-samples are in. The slot's time goes down the whole evaluation as ``at``; nothing below asks a clock again.
+Pure. As in Prometheus, slots lie on a grid of the group's interval, shifted by a stable hash of the group so that
+groups spread out; a late evaluation counts the slots that went by and takes the newest. A slot's time is the time its
+data are asked for, so scores and episodes lie on round times; the evaluation itself begins a ``query_delay`` later,
+when late samples are in. The slot's time goes down the whole evaluation as ``at``; nothing below asks a clock again.
 """
 
 from __future__ import annotations

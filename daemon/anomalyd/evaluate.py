@@ -1,0 +1,476 @@
+"""``evaluate(group, at)``: fetch, score, judge, advance episodes, and commit it all at once.
+
+The one function that the daemon, the backtest, rule unit tests and the demo share. It takes the slot's time and never
+asks a clock what time it is. Memories advance only when the commit succeeded (see ``memory.py``), so a slot that failed
+is evaluated again from where it was. An error of one rule is that rule's outcome; the others of its group go on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from anomalyd.block import F64, I64, Block, Labels
+from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from anomalyd.crashpoint import crashpoint
+from anomalyd.detectors.base import Grid, State
+from anomalyd.detectors.model import Model
+from anomalyd.episode import Close, Episode, Phase, Seen, advance, begin, close_episode
+from anomalyd.errors import AnomalydError, SourceError
+from anomalyd.incident import Incident, Notification
+from anomalyd.judge import judge, uniform
+from anomalyd.memory import Memory, align, empty_memory, keep_rows, registry_from_rows
+from anomalyd.rule import Rule, RuleGroup
+from anomalyd.score import Kind, Observation, Scores, Tier, Verdicts, Why
+from anomalyd.shard import FitTask, blank_history, fit_shard
+from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
+from anomalyd.store import Store
+from anomalyd.tell import Annotate, Happened, episode_id, tell
+from anomalyd.threshold import NEVER, initial_threshold
+
+CATCH_UP_MS = 6 * HOUR_MS
+"""Slots missed for longer than this are not scored one by one: the model is fitted anew."""
+
+EXPIRE_MS = DAY_MS
+"""A series that has not reported for this long leaves the model; its episodes and scores stay in the store."""
+
+REFIT_PAUSE_MS = 10 * MINUTE_MS
+"""Fits of one rule that new series or accepted levels ask for are at least this far apart."""
+
+HISTORY_SAMPLES_MAX = 50_000_000
+"""A history longer than this many samples is shortened: Prometheus itself refuses more by default."""
+
+
+class Reply(Protocol):
+    """A source's answer."""
+
+    @property
+    def block(self) -> Block: ...
+    @property
+    def partial(self) -> bool: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+class Source(Protocol):
+    """Where samples come from: Prometheus in the daemon, a recorded block in a replay."""
+
+    def instant(self, expr: str, at_ms: int, *, limit: int | None = None) -> Reply: ...
+
+    def range(self, expr: str, start_ms: int, end_ms: int, step_ms: int) -> Reply: ...
+
+
+@dataclass(slots=True)
+class RuleRun:
+    """A rule with its memory; ``fitting`` is a fit in flight."""
+
+    rule: Rule
+    model: Model
+    memory: Memory
+    fitting: Future[Fitted] | None = None
+    fit_started_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A fresh state for the series with these rows, learned from history up to ``until``."""
+
+    rows: I64
+    state: State
+    until: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Advanced:
+    """What evaluating one rule in one slot gives: rows to write, and the memory to go on with once they are written.
+
+    ``failure`` is the exception behind an outcome that is nobody's expected one, for the log.
+    """
+
+    memory: Memory
+    slots: tuple[RuleSlot, ...]
+    series: tuple[SeriesRow, ...] = ()
+    episodes: tuple[Episode, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    outbox: tuple[Notification, ...] = ()
+    warnings: tuple[str, ...] = ()
+    limited: int = 0
+    duplicates: int = 0
+    failure: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """How a group fared, for logs and metrics; ``committed`` is False when the slot had been written before."""
+
+    group: str
+    at: int
+    missed: int
+    committed: bool
+    rules: Mapping[str, Advanced]
+
+
+@dataclass(slots=True)
+class _Changes:
+    """Collects what the columns of one answer change."""
+
+    slots: list[RuleSlot] = field(default_factory=list)
+    episodes: dict[str, Episode] = field(default_factory=dict)
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    outbox: list[Notification] = field(default_factory=list)
+
+
+class Evaluator:
+    """Evaluates groups of rules against sources and a store; holds each rule's memory."""
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Mapping[str, Source],
+        *,
+        annotate: Annotate,
+        links: Callable[[Rule], Mapping[str, str]],
+        fit: Executor,
+        background: Executor,
+    ):
+        """``fit`` computes fits; ``background`` reads the history for them (inline: both happen within the slot)."""
+        self._store, self._sources = store, sources
+        self._annotate, self._links = annotate, links
+        self._fit, self._background = fit, background
+        self.runs: dict[str, RuleRun] = {}
+
+    def add(self, rule: Rule) -> None:
+        """Take up a rule: its registry, live episodes and open incidents come from the store."""
+        model = Model(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed)
+        registry = registry_from_rows(rule.id, self._store.series(rule.id))
+        live = self._store.live_episodes(rule.id)
+        episodes = {registry.index[e.labels]: e for e in live if e.labels in registry.index}
+        incidents = {incident.key: incident for incident in self._store.open_incidents(rule.id)}
+        last = self._store.last_rule_slot(rule.id) or 0
+        memory = replace(empty_memory(rule.id), registry=registry, episodes=episodes, incidents=incidents, at=last)
+        self.runs[rule.id] = RuleRun(rule, model, memory)
+
+    def update(self, rule: Rule) -> None:
+        """Change a rule whose learned state stays valid (same ``model_key``): tiers, direction, routing, texts."""
+        run = self.runs[rule.id]
+        run.rule = rule
+        run.memory = replace(run.memory, cuts=cuts_of(rule, len(run.memory.active)))
+
+    def remove(self, rule_id: str, at: int) -> None:
+        """Let go of a rule that the files no longer name: close its episodes and tell whoever was told of them."""
+        run = self.runs.pop(rule_id)
+        ended = [Happened(*close_episode(e, at, Close.RULE_REMOVED)) for e in run.memory.episodes.values()]
+        if ended:
+            links = self._links(run.rule)
+            told = tell(run.rule, at, ended, (), run.memory.incidents, lambda _: NEVER, self._annotate, links)
+            self._store.save_episodes(told.episodes, told.incidents, told.outbox)
+
+    def forget(self, rule_id: str) -> None:
+        """Drop a rule's memory without a word: another process evaluates it now."""
+        self.runs.pop(rule_id, None)
+
+    def evaluate(self, group: RuleGroup, at: int, missed: int = 0) -> Evaluated:
+        """Evaluate all rules of a group at a slot and commit; raise ``StoreError`` when nothing could be written."""
+        advanced = {rule.id: self._evaluate_rule(self.runs[rule.id], at) for rule in group.rules}
+        commit = SlotCommit(
+            group=group.name,
+            at=at,
+            rules=tuple(slot for one in advanced.values() for slot in one.slots),
+            missed=missed,
+            series=tuple(row for one in advanced.values() for row in one.series),
+            episodes=tuple(e for one in advanced.values() for e in one.episodes),
+            incidents=tuple(i for one in advanced.values() for i in one.incidents),
+            outbox=tuple(n for one in advanced.values() for n in one.outbox),
+        )
+        crashpoint("before_commit")
+        committed = self._store.commit_slot(commit)
+        crashpoint("after_commit")
+        if committed:
+            for rule_id, one in advanced.items():
+                self.runs[rule_id].memory = one.memory
+        return Evaluated(group.name, at, missed, committed, advanced)
+
+    # One rule ---------------------------------------------------------------------------------------------------
+
+    def _evaluate_rule(self, run: RuleRun, at: int) -> Advanced:
+        try:
+            memory = self._adopt_fit(run, run.memory, at)
+            reply = self._read(run.rule, memory, at)
+            return self._advance(run, memory, reply, at)
+        except AnomalydError as error:
+            return _failed(run, at, error.reason, str(error), error)
+        except Exception as error:  # a bug in one detector must not take its group down; it is logged with traceback
+            return _failed(run, at, "internal", f"{type(error).__name__}: {error}", error)
+
+    def _read(self, rule: Rule, memory: Memory, at: int) -> Reply:
+        source = self._sources[rule.source]
+        since = _as_of(memory)
+        if since is None or at - since <= rule.interval_ms:
+            return source.instant(rule.expr, at)
+        return source.range(rule.expr, since + rule.interval_ms, at, rule.interval_ms)
+
+    def _advance(self, run: RuleRun, memory: Memory, reply: Reply, at: int) -> Advanced:
+        rule = run.rule
+        aligned = align(memory, reply.block, rule.drop_labels, rule.max_series)
+        memory, series = self._take_in(run, aligned.memory, aligned.added, at)
+        values = np.concatenate([aligned.values, aligned.added_values])
+        if memory.state is None:
+            memory = self._first_fit(run, memory, at)
+        changes = _Changes()
+        if reply.partial and rule.partial_response == "hold":
+            changes.slots.append(_unknown(rule, memory, at, values[:, -1], Kind.PARTIAL, "partial", reply.warnings))
+        elif memory.state is None:
+            changes.slots.append(_unknown(rule, memory, at, values[:, -1], Kind.WARMING_UP, "", ()))
+        else:
+            memory = self._score(run, memory, Block(_labels(memory), reply.block.times, values), changes)
+            memory = self._expire(memory, at)
+        self._refit_if_due(run, memory, at)
+        return Advanced(
+            replace(memory, at=at) if changes.slots[-1].outcome == "ok" else memory,
+            tuple(changes.slots), series, tuple(changes.episodes.values()), tuple(changes.incidents.values()),
+            tuple(changes.outbox), reply.warnings, aligned.limited, aligned.duplicates,
+        )  # fmt: skip
+
+    def _take_in(
+        self, run: RuleRun, memory: Memory, added: tuple[Labels, ...], at: int
+    ) -> tuple[Memory, tuple[SeriesRow, ...]]:
+        """Make series that are new to the answer active: registered if need be, and joined to the state."""
+        if not added:
+            return memory, ()
+        registry, rows = memory.registry.register([ls for ls in added if ls not in memory.registry.index], at)
+        ids = np.array([registry.index[labels] for labels in added], np.int64)
+        state = memory.state
+        if state is not None:
+            nothing = Block(added, np.zeros(0, np.int64), np.zeros((len(added), 0)))
+            state = replace(run.model.join(state, nothing), as_of=state.as_of)
+        active = np.concatenate([memory.active, ids])
+        seen = np.concatenate([memory.last_seen, np.full(len(ids), at, np.int64)])
+        cuts = cuts_of(run.rule, len(active))
+        return replace(memory, registry=registry, active=active, last_seen=seen, cuts=cuts, state=state), rows
+
+    def _score(self, run: RuleRun, memory: Memory, fresh: Block, changes: _Changes) -> Memory:
+        """Score all columns; judge and tell those that are newer than the newest slot evaluated."""
+        rule = run.rule
+        assert memory.state is not None, "only a fitted rule scores"
+        hold = memory.hold() if rule.learn == "normal_only" else np.zeros(len(fresh), np.bool_)
+        scores, state = run.model.score(memory.state, fresh, _band_cut(memory), hold)
+        memory = replace(memory, state=state)
+        for column, at in enumerate(fresh.times.tolist()):
+            if at > memory.at:
+                memory = self._judge_column(rule, memory, fresh.values[:, column], scores, column, at, changes)
+        return memory
+
+    def _judge_column(
+        self, rule: Rule, memory: Memory, value: F64, scores: Scores, column: int, at: int, changes: _Changes
+    ) -> Memory:
+        expected, surprise = scores.expected[:, column], scores.surprise[:, column]
+        verdicts = judge(rule, value, expected, surprise, memory.cuts)
+        if memory.relearn:
+            verdicts.kind[np.isin(memory.active, list(memory.relearn))] = Kind.WARMING_UP
+        seen_at = np.where(np.isfinite(value), at, memory.last_seen)
+        observation = Observation(
+            at, memory.active, value, expected, scores.lower[:, column], scores.upper[:, column], surprise, verdicts
+        )
+        memory = replace(memory, last_seen=seen_at, last=observation)
+        happened = _advance_episodes(rule, memory, observation)
+        memory = self._tell(rule, memory, happened, at, changes)
+        changes.slots.append(
+            RuleSlot(rule.id, at, "ok", cut=_band_cut(memory), model=memory.model, observation=observation)
+        )
+        return memory
+
+    def _tell(self, rule: Rule, memory: Memory, happened: list[Happened], at: int, changes: _Changes) -> Memory:
+        if not happened:
+            return memory
+        live = dict(memory.episodes)
+        relearn = set(memory.relearn)
+        for what in happened:
+            row = memory.registry.index[what.episode.labels]
+            live.pop(row, None)
+            if what.episode.phase != Phase.CLOSED:
+                live[row] = what.episode
+            elif what.episode.close == Close.NEW_LEVEL:
+                relearn.add(row)
+        told = tell(
+            rule, at, happened, live.values(), memory.incidents, lambda e: _cut_of(memory, e), self._annotate,
+            self._links(rule),
+        )  # fmt: skip
+        by_id = {episode.id: episode for episode in told.episodes}
+        changes.episodes.update(by_id)
+        changes.incidents.update({incident.id: incident for incident in told.incidents})
+        changes.outbox.extend(told.outbox)
+        live = {row: by_id.get(episode.id, episode) for row, episode in live.items()}
+        return replace(memory, episodes=live, incidents=told.open_incidents, relearn=frozenset(relearn))
+
+    def _expire(self, memory: Memory, at: int) -> Memory:
+        """Let go of series that have long vanished, and of absent ones whose absence was accepted."""
+        accepted = (at > memory.last_seen) & np.isin(memory.active, list(memory.relearn))
+        live = np.isin(memory.active, list(memory.episodes))
+        drop = ((at - memory.last_seen >= EXPIRE_MS) | accepted) & ~live
+        if not drop.any():
+            return memory
+        kept = keep_rows(memory, ~drop)
+        return replace(kept, relearn=memory.relearn & frozenset(kept.active.tolist()))
+
+    # Fits -------------------------------------------------------------------------------------------------------
+
+    def _first_fit(self, run: RuleRun, memory: Memory, at: int) -> Memory:
+        """Begin the fit a rule cannot score without; where it ends at once (inline), go on with it."""
+        if run.fitting is None and len(memory.active):
+            self._start_fit(run, memory, at)
+        return self._adopt_fit(run, memory, at)
+
+    def _start_fit(self, run: RuleRun, memory: Memory, at: int) -> None:
+        until = at - run.rule.interval_ms
+        if memory.state is None and 0 < memory.at < until and at - memory.at <= CATCH_UP_MS:
+            until = memory.at  # after a restart: learn up to where we were, then live through what was missed
+        run.fit_started_at = at
+        run.fitting = self._background.submit(self._read_and_fit, run.rule, memory.active, _labels(memory), until)
+
+    def _read_and_fit(self, rule: Rule, rows: I64, labels: tuple[Labels, ...], until: int) -> Fitted:
+        columns = max(1, min(rule.history_ms // rule.interval_ms, HISTORY_SAMPLES_MAX // max(1, len(rows))))
+        start = until - (columns - 1) * rule.interval_ms
+        reply = self._sources[rule.source].range(rule.expr, start, until, rule.interval_ms)
+        known = replace(
+            empty_memory(rule.id),
+            active=np.arange(len(labels)),
+            registry=replace(empty_memory(rule.id).registry, index={ls: i for i, ls in enumerate(labels)}),
+        )
+        values = align(known, reply.block, rule.drop_labels, len(labels)).values
+        history = Block(labels, reply.block.times, values)
+        hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until)
+        task = FitTask(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed, blank_history(history, hidden))
+        return Fitted(rows, replace(self._fit.submit(fit_shard, task).result(), as_of=until), until)
+
+    def _hidden_spans(
+        self, rule: Rule, position: Mapping[Labels, int], start: int, until: int
+    ) -> list[tuple[int, int, int]]:
+        """Spans of history not to learn from: episodes, unless they were accepted as normal."""
+        if rule.learn == "all":
+            return []
+        accepted = (Close.NEW_LEVEL, Close.NEW_NORMAL)
+        return [
+            (position[e.labels], e.started_at, e.closed_at or until + 1)
+            for e in self._store.episodes(rule=rule.id, start=start, end=until + 1, limit=100_000)
+            if e.labels in position and e.opened_at and e.close not in accepted
+        ]
+
+    def _adopt_fit(self, run: RuleRun, memory: Memory, at: int) -> Memory:
+        """Go on with a finished fit; forget a state that is too far behind to be caught up with."""
+        since = _as_of(memory)
+        if since is not None and at - since > CATCH_UP_MS:
+            memory = replace(memory, state=None)
+        if run.fitting is None or not run.fitting.done():
+            return memory
+        future, run.fitting = run.fitting, None
+        fitted = future.result()
+        if at - fitted.until > CATCH_UP_MS:
+            return memory
+        state = _arrange(run.model, fitted, memory)
+        version = f"{run.model.version}-{fitted.until}"
+        return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset())
+
+    def _refit_if_due(self, run: RuleRun, memory: Memory, at: int) -> None:
+        if run.fitting is not None or memory.state is None or at - run.fit_started_at < REFIT_PAUSE_MS:
+            return
+        cadence = not run.model.streaming and at - memory.fitted_at >= run.rule.refit_every_ms
+        registered = [memory.registry.rows[row].first_seen for row in memory.active[-1:].tolist()]
+        newcomers = bool(registered) and registered[0] > memory.fitted_at + run.rule.interval_ms
+        if cadence or memory.relearn or newcomers:
+            self._start_fit(run, memory, at)
+
+
+# Pure helpers -----------------------------------------------------------------------------------------------------
+
+
+def cuts_of(rule: Rule, series: int) -> F64:
+    """Each series' cut per tier [N, 3], before feedback."""
+    return np.tile(np.array(initial_threshold(rule, max(1, series)).cuts), (series, 1))
+
+
+def _labels(memory: Memory) -> tuple[Labels, ...]:
+    rows = memory.registry.rows
+    return tuple(rows[row].labels for row in memory.active.tolist())
+
+
+def _as_of(memory: Memory) -> int | None:
+    return memory.state.as_of if memory.state is not None else None
+
+
+def _band_cut(memory: Memory) -> float:
+    """The cut at which bands are drawn and anomaly scores are 1."""
+    return float(memory.cuts.min()) if memory.cuts.size else NEVER
+
+
+def _cut_of(memory: Memory, episode: Episode) -> float:
+    row = memory.registry.index[episode.labels]
+    position = np.nonzero(memory.active == row)[0]
+    return float(memory.cuts[position[0]].min()) if len(position) else _band_cut(memory)
+
+
+def _arrange(model: Model, fitted: Fitted, memory: Memory) -> State:
+    """Bring a fitted state into the order of the active series; those it does not know join without a past."""
+    place = {int(row): i for i, row in enumerate(fitted.rows)}
+    active = memory.active.tolist()
+    strangers = [row for row in active if row not in place]
+    state = fitted.state
+    if strangers:
+        labels = tuple(memory.registry.rows[row].labels for row in strangers)
+        state = model.join(state, Block(labels, np.zeros(0, np.int64), np.zeros((len(labels), 0))))
+        place |= {row: len(fitted.rows) + i for i, row in enumerate(strangers)}
+    return replace(state.take([place[row] for row in active]), as_of=fitted.until)
+
+
+def _advance_episodes(rule: Rule, memory: Memory, seen: Observation) -> list[Happened]:
+    """Move the live episodes by one slot and begin new ones; only series that are or were abnormal are touched."""
+    verdicts = seen.verdicts
+    position = {int(row): i for i, row in enumerate(memory.active)} if memory.episodes else {}
+    happened: list[Happened] = []
+    for row, episode in memory.episodes.items():
+        at = position.get(row)
+        what = _seen(seen, at) if at is not None else _NOT_SEEN
+        happened.append(Happened(*advance(episode, rule, seen.at, what)))
+    for i in np.nonzero(verdicts.kind == Kind.ANOMALOUS)[0].tolist():
+        row = int(memory.active[i])
+        if row in memory.episodes:
+            continue
+        series = memory.registry.rows[row]
+        what = _seen(seen, i)
+        identity = episode_id(rule.id, series.fingerprint, seen.at)
+        fresh = begin(identity, rule, series.fingerprint, series.labels, seen.at, what)
+        fresh = replace(fresh, model=memory.model)
+        happened.append(Happened(*advance(fresh, rule, seen.at, what)))
+    return happened
+
+
+_NOT_SEEN = Seen(Kind.MISSING, Tier.NONE, Why.NOTHING, math.nan, math.nan, math.nan, math.nan, math.nan)
+
+
+def _seen(o: Observation, i: int) -> Seen:
+    return Seen(
+        Kind(int(o.verdicts.kind[i])), Tier(int(o.verdicts.tier[i])), Why(int(o.verdicts.why[i])),
+        float(o.value[i]), float(o.expected[i]), float(o.lower[i]), float(o.upper[i]), float(o.surprise[i]),
+    )  # fmt: skip
+
+
+def _unknown(
+    rule: Rule, memory: Memory, at: int, value: F64, kind: Kind, reason: str, warnings: Sequence[str]
+) -> RuleSlot:
+    nan = np.full(len(value), np.nan)
+    verdicts: Verdicts = uniform(kind, len(value))
+    observation = Observation(at, memory.active, value, nan, nan, nan, nan, verdicts)
+    outcome = "partial" if kind == Kind.PARTIAL else "warming_up"
+    detail = "; ".join(warnings)[:1024]
+    return RuleSlot(rule.id, at, outcome, reason, detail, model=memory.model, observation=observation)
+
+
+def _failed(run: RuleRun, at: int, reason: str, detail: str, error: Exception) -> Advanced:
+    """An unknown slot: episodes, baseline and memory stay as they were."""
+    slot = RuleSlot(run.rule.id, at, "error", reason, detail[:1024])
+    expected = isinstance(error, SourceError)
+    return Advanced(run.memory, (slot,), failure=None if expected else error)

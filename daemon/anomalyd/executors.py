@@ -1,0 +1,54 @@
+"""Where computing happens: inline, threads, processes or Dask, all as one ``concurrent.futures.Executor``.
+
+A task is data and a top-level function, so it runs the same in each of them. Processes are spawned, never forked (the
+daemon has threads), and ``max_tasks_per_child`` is not used (it hangs: cpython #115634).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from anomalyd.errors import ConfigError, Problem
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class InlineExecutor(Executor):
+    """Runs each task at once in the caller's thread; its futures are done when they are returned."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # the future carries it to whoever asks for the result, as every executor does
+            future.set_exception(error)
+        return future
+
+
+def open_executor(kind: str, workers: int = 2) -> Executor:
+    """Open an executor by its name in the settings: ``inline``, ``threads``, ``processes`` or ``dask://host:port``."""
+    if kind == "inline":
+        return InlineExecutor()
+    if kind == "threads":
+        return ThreadPoolExecutor(workers, thread_name_prefix="compute")
+    if kind == "processes":
+        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    if kind.startswith("dask://"):
+        return _open_dask("tcp://" + kind.removeprefix("dask://"))
+    remedy = "use inline, threads, processes or dask://host:port"
+    raise ConfigError([Problem("anomalyd.yml", 0, 0, f"unknown executor {kind!r}", remedy)])
+
+
+def _open_dask(address: str) -> Executor:
+    try:
+        from distributed import Client
+    except ImportError:
+        problem = Problem("anomalyd.yml", 0, 0, "executor dask:// needs a package", "pip install 'anomalyd[dask]'")
+        raise ConfigError([problem]) from None
+    # pure=False: Dask would answer equal calls with one result (measured), and a fit must never be a stale one.
+    executor: Any = Client(address, set_as_default=False).get_executor(pure=False)
+    return executor  # type: ignore[no-any-return]

@@ -1,0 +1,173 @@
+"""The daemon's own metrics, and scores as series, in one registry of its own.
+
+Names are bounded: no label here carries a value that a user's series can multiply, except in the exported scores, which
+keep their source's labels and are capped.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from anomalyd import __version__
+from anomalyd.block import Labels
+from anomalyd.score import Kind, Observation
+
+EXPORTED_SERIES_MAX = 10_000
+
+SERIES_HELP = {
+    "anomaly_score": "Surprise divided by the cut of the lowest tier; above 1 is anomalous.",
+    "anomaly_value": "The value that was scored.",
+    "anomaly_expected": "What the detector expected.",
+    "anomaly_lower": "Lower end of the band outside which the lowest tier begins.",
+    "anomaly_upper": "Upper end of that band.",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exported:
+    """The newest observation of one rule with the labels of its series."""
+
+    group: str
+    rule: str
+    labels: tuple[Labels, ...]
+    observation: Observation
+    cut: float
+
+
+class Metrics:
+    """All metrics of one daemon."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        own = self.registry
+        info = Gauge(
+            "anomalyd_build_info", "Version of the daemon; always 1.", ["version", "pythonversion"], registry=own
+        )
+        info.labels(__version__, platform.python_version()).set(1)
+        self.slots = Counter(
+            "anomalyd_slots_total", "Evaluated slots of a group by outcome.", ["group", "outcome"], registry=own
+        )
+        self.slots_missed = Counter(
+            "anomalyd_slots_missed_total", "Slots that went by without an evaluation.", ["group"], registry=own
+        )
+        self.verdicts = Counter(
+            "anomalyd_verdicts_total",
+            "Verdicts: every series of a rule, every slot, by kind.",
+            ["rule", "kind"],
+            registry=own,
+        )
+        self.rule_errors = Counter(
+            "anomalyd_rule_errors_total",
+            "Slots in which a rule could not be evaluated.",
+            ["rule", "reason"],
+            registry=own,
+        )
+        self.duration = Histogram(
+            "anomalyd_evaluation_duration_seconds", "Wall time of one evaluation of a group.", ["group"],
+            buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60), registry=own,
+        )  # fmt: skip
+        self.last_evaluation = Gauge(
+            "anomalyd_last_evaluation_timestamp_seconds",
+            "Slot of a group's newest evaluation.",
+            ["group"],
+            registry=own,
+        )
+        self.source_up = Gauge(
+            "anomalyd_source_up", "1 if the source answered the newest query.", ["source"], registry=own
+        )
+        self.episodes_open = Gauge(
+            "anomalyd_episodes_open", "Episodes that are open now.", ["rule", "tier"], registry=own
+        )
+        self.series_limited = Gauge(
+            "anomalyd_series_limited", "Series beyond the rule's max_series, not scored.", ["rule"], registry=own
+        )
+        self.notifications = Counter(
+            "anomalyd_notifications_total", "Attempts to deliver, and notifications dropped, by outcome and reason.",
+            ["receiver", "outcome", "reason"], registry=own,
+        )  # fmt: skip
+        self.outbox_pending = Gauge(
+            "anomalyd_outbox_pending", "Notifications owed to a receiver.", ["receiver"], registry=own
+        )
+        self.outbox_oldest = Gauge(
+            "anomalyd_outbox_oldest_age_seconds", "Age of the oldest notification owed to a receiver.", ["receiver"],
+            registry=own,
+        )  # fmt: skip
+        self.reload_ok = Gauge(
+            "anomalyd_config_last_reload_successful",
+            "1 if the newest reload of the configuration worked.",
+            registry=own,
+        )
+        self.reload_at = Gauge(
+            "anomalyd_config_last_reload_success_timestamp_seconds",
+            "Time of the newest reload that worked.",
+            registry=own,
+        )
+        self.store_errors = Counter(
+            "anomalyd_store_errors_total", "Failed database transactions.", ["reason"], registry=own
+        )
+
+    def export_scores(self, newest: Callable[[], Iterable[Exported]]) -> None:
+        """Expose the newest scores of all rules as series."""
+        self.registry.register(ScoreCollector(newest))
+
+    def count_verdicts(self, rule: str, counts: Mapping[str, int]) -> None:
+        """Add one slot's verdicts."""
+        for kind, count in counts.items():
+            if count:
+                self.verdicts.labels(rule, kind).inc(count)
+
+
+class ScoreCollector(Collector):
+    """Turns the newest observations into ``anomaly_*`` series with their source's labels.
+
+    A source label that collides with ours (``rule``, ``group``) is exported as ``exported_rule``, as Prometheus does.
+    """
+
+    def __init__(self, newest: Callable[[], Iterable[Exported]]):
+        self._newest = newest
+
+    def describe(self) -> Iterable[Metric]:
+        return [GaugeMetricFamily(name, text) for name, text in SERIES_HELP.items()]
+
+    def collect(self) -> Iterator[Metric]:
+        families = {name: GaugeMetricFamily(name, text) for name, text in SERIES_HELP.items()}
+        left_out = GaugeMetricFamily("anomaly_series_not_exported", "Series beyond the limit of exported scores.")
+        room, over = EXPORTED_SERIES_MAX, 0
+        for one in self._newest():
+            count = min(room, len(one.labels))
+            over += len(one.labels) - count
+            room -= count
+            for i in range(count):
+                _add_series(families, one, i)
+        left_out.add_metric([], over)
+        yield from families.values()
+        yield left_out
+
+
+def _add_series(families: Mapping[str, GaugeMetricFamily], one: Exported, i: int) -> None:
+    seen = one.observation
+    if seen.verdicts.kind[i] == Kind.MISSING:
+        return
+    labels = {_own(name): value for name, value in one.labels[i] if name != "__name__"}
+    labels |= {"rule": one.rule, "group": one.group}
+    values = {
+        "anomaly_score": seen.surprise[i] / one.cut if 0 < one.cut < math.inf else math.nan,
+        "anomaly_value": seen.value[i],
+        "anomaly_expected": seen.expected[i],
+        "anomaly_lower": seen.lower[i],
+        "anomaly_upper": seen.upper[i],
+    }
+    for name, value in values.items():
+        if math.isfinite(value):
+            families[name].add_sample(name, labels, float(value))
+
+
+def _own(name: str) -> str:
+    return f"exported_{name}" if name in ("rule", "group") else name

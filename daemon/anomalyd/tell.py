@@ -1,0 +1,196 @@
+"""From what happened to episodes to what is owed to receivers: incidents, statements, outbox rows. Pure.
+
+An incident is told when it opens, when its tier rises, when further series join and when its last episode closes. What
+is sent, held back or merged is decided at delivery; here everything that is true is written down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from anomalyd.block import Labels
+from anomalyd.episode import Episode, Event, Phase
+from anomalyd.incident import MAX_ALERTS, Alert, Incident, Notification, Reason, Statement, incident_key
+from anomalyd.rule import Rule
+from anomalyd.score import Tier
+
+Annotate = Callable[[Rule, Alert], Mapping[str, str]]
+"""Renders a rule's annotations for the alert that leads a statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """What one slot did to one episode."""
+
+    episode: Episode
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What follows from a slot's events.
+
+    Attributes:
+        episodes: the changed episodes, now with their incident.
+        incidents: the changed incidents.
+        open_incidents: incidents that are open after the slot, by key.
+        outbox: one row a statement and receiver.
+    """
+
+    episodes: tuple[Episode, ...]
+    incidents: tuple[Incident, ...]
+    open_incidents: Mapping[str, Incident]
+    outbox: tuple[Notification, ...]
+
+
+def tell(
+    rule: Rule,
+    at: int,
+    happened: Sequence[Happened],
+    live: Iterable[Episode],
+    incidents: Mapping[str, Incident],
+    cut_of: Callable[[Episode], float],
+    annotate: Annotate,
+    links: Mapping[str, str],
+) -> Told:
+    """Bring incidents up to date with what happened in slot ``at`` and write the statements.
+
+    Args:
+        live: the rule's live episodes after the slot.
+        incidents: the rule's open incidents before it, by key.
+        cut_of: the lowest cut for an episode's series, the unit of its anomaly score.
+        links: name to URL, shown with every statement.
+    """
+    opened = dict(incidents)
+    changed: dict[str, Incident] = {}
+    reasons: dict[str, Reason] = {}
+    episodes: dict[str, Episode] = {}
+    for what in happened:
+        episode = what.episode
+        if what.event in (Event.OPENED, Event.WORSENED, Event.CLOSED):
+            key, group_labels = incident_key(rule, episode.labels)
+            incident = opened.get(key)
+            if incident is None:
+                incident = Incident(_incident_id(key, at), key, rule.id, group_labels, Tier.NONE, at)
+                reasons[key] = Reason.NEW
+            if what.event == Event.OPENED:
+                incident = replace(incident, episodes=incident.episodes + 1)
+                reasons.setdefault(key, Reason.MORE)
+            if episode.tier > incident.tier:
+                if reasons.get(key) != Reason.NEW:
+                    reasons[key] = Reason.WORSE
+                incident = replace(incident, tier=episode.tier)
+            opened[key] = changed[key] = incident
+            episode = replace(episode, incident=incident.id)
+        episodes[episode.id] = episode
+    still_open = [episodes.get(e.id, e) for e in live if e.phase == Phase.OPEN]
+    by_incident: dict[str, list[Episode]] = {}
+    for episode in still_open:
+        by_incident.setdefault(episode.incident, []).append(episode)
+    statements: list[Statement] = []
+    for key, incident in list(changed.items()):
+        members = by_incident.get(incident.id, [])
+        just_closed = [e for e in episodes.values() if e.incident == incident.id and e.phase == Phase.CLOSED]
+        if not members:
+            incident = changed[key] = replace(incident, closed_at=at)
+            del opened[key]
+            if reasons.get(key) == Reason.NEW:
+                continue  # opened and closed within one catch-up: nobody was told, so nobody is told
+            reasons[key] = Reason.RESOLVED
+        if key in reasons:
+            alerts = _alerts(members or just_closed, cut_of)
+            statements.append(_statement(rule, incident, reasons[key], at, alerts, annotate, links))
+    outbox = tuple(
+        Notification(_notification_id(s, receiver), receiver, s, at)
+        for s in statements
+        if rule.mode == "live"
+        for receiver in rule.receivers
+    )
+    return Told(tuple(episodes.values()), tuple(changed.values()), opened, outbox)
+
+
+def alert_of(episode: Episode, cut: float) -> Alert:
+    """The alert that a reader sees for an episode; numbers that are not finite become None."""
+    closed = episode.phase == Phase.CLOSED
+    return Alert(
+        episode=episode.id,
+        fingerprint=episode.fingerprint,
+        labels=episode.labels,
+        tier=episode.tier,
+        status="resolved" if closed else "firing",
+        why=episode.why.name.lower(),
+        value=_finite(episode.value),
+        expected=_finite(episode.expected),
+        lower=_finite(episode.lower),
+        upper=_finite(episode.upper),
+        surprise=_finite(episode.surprise),
+        anomaly_score=_finite(episode.surprise / cut) if 0 < cut < math.inf else None,
+        started_at=episode.started_at,
+        opened_at=episode.opened_at,
+        closed_at=episode.closed_at,
+        close=episode.close.value if episode.close else "",
+    )
+
+
+def _alerts(episodes: list[Episode], cut_of: Callable[[Episode], float]) -> list[Alert]:
+    ranked = sorted(episodes, key=lambda e: (-e.tier, -_number(e.peak_surprise), e.started_at, e.fingerprint))
+    return [alert_of(episode, cut_of(episode)) for episode in ranked]
+
+
+def _statement(
+    rule: Rule, incident: Incident, reason: Reason, at: int, alerts: list[Alert], annotate: Annotate,
+    links: Mapping[str, str],
+) -> Statement:  # fmt: skip
+    return Statement(
+        incident=incident.id,
+        key=incident.key,
+        rule=rule.id,
+        group=rule.group,
+        name=rule.name,
+        expr=rule.expr,
+        detector=rule.detector.type,
+        reason=reason,
+        tier=incident.tier,
+        at=at,
+        opened_at=incident.opened_at,
+        group_labels=incident.group_labels,
+        labels=dict(rule.labels),
+        annotations=annotate(rule, alerts[0]) if alerts else dict(rule.annotations),
+        alerts=tuple(alerts[:MAX_ALERTS]),
+        total=len(alerts),
+        links=links,
+        suppress_ms=rule.suppress_ms,
+    )
+
+
+def common_labels(alerts: Sequence[Alert]) -> Labels:
+    """The label pairs that all alerts share."""
+    if not alerts:
+        return ()
+    shared = set(alerts[0].labels).intersection(*(set(alert.labels) for alert in alerts[1:]))
+    return tuple(sorted(shared))
+
+
+def episode_id(rule: str, fingerprint: str, started_at: int) -> str:
+    """Stable: the same span of the same series has the same id however often it is evaluated."""
+    return hashlib.blake2b(f"{rule}\0{fingerprint}\0{started_at}".encode(), digest_size=10).hexdigest()
+
+
+def _incident_id(key: str, at: int) -> str:
+    return hashlib.blake2b(f"{key}\0{at}".encode(), digest_size=10).hexdigest()
+
+
+def _notification_id(statement: Statement, receiver: str) -> str:
+    parts = f"{statement.incident}\0{statement.reason}\0{statement.at}\0{receiver}"
+    return hashlib.blake2b(parts.encode(), digest_size=12).hexdigest()
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _number(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
