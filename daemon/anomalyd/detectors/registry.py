@@ -28,7 +28,11 @@ def _built_in(name: str, class_name: str, summary: str, extra: str = "") -> Dete
     return DetectorInfo(name, f"anomalyd.detectors.{name}:{class_name}", summary, extra)
 
 
-_BUILT_IN = (_built_in("mad", "Mad", "distance from the rolling median in robust standard deviations"),)
+_BUILT_IN = (
+    _built_in("adwin", "Adwin", "evidence that the level has changed, by an adaptive window over residuals"),
+    _built_in("half_space_trees", "HalfSpaceTrees", "how empty the place of a residual is, by random half-space trees"),
+    _built_in("mad", "Mad", "distance from the rolling median in robust standard deviations"),
+)
 
 DETECTORS: dict[str, DetectorInfo] = {info.name: info for info in _BUILT_IN}
 

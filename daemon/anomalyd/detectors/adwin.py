@@ -1,0 +1,120 @@
+"""``adwin``: evidence that the level has changed, by an adaptive window over residuals.
+
+Idea
+    Subtract a cheap expectation (level, day, week) and keep as long a window of residuals as holds one mean. At every
+    sample all ways to cut the window in an older and a newer part are compared: the score is the greatest difference
+    of means over what chance allows at confidence 1 - delta, so above 1 is a drift. When one is found the older part
+    is forgotten and the expectation moves to the newer part's level.
+
+Works for
+    Level shifts and slow drifts too small to see in one sample: a cache that lost a tenth of its hit ratio, a release
+    that made every request 5 % slower.
+
+Fails when
+    The anomaly is one sample: a mean over a window hardly moves (the scores of point anomalies are low by nature). On
+    raw values with a daily rhythm ADWIN fires all day (188 times in 14 days, measured; on residuals never), hence the
+    expectation; it needs a week to know a weekend.
+
+Toy stream
+    300 residuals around 0, then 40 around 1.5: the score rises above 1 within some ten samples of the change.
+
+Reference
+    Bifet and Gavaldà, Learning from Time-Changing Data with Adaptive Windowing, SDM 2007. Windows and detections
+    equal river's ``ADWIN`` bit for bit on the same residuals.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from anomalyd.block import Block, Bool
+from anomalyd.detectors import base
+from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.baseline import make_baseline
+from anomalyd.detectors.common import advanced, blank, check_newer, check_series, civil_times, clean, copied, held
+
+ROWS = 24
+"""Bucket sizes up to 2^23 samples: a window of years."""
+MOST_BUCKETS = 5
+LEAST_PART = 5
+SETTLED = 30
+"""Samples the expectation learns from before its residuals are looked at."""
+REACH = 8.0
+"""Residuals are cut off at this many spreads: one wild sample must not look like a change of the mean."""
+
+
+class AdwinParams(base.Params):
+    """Parameters of ``adwin``."""
+
+    delta: float = Field(0.002, gt=0, lt=1, description="Chance of a false drift per comparison.")
+    clock: int = Field(32, ge=1, description="Forget the older part at most every so many samples.")
+
+
+class Adwin:
+    """ADWIN on residuals; see the module's docstring."""
+
+    name: ClassVar[str] = "adwin"
+    streaming: ClassVar[bool] = True
+    multivariate: ClassVar[bool] = False
+    has_band: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = False
+    Params: ClassVar[type[base.Params]] = AdwinParams
+
+    def __init__(self, params: AdwinParams, grid: Grid) -> None:
+        self.params = params
+        self.grid = grid
+        self.baseline = make_baseline(grid.step_ms)
+
+    @property
+    def min_history(self) -> int:
+        return SETTLED + 2 * LEAST_PART
+
+    def fit(self, history: Block, seed: int) -> State:
+        n = len(history)
+        fill = np.zeros((n, ROWS + 1), np.int64)
+        fill[:, -1] = 1
+        arrays = self.baseline.arrays(n) | {
+            "totals": np.zeros((n, ROWS, MOST_BUCKETS + 1)),
+            "variances": np.zeros((n, ROWS, MOST_BUCKETS + 1)),
+            "fill": fill,
+            "window": np.zeros((n, 4)),
+            "drifted": np.zeros((n, 2), np.int64),
+        }
+        return self._run(State(arrays), history, None)[1]
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        check_newer(state, fresh)
+        check_series(state, "line", fresh)
+        return self._run(state, fresh, hold)
+
+    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+        from anomalyd.detectors.kernels.adwin import drift
+
+        arrays, raw = copied(state), blank(fresh.values.shape)
+        drift(
+            clean(fresh.values),
+            civil_times(fresh.times, self.grid.timezone),
+            held(hold, len(fresh)),
+            arrays["line"],
+            arrays["day"],
+            arrays["week"],
+            self.baseline.memories,
+            self.baseline.floors,
+            arrays["totals"],
+            arrays["variances"],
+            arrays["fill"],
+            arrays["window"],
+            arrays["drifted"],
+            SETTLED,
+            REACH,
+            self.params.delta,
+            self.params.clock,
+            MOST_BUCKETS,
+            LEAST_PART,
+            raw.score,
+            raw.expected,
+        )
+        return raw, advanced(state, arrays, fresh)

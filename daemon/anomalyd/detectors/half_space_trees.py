@@ -1,0 +1,140 @@
+"""``half_space_trees``: how empty the place is where a sample's residual falls, by random half-space trees.
+
+Idea
+    Subtract a cheap expectation (level, day, week), scale the residual and its change by the series' spread to [0, 1],
+    and drop the pair down a set of random trees that cut the square in halves. Each node counts the samples of the
+    last window that passed; a sample that soon reaches nearly empty nodes is abnormal. The trees are shared by all
+    series of a rule, the counts are bytes: 10 kB per series at 10 trees of height 8.
+
+Works for
+    Point anomalies and sudden changes of any shape of noise, without assuming a distribution; learns from the first
+    window on and forgets by itself, so nothing has to be refitted.
+
+Fails when
+    Anomalies fill a whole window: they become the reference. Drift slower than the window is invisible. On raw
+    seasonal values the method finds 3 of 10 spikes where it finds 10 of 10 on residuals, hence the expectation.
+
+Toy stream
+    A thousand residuals within ±2 spreads, then one of 9: the walk ends after two or three nodes with no mass.
+
+Reference
+    Tan, Ting and Liu, Fast Anomaly Detection for Streaming Data, IJCAI 2011. Trees and scores equal river's
+    ``HalfSpaceTrees`` bit for bit on the same features and seed.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from anomalyd.block import F64, Block, Bool
+from anomalyd.detectors import base
+from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.baseline import make_baseline
+from anomalyd.detectors.common import advanced, blank, check_newer, check_series, civil_times, clean, copied, held
+
+FEATURES = 2
+PADDING = 0.15
+
+
+class HalfSpaceParams(base.Params):
+    """Parameters of ``half_space_trees``."""
+
+    trees: int = Field(10, ge=1, le=200, description="Number of trees.")
+    height: int = Field(8, ge=1, le=12, description="Height of each tree; memory doubles with each level.")
+    window: int = Field(250, ge=10, le=255, description="Samples per window; scores begin when the first is full.")
+    reach: float = Field(10.0, gt=0, description="Residuals are cut off at this many spreads.")
+
+
+def grow_trees(trees: int, height: int, features: int, seed: int) -> tuple[npt.NDArray[np.int8], F64]:
+    """Features and thresholds [trees, 2^height - 1 inner nodes] in heap order, drawn exactly as river draws them.
+
+    Each split takes a feature with odds by its remaining width and a point in the middle 70 % of that width.
+    """
+    rng = random.Random(seed)
+    feature = np.zeros((trees, 2**height - 1), np.int8)
+    threshold = np.zeros((trees, 2**height - 1))
+
+    def grow(tree: int, node: int, limits: list[tuple[float, float]], left: int) -> None:
+        if left == 0:
+            return
+        on = rng.choices(range(features), weights=[high - low for low, high in limits])[0]
+        low, high = limits[on]
+        at = rng.uniform(low + PADDING * (high - low), high - PADDING * (high - low))
+        feature[tree, node], threshold[tree, node] = on, at
+        grow(tree, 2 * node + 1, [*limits[:on], (low, at), *limits[on + 1 :]], left - 1)
+        grow(tree, 2 * node + 2, [*limits[:on], (at, high), *limits[on + 1 :]], left - 1)
+
+    for tree in range(trees):
+        grow(tree, 0, [(0.0, 1.0)] * features, height)
+    return feature, threshold
+
+
+class HalfSpaceTrees:
+    """Half-Space Trees on residuals; see the module's docstring."""
+
+    name: ClassVar[str] = "half_space_trees"
+    streaming: ClassVar[bool] = True
+    multivariate: ClassVar[bool] = False
+    has_band: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = False
+    Params: ClassVar[type[base.Params]] = HalfSpaceParams
+
+    def __init__(self, params: HalfSpaceParams, grid: Grid) -> None:
+        self.params = params
+        self.grid = grid
+        self.baseline = make_baseline(grid.step_ms)
+
+    @property
+    def min_history(self) -> int:
+        return self.params.window
+
+    def fit(self, history: Block, seed: int) -> State:
+        n, p = len(history), self.params
+        feature, threshold = grow_trees(p.trees, p.height, FEATURES, seed)
+        nodes = 2 ** (p.height + 1) - 1
+        arrays = self.baseline.arrays(n) | {
+            "feature": feature,
+            "threshold": threshold,
+            "latest": np.zeros((n, p.trees, nodes), np.uint8),
+            "reference": np.zeros((n, p.trees, nodes), np.uint8),
+            "seen": np.zeros((n, 2), np.int64),
+            "before": np.zeros(n),
+        }
+        return self._run(State(arrays, frozenset({"feature", "threshold"})), history, None)[1]
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        check_newer(state, fresh)
+        check_series(state, "line", fresh)
+        return self._run(state, fresh, hold)
+
+    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+        from anomalyd.detectors.kernels.halfspace import half_space
+
+        arrays, raw, p = copied(state), blank(fresh.values.shape), self.params
+        half_space(
+            clean(fresh.values),
+            civil_times(fresh.times, self.grid.timezone),
+            held(hold, len(fresh)),
+            arrays["line"],
+            arrays["day"],
+            arrays["week"],
+            self.baseline.memories,
+            self.baseline.floors,
+            arrays["feature"],
+            arrays["threshold"],
+            arrays["latest"],
+            arrays["reference"],
+            arrays["seen"],
+            arrays["before"],
+            p.window,
+            p.height,
+            p.reach,
+            raw.score,
+            raw.expected,
+        )
+        return raw, advanced(state, arrays, fresh)

@@ -1,0 +1,116 @@
+"""Half-Space Trees over many series with one shared set of trees; bit-equal to river's given the same trees.
+
+A tree of height h is a complete binary tree in heap order: node i has children 2i + 1 (below the threshold) and 2i + 2.
+Each series keeps two counts per node: of the window being filled and of the last full one. Counts are bytes, so a
+window holds at most 255 samples. All sums are of whole numbers, exact in float64 in any order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyd.block import F64, I64, Bool
+from anomalyd.detectors.kernels.baseline import expect, spread_of, teach
+from anomalyd.detectors.kernels.jit import kernel
+
+U8 = npt.NDArray[np.uint8]
+
+
+@kernel
+def mass_score(x: F64, feature: npt.NDArray[np.int8], threshold: F64, reference: U8, height: int, window: int) -> float:
+    """Score of one vector against the last full window's counts [trees, nodes]: 0 crowded, towards 1 empty."""
+    limit = 0.1 * window
+    total = 0.0
+    for tree in range(feature.shape[0]):
+        node, weight = 0, 1
+        for _ in range(height):
+            count = reference[tree, node]
+            total += count * weight
+            if count < limit:
+                break
+            node = 2 * node + (1 if x[feature[tree, node]] < threshold[tree, node] else 2)
+            weight *= 2
+        else:
+            total += reference[tree, node] * weight
+    return float(1.0 - total / (feature.shape[0] * window * (2 ** (height + 1) - 1)))
+
+
+@kernel
+def mass_learn(x: F64, feature: npt.NDArray[np.int8], threshold: F64, latest: U8, height: int) -> None:
+    """Count one vector along its path in every tree."""
+    for tree in range(feature.shape[0]):
+        node = 0
+        for _ in range(height):
+            latest[tree, node] += 1
+            node = 2 * node + (1 if x[feature[tree, node]] < threshold[tree, node] else 2)
+        latest[tree, node] += 1
+
+
+@kernel
+def turn_window(latest: U8, reference: U8) -> None:
+    """The window is full: it becomes the reference and a new one begins."""
+    for tree in range(latest.shape[0]):
+        for node in range(latest.shape[1]):
+            reference[tree, node] = latest[tree, node]
+            latest[tree, node] = 0
+
+
+@kernel
+def to_features(z: float, before: float, reach: float, x: F64) -> None:
+    """Residual and its change, both in spreads, scaled from ±reach to [0, 1]."""
+    x[0] = (min(max(z, -reach), reach) + reach) / (2.0 * reach)
+    x[1] = (min(max(z - before, -reach), reach) + reach) / (2.0 * reach)
+
+
+@kernel
+def half_space(
+    values: F64,
+    civil: I64,
+    hold: Bool,
+    line: F64,
+    day: F64,
+    week: F64,
+    memories: F64,
+    floors: F64,
+    feature: npt.NDArray[np.int8],
+    threshold: F64,
+    latest: U8,
+    reference: U8,
+    seen: I64,
+    before: F64,
+    window: int,
+    height: int,
+    reach: float,
+    score: F64,
+    expected: F64,
+) -> None:
+    """Score each sample's residual and change against the last full window, then learn it.
+
+    ``seen`` [N, 2]: samples in the window being filled, full windows; ``before`` [N]: residual of the last sample.
+    """
+    x = np.zeros(2)
+    for s in range(values.shape[0]):
+        for t in range(values.shape[1]):
+            value = values[s, t]
+            if line[s, 2] > 0.0:
+                normal = expect(line[s], day[s], week[s], civil[t])
+                expected[s, t] = normal
+            else:
+                normal = value
+            if np.isnan(value):
+                continue
+            z = (value - normal) / spread_of(line[s], floors[0], floors[1])
+            to_features(z, before[s], reach, x)
+            if seen[s, 1] > 0:
+                score[s, t] = mass_score(x, feature, threshold, reference[s], height, window)
+            if hold[s]:
+                continue
+            mass_learn(x, feature, threshold, latest[s], height)
+            seen[s, 0] += 1
+            if seen[s, 0] == window:
+                turn_window(latest[s], reference[s])
+                seen[s, 0] = 0
+                seen[s, 1] += 1
+            before[s] = min(max(z, -reach), reach)
+            teach(line[s], day[s], week[s], civil[t], value, memories, floors)
