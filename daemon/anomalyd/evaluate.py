@@ -8,6 +8,7 @@ is evaluated again from where it was. An error of one rule is that rule's outcom
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from anomalyd.crashpoint import crashpoint
 from anomalyd.detectors.base import Grid, State
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Close, Episode, Phase, Seen, advance, begin, close_episode
-from anomalyd.errors import AnomalydError, SourceError
+from anomalyd.errors import AnomalydError, SourceUnavailable
 from anomalyd.incident import Incident, Notification
 from anomalyd.judge import judge, uniform
 from anomalyd.memory import Memory, align, empty_memory, keep_rows, registry_from_rows
@@ -32,6 +33,7 @@ from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
 from anomalyd.store import Store
 from anomalyd.tell import Annotate, Happened, episode_id, tell
 from anomalyd.threshold import NEVER, initial_threshold
+from anomalyd.watch import SourceHealth, SourceSeen, source_rule, watch
 
 CATCH_UP_MS = 6 * HOUR_MS
 """Slots missed for longer than this are not scored one by one: the model is fitted anew."""
@@ -89,7 +91,7 @@ class Fitted:
 class Advanced:
     """What evaluating one rule in one slot gives: rows to write, and the memory to go on with once they are written.
 
-    ``failure`` is the exception behind an outcome that is nobody's expected one, for the log.
+    ``failure`` is the exception behind the outcome ``error``.
     """
 
     memory: Memory
@@ -137,12 +139,19 @@ class Evaluator:
         links: Callable[[Rule], Mapping[str, str]],
         fit: Executor,
         background: Executor,
+        operators: Sequence[str] = (),
     ):
-        """``fit`` computes fits; ``background`` reads the history for them (inline: both happen within the slot)."""
+        """``fit`` computes fits; ``background`` reads the history for them (inline: both happen within the slot).
+
+        ``operators`` are the receivers that are told when a source does not answer.
+        """
         self._store, self._sources = store, sources
         self._annotate, self._links = annotate, links
         self._fit, self._background = fit, background
+        self._operators = operators
+        self._sources_lock = threading.Lock()
         self.runs: dict[str, RuleRun] = {}
+        self.health = {name: self._restored_health(name) for name in sources}
 
     def add(self, rule: Rule) -> None:
         """Take up a rule: its registry, live episodes and open incidents come from the store."""
@@ -177,6 +186,11 @@ class Evaluator:
     def evaluate(self, group: RuleGroup, at: int, missed: int = 0) -> Evaluated:
         """Evaluate all rules of a group at a slot and commit; raise ``StoreError`` when nothing could be written."""
         advanced = {rule.id: self._evaluate_rule(self.runs[rule.id], at) for rule in group.rules}
+        with self._sources_lock:
+            return self._commit(group, at, missed, advanced)
+
+    def _commit(self, group: RuleGroup, at: int, missed: int, advanced: Mapping[str, Advanced]) -> Evaluated:
+        health, incidents, outbox = self._watch_sources(group, at, advanced)
         commit = SlotCommit(
             group=group.name,
             at=at,
@@ -184,8 +198,8 @@ class Evaluator:
             missed=missed,
             series=tuple(row for one in advanced.values() for row in one.series),
             episodes=tuple(e for one in advanced.values() for e in one.episodes),
-            incidents=tuple(i for one in advanced.values() for i in one.incidents),
-            outbox=tuple(n for one in advanced.values() for n in one.outbox),
+            incidents=(*incidents, *(i for one in advanced.values() for i in one.incidents)),
+            outbox=(*outbox, *(n for one in advanced.values() for n in one.outbox)),
         )
         crashpoint("before_commit")
         committed = self._store.commit_slot(commit)
@@ -193,7 +207,31 @@ class Evaluator:
         if committed:
             for rule_id, one in advanced.items():
                 self.runs[rule_id].memory = one.memory
+            self.health.update(health)
         return Evaluated(group.name, at, missed, committed, advanced)
+
+    def _watch_sources(
+        self, group: RuleGroup, at: int, advanced: Mapping[str, Advanced]
+    ) -> tuple[dict[str, SourceHealth], list[Incident], list[Notification]]:
+        health: dict[str, SourceHealth] = {}
+        incidents: list[Incident] = []
+        outbox: list[Notification] = []
+        for source in {rule.source for rule in group.rules}:
+            rules = [rule for rule in group.rules if rule.source == source]
+            failures = [advanced[rule.id].failure for rule in rules]
+            down = next((f for f in failures if isinstance(f, SourceUnavailable)), None)
+            seen = SourceSeen(source, down.reason if down else "", str(down or ""))
+            hold_ms = min(rule.hold_ms for rule in rules)
+            health[source], changed, owed = watch(self.health[source], seen, at, hold_ms, self._operators, {})
+            incidents += changed
+            outbox += owed
+        return health, incidents, outbox
+
+    def _restored_health(self, source: str) -> SourceHealth:
+        """After a restart an incident that was told is still owed its end."""
+        for incident in self._store.open_incidents(source_rule(source)):
+            return SourceHealth(incident.opened_at, incident)
+        return SourceHealth()
 
     # One rule ---------------------------------------------------------------------------------------------------
 
@@ -471,6 +509,4 @@ def _unknown(
 
 def _failed(run: RuleRun, at: int, reason: str, detail: str, error: Exception) -> Advanced:
     """An unknown slot: episodes, baseline and memory stay as they were."""
-    slot = RuleSlot(run.rule.id, at, "error", reason, detail[:1024])
-    expected = isinstance(error, SourceError)
-    return Advanced(run.memory, (slot,), failure=None if expected else error)
+    return Advanced(run.memory, (RuleSlot(run.rule.id, at, "error", reason, detail[:1024]),), failure=error)

@@ -1,0 +1,341 @@
+"""The endless loops: groups on their slots, deliveries, reload, heartbeat. The only "forever" of the daemon.
+
+``Daemon`` knows how to take one step of everything (``tick``, ``deliver``); what drives the steps is one of two: the
+real drive (APScheduler for the slots, a thread a receiver) under a system clock, or the virtual drive, which takes the
+next step in order of time under a virtual clock as fast as the machine can. The steps are the same code.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from types import FrameType
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.date import DateTrigger
+
+from anomalyd.clock import SECOND_MS, Clock, VirtualClock
+from anomalyd.deliver import Deliverer
+from anomalyd.episode import Phase
+from anomalyd.errors import SourceError, StoreError
+from anomalyd.evaluate import Advanced, Evaluated, Evaluator
+from anomalyd.logs import get_logger
+from anomalyd.metrics import Exported, Metrics
+from anomalyd.rule import RuleGroup
+from anomalyd.schedule import due, next_start_ms
+from anomalyd.score import TIERS
+from anomalyd.store import Store
+from anomalyd.threshold import NEVER
+
+STOP_GRACE_S = 8.0
+"""How long stopping waits for evaluations and deliveries in flight."""
+
+RETRY_AFTER_STORE_ERROR_MS = 5 * SECOND_MS
+RELOAD_POLL_S = 30
+MAINTENANCE_S = 60
+
+log = get_logger("run")
+
+
+class Daemon:
+    """The parts of a running daemon and the steps it takes."""
+
+    def __init__(
+        self,
+        store: Store,
+        evaluator: Evaluator,
+        deliverer: Deliverer,
+        metrics: Metrics,
+        clock: Clock,
+        groups: Iterable[RuleGroup],
+        retention_ms: int = 0,
+    ):
+        self.store, self.evaluator, self.deliverer, self.metrics = store, evaluator, deliverer, metrics
+        self.clock = clock
+        self.retention_ms = retention_ms
+        self.groups: dict[str, RuleGroup] = {group.name: group for group in groups}
+        self.last_slot: dict[str, int | None] = {name: store.last_slot(name) for name in self.groups}
+        self.progress_s: dict[str, float] = {name: clock.monotonic_s() for name in self.groups}
+        self.wake = {name: threading.Event() for name in deliverer.receivers}
+        self._busy = {name: threading.Lock() for name in self.groups}
+        metrics.export_scores(self.newest_scores)
+
+    # One step of each kind ----------------------------------------------------------------------------------------
+
+    def tick(self, name: str) -> int:
+        """Evaluate a group's newest slot if it is due; return when to come again, wall milliseconds."""
+        with self._busy[name]:
+            group = self.groups.get(name)
+            if group is None:
+                return 0
+            now = self.clock.now_ms()
+            slot = due(group, now, self.last_slot[name])
+            if slot is None:
+                return next_start_ms(group, self.last_slot[name] or 0)
+            try:
+                with self.metrics.duration.labels(name).time():
+                    evaluated = self.evaluator.evaluate(group, slot.at, slot.missed)
+            except StoreError as error:
+                self.metrics.store_errors.labels(error.reason).inc()
+                what = "slot not written; it will be evaluated again"
+                log.error(what, group=name, reason=error.reason, error=str(error))
+                return now + RETRY_AFTER_STORE_ERROR_MS
+            self.last_slot[name] = slot.at
+            self.progress_s[name] = self.clock.monotonic_s()
+            self._account(evaluated)
+            for event in self.wake.values():
+                event.set()
+            return next_start_ms(group, slot.at)
+
+    def deliver(self, receiver: str) -> int | None:
+        """Deliver what is due to one receiver; return when the next try is due, None when nothing is owed."""
+        return self.deliverer.deliver_once(receiver, self.clock.now_ms()).next_at
+
+    def maintain(self) -> None:
+        """Delete what retention allows in small batches, and refresh the gauges of the outbox."""
+        now = self.clock.now_ms()
+        if self.retention_ms:
+            self.store.delete_before(now - self.retention_ms)
+        for receiver, stat in self.store.outbox_stats(now).items():
+            self.metrics.outbox_pending.labels(receiver).set(stat.pending)
+            self.metrics.outbox_oldest.labels(receiver).set(stat.oldest_age_ms / 1000)
+
+    # What happened, for logs and metrics ---------------------------------------------------------------------------
+
+    def _account(self, evaluated: Evaluated) -> None:
+        name = evaluated.group
+        failed = [rule for rule, one in evaluated.rules.items() if one.failure is not None]
+        self.metrics.slots.labels(name, "error" if failed else "ok").inc()
+        self.metrics.last_evaluation.labels(name).set(evaluated.at / 1000)
+        if evaluated.missed:
+            self.metrics.slots_missed.labels(name).inc(evaluated.missed)
+            log.warning("slots missed", group=name, missed=evaluated.missed)
+        for rule_id, one in evaluated.rules.items():
+            self._account_rule(rule_id, one)
+
+    def _account_rule(self, rule_id: str, one: Advanced) -> None:
+        rule = self.evaluator.runs[rule_id].rule
+        for slot in one.slots:
+            if slot.observation is not None:
+                self.metrics.count_verdicts(rule_id, slot.observation.verdicts.counts())
+        if one.limited:
+            self.metrics.verdicts.labels(rule_id, "limited").inc(one.limited)
+        self.metrics.series_limited.labels(rule_id).set(one.limited)
+        if one.failure is None:
+            self.metrics.source_up.labels(rule.source).set(1)
+            for warning in one.warnings:
+                log.warning("source warns", rule=rule_id, warning=warning[:500])
+        else:
+            self._account_failure(rule_id, rule.source, one.failure)
+        open_now = one.memory.episodes.values()
+        for tier in TIERS:
+            count = sum(e.phase == Phase.OPEN and e.tier == tier for e in open_now)
+            self.metrics.episodes_open.labels(rule_id, tier.word).set(count)
+        for episode in one.episodes:
+            _log_episode(rule_id, one, episode.id)
+
+    def _account_failure(self, rule_id: str, source: str, failure: Exception) -> None:
+        reason = getattr(failure, "reason", "internal")
+        self.metrics.rule_errors.labels(rule_id, reason).inc()
+        if isinstance(failure, SourceError):
+            self.metrics.source_up.labels(source).set(0)
+            what = "rule not evaluated; its state is held"
+            log.warning(what, rule=rule_id, source=source, reason=reason, error=str(failure))
+        else:
+            log.error("rule failed; its state is held", rule=rule_id, reason=reason, exc_info=failure)
+
+    def newest_scores(self) -> Iterable[Exported]:
+        """The newest observation of every rule, for /metrics."""
+        for run in list(self.evaluator.runs.values()):
+            memory = run.memory
+            if memory.last is not None and len(memory.last.series) == len(memory.active):
+                rows = memory.registry.rows
+                labels = tuple(rows[row].labels for row in memory.last.series.tolist())
+                cut = float(memory.cuts.min()) if memory.cuts.size else NEVER
+                yield Exported(run.rule.group, run.rule.name, labels, memory.last, cut)
+
+    def healthy(self) -> tuple[bool, str]:
+        """Whether every group has made progress within two of its intervals, and if not, which has not."""
+        now = self.clock.monotonic_s()
+        for name, group in list(self.groups.items()):
+            patience_s = 2 * group.interval_ms / 1000 + group.query_delay_ms / 1000 + 30
+            if now - self.progress_s.get(name, now) > patience_s:
+                return False, f"group {name} has made no progress for {now - self.progress_s[name]:.0f} s"
+        return True, "all groups make progress"
+
+    def replace_groups(self, groups: Iterable[RuleGroup], change: Callable[[], None]) -> None:
+        """Swap the groups while none of them is being evaluated; ``change`` moves the evaluator's rules along."""
+        fresh = {group.name: group for group in groups}
+        locks = [self._busy[name] for name in sorted(self._busy)]
+        for lock in locks:
+            lock.acquire()
+        try:
+            change()
+            for name in fresh.keys() - self.groups.keys():
+                self._busy.setdefault(name, threading.Lock())
+                self.last_slot[name] = self.store.last_slot(name)
+                self.progress_s[name] = self.clock.monotonic_s()
+            self.groups = fresh
+        finally:
+            for lock in locks:
+                lock.release()
+
+
+def _log_episode(rule_id: str, one: Advanced, episode_id: str) -> None:
+    episode = next(e for e in one.episodes if e.id == episode_id)
+    at = one.slots[-1].at
+    if episode.phase == Phase.OPEN and episode.opened_at == at:
+        log.info("episode opened", rule=rule_id, episode=episode.id, tier=episode.tier.word, value=episode.value,
+                 lower=episode.lower, upper=episode.upper, **_label_fields(episode.labels))  # fmt: skip
+    elif episode.phase == Phase.CLOSED and episode.opened_at and episode.closed_at == at:
+        log.info("episode closed", rule=rule_id, episode=episode.id, close=str(episode.close),
+                 **_label_fields(episode.labels))  # fmt: skip
+
+
+def _label_fields(labels: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    return {"series": "{" + ",".join(f'{name}="{value[:128]}"' for name, value in labels) + "}"}
+
+
+# The real drive -----------------------------------------------------------------------------------------------------
+
+
+class Drive:
+    """Runs a daemon under the system clock until it is told to stop."""
+
+    def __init__(self, daemon: Daemon, reload: Callable[[], bool], changed: Callable[[], bool]):
+        """``reload`` builds and swaps the configuration; ``changed`` tells whether its files have changed."""
+        self._daemon, self._reload, self._changed = daemon, reload, changed
+        self.stop = threading.Event()
+        self._reload_asked = threading.Event()
+        self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True})
+        self._threads: list[threading.Thread] = []
+
+    def ask_reload(self) -> None:
+        """Reload soon, in the drive's own thread."""
+        self._reload_asked.set()
+
+    def run(self) -> None:
+        """Start everything, wait for the stop event, and leave in order within ten seconds."""
+        self._start()
+        try:
+            while not self.stop.wait(0.2):
+                if self._reload_asked.is_set():
+                    self._reload_asked.clear()
+                    self.reload_now()
+        finally:
+            self._finish()
+
+    def reload_now(self) -> bool:
+        """Reload and schedule groups that are new; return whether it worked."""
+        before = set(self._daemon.groups)
+        worked = self._reload()
+        for name in self._daemon.groups.keys() - before:
+            self._schedule(name, self._daemon.clock.now_ms())
+        return worked
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT stop, SIGHUP reloads."""
+
+        def stop(_: int, __: FrameType | None) -> None:
+            self.stop.set()
+
+        def reload(_: int, __: FrameType | None) -> None:
+            self._reload_asked.set()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGHUP, reload)
+
+    def _start(self) -> None:
+        daemon = self._daemon
+        self._scheduler.add_job(self._maintain, "interval", seconds=MAINTENANCE_S)
+        self._scheduler.add_job(self._poll_files, "interval", seconds=RELOAD_POLL_S)
+        for name in daemon.groups:
+            self._schedule(name, daemon.clock.now_ms())
+        self._scheduler.start()
+        for receiver in daemon.deliverer.receivers:
+            name = f"deliver-{receiver}"
+            thread = threading.Thread(target=self._deliver_forever, args=(receiver,), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _schedule(self, name: str, at_ms: int) -> None:
+        when = datetime.fromtimestamp(at_ms / 1000, UTC)
+        self._scheduler.add_job(self._tick, DateTrigger(when), args=[name], id=f"group {name}", replace_existing=True)
+
+    def _tick(self, name: str) -> None:
+        if self.stop.is_set() or name not in self._daemon.groups:
+            return
+        try:
+            again = self._daemon.tick(name)
+        except Exception:  # the loop must go on whatever one tick meets; health tells if it never does
+            log.exception("evaluation failed", group=name)
+            again = self._daemon.clock.now_ms() + RETRY_AFTER_STORE_ERROR_MS
+        if again and not self.stop.is_set():
+            self._schedule(name, again)
+
+    def _deliver_forever(self, receiver: str) -> None:
+        daemon = self._daemon
+        wake = daemon.wake[receiver]
+        while not self.stop.is_set():
+            wake.clear()
+            try:
+                next_at = daemon.deliver(receiver)
+            except Exception:  # delivery to one receiver must go on whatever one pass meets
+                log.exception("delivery pass failed", receiver=receiver)
+                next_at = daemon.clock.now_ms() + RETRY_AFTER_STORE_ERROR_MS
+            wait_ms = 10_000 if next_at is None else min(10_000, max(50, next_at - daemon.clock.now_ms()))
+            daemon.clock.wait(wake, wait_ms / 1000)
+
+    def _maintain(self) -> None:
+        try:
+            self._daemon.maintain()
+        except StoreError as error:
+            self._daemon.metrics.store_errors.labels(error.reason).inc()
+            log.error("maintenance failed", reason=error.reason, error=str(error))
+
+    def _poll_files(self) -> None:
+        if self._changed():
+            self._reload_asked.set()
+
+    def _finish(self) -> None:
+        log.info("stopping")
+        self.stop.set()
+        for event in self._daemon.wake.values():
+            event.set()
+        self._scheduler.remove_all_jobs()
+        waiter = threading.Thread(target=self._scheduler.shutdown, kwargs={"wait": True}, daemon=True)
+        waiter.start()
+        deadline = self._daemon.clock.monotonic_s() + STOP_GRACE_S
+        for thread in (*self._threads, waiter):
+            thread.join(max(0.0, deadline - self._daemon.clock.monotonic_s()))
+
+
+# The virtual drive --------------------------------------------------------------------------------------------------
+
+
+def run_virtually(
+    daemon: Daemon, clock: VirtualClock, until_ms: int, progress: Callable[[int], None] = lambda now: None
+) -> None:
+    """Live from the clock's time to ``until_ms`` as fast as the machine can: every due step in order of time."""
+    receivers = list(daemon.deliverer.receivers)
+    next_delivery: dict[str, int | None] = dict.fromkeys(receivers, clock.now_ms())
+    starts = {name: daemon.tick(name) for name in daemon.groups}
+    while True:
+        retries = [at for at in next_delivery.values() if at is not None]
+        now = max(clock.now_ms(), min([*starts.values(), *retries]))
+        if now > until_ms:
+            return
+        clock.advance_to(now)
+        for name, start in starts.items():
+            if start <= now:
+                starts[name] = daemon.tick(name)
+                next_delivery = dict.fromkeys(receivers, now)
+        for receiver in receivers:
+            at = next_delivery[receiver]
+            if at is not None and at <= now:
+                again = daemon.deliver(receiver)
+                next_delivery[receiver] = None if again is None else max(again, now + 1)
+        progress(now)
