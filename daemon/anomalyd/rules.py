@@ -1,0 +1,347 @@
+"""Rules files: YAML in, ``RuleSet`` out, or every problem at once with file:line:column.
+
+A rule set is complete or it is not there: any problem in any file raises ``ConfigError`` and leaves the old set alone.
+``diff`` says what a reload changes and which models survive it.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from anomalyd.conform import conform
+from anomalyd.detectors.base import Grid
+from anomalyd.detectors.registry import detector_names, load_detector, make_detector
+from anomalyd.durations import format_duration
+from anomalyd.errors import ConfigError, DetectorError, Problem
+from anomalyd.promql import check_expr
+from anomalyd.rule import DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
+from anomalyd.rulemodel import RULE, GroupModel, RuleModel, RulesFile, TierModel
+from anomalyd.score import TIERS, Tier
+from anomalyd.threshold import initial_threshold
+from anomalyd.yamlfile import Document, Loc, did_you_mean, read_file
+
+
+class Names(Protocol):
+    """What rules may refer to, from the settings."""
+
+    @property
+    def source_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def default_source(self) -> str | None:
+        """The source of a rule that names none; None when there are several and none is the default."""
+        ...
+
+    @property
+    def receiver_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def default_receivers(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """All groups of all files, in the order of the files."""
+
+    groups: tuple[RuleGroup, ...]
+    files: tuple[str, ...] = ()
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return tuple(rule for group in self.groups for rule in group.rules)
+
+    def rule(self, rule_id: str) -> Rule | None:
+        """The rule with the id ``group/name``."""
+        return next((rule for rule in self.rules if rule.id == rule_id), None)
+
+
+EMPTY = RuleSet(())
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDiff:
+    """What differs between two rule sets, as rule ids.
+
+    Attributes:
+        kept: changed, but not in what its model depends on: learned state stays.
+        rebuilt: changed so that its model starts anew.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    rebuilt: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether the two sets mean the same."""
+        return not (self.added or self.removed or self.kept or self.rebuilt)
+
+
+def diff(old: RuleSet, new: RuleSet) -> RuleDiff:
+    """Compare two rule sets; the lines on which rules stand do not matter."""
+    before = {rule.id: replace(rule, where="") for rule in old.rules}
+    after = {rule.id: replace(rule, where="") for rule in new.rules}
+    both = [i for i in after if i in before]
+    changed = [i for i in both if before[i] != after[i]]
+    same_model = {i for i in changed if before[i].model_key == after[i].model_key}
+    return RuleDiff(
+        added=tuple(i for i in after if i not in before),
+        removed=tuple(i for i in before if i not in after),
+        kept=tuple(i for i in changed if i in same_model),
+        rebuilt=tuple(i for i in changed if i not in same_model),
+        unchanged=tuple(i for i in both if before[i] == after[i]),
+    )
+
+
+def expand(patterns: Iterable[str]) -> tuple[str, ...]:
+    """The files that patterns name, each once, sorted within a pattern; ``ConfigError`` when one names none."""
+    files: dict[str, None] = {}
+    problems = []
+    for pattern in patterns:
+        found = sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
+        if not found:
+            problems.append(Problem(pattern, 0, 0, "no file matches", "rule_files are relative to the settings file"))
+        # Tests of rules lie beside them and are not rules.
+        files |= dict.fromkeys(f for f in found if not f.endswith((".test.yml", ".test.yaml")))
+    if problems:
+        raise ConfigError(problems)
+    return tuple(files)
+
+
+def load_rules(patterns: Iterable[str], names: Names | None = None) -> RuleSet:
+    """Read the rules files that match; with ``names`` (the settings) sources and receivers are checked and defaulted.
+
+    Raises ``ConfigError`` with all problems of all files.
+    """
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    for file in expand(patterns):
+        try:
+            documents.append(read_file(file))
+        except ConfigError as error:
+            problems += error.problems
+    return read_rules(documents, names, problems)
+
+
+def read_rules(documents: Iterable[Document], names: Names | None = None, problems: Iterable[Problem] = ()) -> RuleSet:
+    """Make one rule set of parsed files; raise ``ConfigError`` with the given problems and all that are found."""
+    groups: list[RuleGroup] = []
+    seen: dict[str, str] = {}
+    found, files = list(problems), []
+    for document in documents:
+        files.append(document.file)
+        groups += _File(document, names, seen).groups()
+        try:
+            document.raise_problems()
+        except ConfigError as error:
+            found += error.problems
+    if found:
+        raise ConfigError(found)
+    return RuleSet(tuple(groups), tuple(files))
+
+
+class _File:
+    """One rules file on its way to groups; problems gather in its document."""
+
+    def __init__(self, document: Document, names: Names | None, seen: dict[str, str]):
+        self.document = document
+        self.names = names
+        self.seen = seen
+
+    def groups(self) -> list[RuleGroup]:
+        if self.document.data is None:
+            self.document.problem((), "the file is empty", "a rules file begins with groups:")
+            return []
+        if conform(self.document, RulesFile) is None:
+            return []
+        locs: list[Loc] = [("groups", i) for i in range(len(self.document.data["groups"]))]
+        return [group for loc in locs if (group := self._group(loc)) is not None]
+
+    def _group(self, loc: Loc) -> RuleGroup | None:
+        model = conform(self.document, GroupModel, loc)
+        if model is not None:
+            self._unique(self.seen, (*loc, "name"), "group", model.name)
+        data = self.document.at(loc)
+        raw = data.get("rules") if isinstance(data, Mapping) else None
+        rules = []
+        taken: dict[str, str] = {}
+        # With a broken head the rules are still looked at, so that one run shows all there is to mend.
+        head = model or GroupModel(name="unnamed", rules=[{}])
+        for i in range(len(raw) if isinstance(raw, list) else 0):
+            rule = self._rule((*loc, "rules", i), head, taken)
+            if rule is not None:
+                rules.append(rule)
+        return None if model is None else RuleGroup(model.name, model.interval, tuple(rules), self.document.file)
+
+    def _unique(self, seen: dict[str, str], loc: Loc, what: str, name: str) -> None:
+        if name in seen:
+            self.document.problem(loc, f"duplicate {what} {name!r}", f"first at {seen[name]}")
+        seen.setdefault(name, self.document.where(loc))
+
+    def _rule(self, loc: Loc, group: GroupModel, taken: dict[str, str]) -> Rule | None:
+        model = conform(self.document, RuleModel, loc)
+        data = self.document.at(loc)
+        if not isinstance(data, Mapping):
+            return None
+        if isinstance(data.get("anomaly"), str):
+            self._unique(taken, (*loc, "anomaly"), "rule", data["anomaly"])
+        self._expr(loc, data)
+        self._refer(loc, data)
+        self._detectors((*loc, "detector"), data.get("detector"), group, model)
+        if model is None:
+            return None
+        rule = build_rule(model, group, self.names, self.document.where((*loc, "anomaly")))
+        self._tiers(loc, rule)
+        self._labels(loc, rule)
+        return rule
+
+    def _expr(self, loc: Loc, data: Mapping[str, Any]) -> None:
+        expr = data.get("expr")
+        if isinstance(expr, str) and (finding := check_expr(expr, raw_counter=data.get("raw_counter") is True)):
+            self.document.problem((*loc, "expr"), finding.message, finding.hint, offset=finding.offset)
+
+    def _refer(self, loc: Loc, data: Mapping[str, Any]) -> None:
+        """Check the names that point into the settings."""
+        if self.names is None:
+            return
+        source = data.get("source")
+        if isinstance(source, str) and source not in self.names.source_names:
+            hint = did_you_mean(source, self.names.source_names)
+            self.document.problem((*loc, "source"), f"unknown source {source!r}", hint)
+        if source is None and self.names.default_source is None:
+            self.document.problem(
+                loc, "the rule must name a source: there are several and none is called default",
+                f"source: one of {', '.join(self.names.source_names)}",
+            )  # fmt: skip
+        receivers = data.get("receivers")
+        for i, receiver in enumerate(receivers if isinstance(receivers, list) else ()):
+            if isinstance(receiver, str) and receiver not in self.names.receiver_names:
+                hint = did_you_mean(receiver, self.names.receiver_names)
+                self.document.problem((*loc, "receivers", i), f"unknown receiver {receiver!r}", hint)
+
+    def _detectors(self, loc: Loc, data: Any, group: GroupModel, model: RuleModel | None) -> None:
+        if isinstance(data, list):
+            for i, member in enumerate(data):
+                self._detectors((*loc, i), member, group, model)
+            return
+        name = data.get("type") if isinstance(data, Mapping) else data
+        if not isinstance(name, str):
+            return
+        params = {k: v for k, v in data.items() if k != "type"} if isinstance(data, Mapping) else {}
+        at = (*loc, "type") if isinstance(data, Mapping) else loc
+        try:
+            cls = load_detector(name)
+            if conform(self.document, cls.Params, loc, data=params) is None:
+                return
+            timezone = model.timezone if model else RULE["timezone"]
+            detector = make_detector(DetectorSpec(name, params), Grid(group.interval, timezone))
+        except DetectorError as error:
+            unknown = error.reason == "unknown"
+            message = f"unknown detector {name!r}" if unknown else str(error)
+            self.document.problem(at, message, did_you_mean(name, detector_names()) if unknown else "")
+            return
+        self._history(loc, name, detector.min_history, group, model)
+
+    def _history(self, loc: Loc, name: str, least: int, group: GroupModel, model: RuleModel | None) -> None:
+        if model is not None and model.history < least * group.interval:
+            needs = format_duration(least * group.interval)
+            self.document.problem(
+                loc[:-1] if isinstance(loc[-1], int) else loc,
+                f"{name} needs {least} samples before its first score, {needs} at this interval,"
+                f" and history is {format_duration(model.history)}",
+                f"set history: {needs} or longer",
+            )  # fmt: skip
+
+    def _tiers(self, loc: Loc, rule: Rule) -> None:
+        """A higher tier must be rarer, and no budget may exceed the number of samples."""
+        at: Loc = (*loc, "tiers")
+        for policy in rule.tiers:
+            budget = policy.budget
+            if budget and budget.count * rule.interval_ms > budget.period_ms:
+                self.document.problem(
+                    (*at, policy.tier.word, "budget"), "the budget allows more false alarms than there are samples"
+                )
+        for lower, higher in zip(rule.tiers, rule.tiers[1:], strict=False):
+            if not comparable(lower, higher):
+                continue
+            begins, worse = (initial_threshold(replace(rule, tiers=(p,))).lowest for p in (lower, higher))
+            waits = _wait(rule, lower), _wait(rule, higher)
+            if worse < begins:
+                self.document.problem(
+                    (*at, higher.tier.word), f"{higher.tier.word} would begin before {lower.tier.word}",
+                    "a higher tier needs a smaller budget, or a larger surprise or sigma",
+                )  # fmt: skip
+            elif worse == begins and waits[1] <= waits[0]:
+                self.document.problem(
+                    (*at, higher.tier.word), f"{higher.tier.word} begins where {lower.tier.word} does and hides it",
+                    "make it rarer, or give it a longer for",
+                )  # fmt: skip
+
+    def _labels(self, loc: Loc, rule: Rule) -> None:
+        for label in rule.group_by:
+            if label in rule.drop_labels:
+                self.document.problem((*loc, "group_by"), f"label {label!r} is dropped by drop_labels")
+        if "..." in rule.group_by and len(rule.group_by) > 1:
+            self.document.problem((*loc, "group_by"), "... means all labels and stands alone")
+
+
+def comparable(lower: TierPolicy, higher: TierPolicy) -> bool:
+    """Whether two tiers can be ordered without knowing how many series there are."""
+    per = {p.budget.per if p.budget else "series" for p in (lower, higher)}
+    return len(per) == 1
+
+
+def _wait(rule: Rule, policy: TierPolicy) -> int:
+    return rule.for_ms if policy.for_ms is None else policy.for_ms
+
+
+def build_rule(model: RuleModel, group: GroupModel, names: Names | None = None, where: str = "") -> Rule:
+    """Make the rule that a checked model means; what it leaves out comes from the group and the settings."""
+    source = model.source or (names.default_source if names else None) or RULE["source"]
+    receivers = model.receivers if model.receivers is not None else (names.default_receivers if names else ())
+    return Rule(
+        name=model.anomaly,
+        group=group.name,
+        expr=model.expr,
+        source=source,
+        detector=model.detector,
+        interval_ms=group.interval,
+        query_delay_ms=group.query_delay,
+        history_ms=model.history,
+        refit_every_ms=model.refit_every,
+        direction=model.direction,
+        min_deviation=MinDeviation(model.min_deviation.absolute, model.min_deviation.relative),
+        valid_range=model.valid_range,
+        missing=model.missing,
+        for_ms=model.for_,
+        keep_firing_for_ms=model.keep_firing_for,
+        accept_after_ms=model.accept_after,
+        hold_ms=model.hold,
+        tiers=_policies(model) or RULE["tiers"],
+        learn=model.learn,
+        mode=model.mode,
+        group_by=tuple(model.group_by),
+        drop_labels=tuple(model.drop_labels),
+        suppress_ms=model.suppress,
+        max_series=model.max_series or group.limit or RULE["max_series"],
+        partial_response=model.partial_response,
+        timezone=model.timezone,
+        labels=dict(model.labels),
+        annotations=dict(model.annotations),
+        receivers=tuple(dict.fromkeys(receivers)),
+        seed=model.seed,
+        where=where,
+    )
+
+
+def _policies(model: RuleModel) -> tuple[TierPolicy, ...]:
+    if model.tiers is None:
+        return ()
+    given: dict[Tier, TierModel | None] = {tier: getattr(model.tiers, tier.word) for tier in TIERS}
+    return tuple(TierPolicy(t, m.budget, m.surprise, m.sigma, m.for_) for t, m in given.items() if m is not None)
