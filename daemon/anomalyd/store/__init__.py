@@ -1,0 +1,33 @@
+"""The store: slots, scores, episodes, outbox, feedback and models in SQLite or Postgres.
+
+SQL is written here and nowhere else, once for both engines.
+"""
+
+from __future__ import annotations
+
+from anomalyd.store.engine import connect
+from anomalyd.store.store import Store
+from anomalyd.store.upgrade import upgrade
+
+__all__ = ["Store", "open_store"]
+
+
+def open_store(url: str, *, backup: bool = True, busy_timeout_ms: int = 5_000) -> Store:
+    """Open a database and bring it to this version's schema.
+
+    Args:
+        url: ``sqlite:///path``, ``sqlite://`` (in memory, for tests and the demo) or ``postgresql://user@host/name``.
+        backup: copy a SQLite file of an older schema beside itself before it is migrated.
+        busy_timeout_ms: how long a statement waits for somebody else's lock.
+
+    Raises:
+        StoreError: `connect`, `foreign`, `corrupt`, `readonly`..., with the place and a remedy; nothing was written.
+        SchemaTooNew: a newer anomalyd wrote it; nothing was written.
+    """
+    engines = connect(url, busy_timeout_ms)
+    try:
+        upgrade(engines, backup=backup)
+        return Store(engines)
+    except BaseException:
+        engines.dispose()
+        raise

@@ -1,0 +1,176 @@
+"""Engines: everything in which SQLite and Postgres differ before the first statement.
+
+SQLite: WAL, synchronous=FULL (a commit survives loss of power), foreign keys on, every writing transaction begins with
+BEGIN IMMEDIATE, because in WAL a reader that turns writer fails at once whatever the timeout.
+Postgres: psycopg 3, read committed, the primary only; limits are set per transaction and statements are not prepared on
+the server, so a transaction-pooling proxy in between does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+from anomalyd.store.faults import Place, store_error, translated
+
+APPLICATION_ID = 0x616E6F6D
+"""``anom`` in the header of our SQLite files: tells them from anybody else's."""
+
+_JOURNAL_LIMIT = 64 * 1024 * 1024
+_PG_LIMITS = "SET LOCAL lock_timeout = '{lock}ms'; SET LOCAL statement_timeout = '120s'"
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """One pool of connections, two ways to begin a transaction."""
+
+    reading: sa.Engine
+    writing: sa.Engine
+    place: Place
+    busy_timeout_ms: int
+
+    def dispose(self) -> None:
+        self.reading.dispose()
+
+
+def connect(url: str, busy_timeout_ms: int) -> Engines:
+    """Make the engines for a URL without touching the database; StoreError `connect` for a URL nobody understands."""
+    shown = sa.engine.url.make_url(url) if _is_url(url) else None
+    backend = shown.get_backend_name() if shown is not None else ""
+    if shown is not None and backend == "sqlite":
+        return _sqlite(shown, busy_timeout_ms)
+    if shown is not None and backend == "postgresql":
+        return _postgres(shown.set(drivername="postgresql+psycopg"), busy_timeout_ms)
+    place = Place("", None, url if shown is None else shown.render_as_string(hide_password=True))
+    raise store_error(place, "connect", "the URL must begin with sqlite:/// or postgresql://")
+
+
+def _is_url(url: str) -> bool:
+    try:
+        sa.engine.url.make_url(url).get_backend_name()
+    except sa.exc.ArgumentError:
+        return False
+    return True
+
+
+def _sqlite(url: sa.URL, busy_timeout_ms: int) -> Engines:
+    memory = url.database in (None, "", ":memory:")
+    path = None if memory else Path(os.path.abspath(str(url.database)))
+    place = Place("sqlite", path, ":memory:" if path is None else str(path))
+    arguments = {"check_same_thread": False, "timeout": busy_timeout_ms / 1000}
+    if path is None:
+        engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args=arguments)
+    else:
+        file = sa.URL.create("sqlite", database=str(path))
+        engine = sa.create_engine(file, connect_args=arguments, pool_size=5, max_overflow=5, pool_timeout=10)
+    sa.event.listen(engine, "connect", _set_pragmas)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return Engines(engine, engine.execution_options(writing=True), place, busy_timeout_ms)
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves, see _begin_sqlite
+    cursor = connection.cursor()
+    _enter_wal(cursor)
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA trusted_schema=OFF")
+    cursor.execute("PRAGMA cell_size_check=ON")
+    cursor.execute(f"PRAGMA journal_size_limit={_JOURNAL_LIMIT}")
+    cursor.close()
+
+
+def _enter_wal(cursor: sqlite3.Cursor) -> None:
+    """Two processes that open a new file at once both switch to WAL, and SQLite does not wait there by itself."""
+    pause = threading.Event()
+    for remaining in range(200, -1, -1):
+        try:
+            if cursor.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
+                cursor.execute("PRAGMA journal_mode=WAL").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if remaining == 0 or not str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY"):
+                raise
+            pause.wait(0.02)
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writing = connection.get_execution_options().get("writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def _postgres(url: sa.URL, busy_timeout_ms: int) -> Engines:
+    place = Place("postgresql", None, url.render_as_string(hide_password=True))
+    arguments = {
+        "connect_timeout": 10,
+        "application_name": "anomalyd",
+        "target_session_attrs": "read-write",
+        "prepare_threshold": None,
+    }
+    named = {key: value for key, value in arguments.items() if key not in url.query}
+    try:
+        engine = sa.create_engine(
+            url, connect_args=named, pool_size=5, max_overflow=5, pool_timeout=10, pool_pre_ping=True
+        )
+    except ImportError as error:
+        raise store_error(place, "connect", "Postgres needs the driver: pip install 'anomalyd[postgres]'") from error
+    limits = _PG_LIMITS.format(lock=busy_timeout_ms)
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(limits))
+    return Engines(engine, engine.execution_options(writing=True), place, busy_timeout_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """Device and inode of a file: a file of the same name is not the same file."""
+
+    device: int
+    inode: int
+
+
+def identity(path: Path) -> FileIdentity | None:
+    """The identity of the file at a path, None when there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return FileIdentity(stat.st_dev, stat.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a SQLite file says of itself before we touch it."""
+
+    application_id: int
+    tables: int
+
+    @property
+    def foreign(self) -> bool:
+        return self.tables > 0 and self.application_id != APPLICATION_ID
+
+
+def read_header(place: Place, busy_timeout_ms: int) -> Header | None:
+    """Read a SQLite file's header without changing it; None when there is no file or it is empty."""
+    if place.path is None:
+        return None
+    try:
+        if place.path.stat().st_size == 0:
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise store_error(place, "readonly", str(error)) from error
+    with translated(place):
+        connection = sqlite3.connect(f"{place.path.as_uri()}?mode=ro", uri=True, timeout=busy_timeout_ms / 1000)
+        try:
+            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        finally:
+            connection.close()
+    return Header(int(application_id), int(tables))

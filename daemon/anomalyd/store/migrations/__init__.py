@@ -1,0 +1,1 @@
+"""Schema versions as Alembic scripts; run by ``store.upgrade``, never by hand."""

@@ -1,0 +1,183 @@
+"""Slots, series and scores: what one evaluation writes, and how it is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from anomalyd.block import I64
+from anomalyd.records import Fence, RuleSlotRow
+from anomalyd.score import Observation
+from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
+from anomalyd.store import episodes, outbox
+from anomalyd.store.pack import pack_rows, pack_scores, unpack_rows, unpack_scores
+from anomalyd.store.rows import chunks, insert_new, insert_or_update
+from anomalyd.store.tables import leases, rule_names, rule_slots, series, series_sets, slots
+
+_DETAIL_CHARS = 1000
+
+
+def commit(connection: sa.Connection, wanted: SlotCommit, nonce: str) -> bool:
+    """Write everything of one slot; False and nothing written if somebody else has committed it.
+
+    ``nonce`` is the caller's own: when a first try's outcome stayed unknown, its repetition finds it and answers True.
+    """
+    row = {"grp": wanted.group, "at": wanted.at, "missed": wanted.missed, "nonce": nonce}
+    if insert_new(connection, slots, [row], ("grp", "at")) == 0:
+        same = sa.and_(slots.c.grp == wanted.group, slots.c.at == wanted.at)
+        return bool(connection.execute(sa.select(slots.c.nonce).where(same)).scalar() == nonce)
+    names = {rule.rule for rule in wanted.rules} | {one.rule for one in wanted.series}
+    ids = rule_ids(connection, names)
+    _add_series(connection, ids, wanted.series)
+    insert_or_update(connection, rule_slots, [_rule_slot(connection, ids[rule.rule], rule) for rule in wanted.rules])
+    episodes.save(connection, wanted.episodes, wanted.incidents)
+    outbox.enqueue(connection, wanted.outbox)
+    return True
+
+
+def holds_fence(connection: sa.Connection, fence: Fence) -> bool:
+    """Whether the lease still carries this number; locks the lease until the transaction ends."""
+    found = sa.select(leases.c.fence).where(leases.c.name == fence.name).with_for_update(read=True)
+    return bool(connection.execute(found).scalar() == fence.number)
+
+
+def rule_ids(connection: sa.Connection, names: Iterable[str], *, create: bool = True) -> dict[str, int]:
+    """The small numbers of rules, given out on first use."""
+    wanted = sorted(set(names))
+    found = _known_rules(connection, wanted)
+    missing = [name for name in wanted if name not in found]
+    if missing and create:
+        insert_new(connection, rule_names, [{"name": name} for name in missing], ("name",))
+        found |= _known_rules(connection, missing)
+    return found
+
+
+def _known_rules(connection: sa.Connection, names: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in chunks(names):
+        rows = connection.execute(sa.select(rule_names.c.name, rule_names.c.id).where(rule_names.c.name.in_(part)))
+        found |= {str(row.name): int(row.id) for row in rows}
+    return found
+
+
+def _add_series(connection: sa.Connection, ids: dict[str, int], rows: Sequence[SeriesRow]) -> None:
+    values = [
+        {
+            "rule_id": ids[row.rule],
+            "row": row.row,
+            "fingerprint": row.fingerprint,
+            "labels": row.labels,
+            "first_seen": row.first_seen,
+        }
+        for row in rows
+    ]
+    if values:
+        connection.execute(sa.insert(series), values)
+
+
+def _rule_slot(connection: sa.Connection, rule_id: int, slot: RuleSlot) -> dict[str, Any]:
+    seen = slot.observation
+    counts = {} if seen is None else {kind: n for kind, n in seen.verdicts.counts().items() if n}
+    return {
+        "rule_id": rule_id,
+        "at": slot.at,
+        "outcome": slot.outcome,
+        "reason": slot.reason,
+        "detail": slot.detail[:_DETAIL_CHARS],
+        "duration_s": slot.duration_s,
+        "cut": slot.cut,
+        "model": slot.model,
+        "counts": counts,
+        "series": 0 if seen is None else len(seen.series),
+        "series_set": None if seen is None else _intern(connection, rule_id, seen.series),
+        "scores": None if seen is None else pack_scores(seen),
+    }
+
+
+def _intern(connection: sa.Connection, rule_id: int, rows: I64) -> int:
+    digest, packed = pack_rows(rows)
+    known = sa.select(series_sets.c.id).where(series_sets.c.rule_id == rule_id, series_sets.c.digest == digest)
+    found = connection.execute(known).scalar()
+    if found is None:
+        row = {"rule_id": rule_id, "digest": digest, "rows": packed}
+        insert_new(connection, series_sets, [row], ("rule_id", "digest"))
+        found = connection.execute(known).scalar_one()
+    return int(found)
+
+
+def last_slot(connection: sa.Connection, group: str) -> int | None:
+    """The newest committed slot of a group."""
+    found = connection.execute(sa.select(sa.func.max(slots.c.at)).where(slots.c.grp == group)).scalar()
+    return None if found is None else int(found)
+
+
+def last_rule_slot(connection: sa.Connection, rule: str) -> int | None:
+    """The newest slot in which a rule was evaluated with success."""
+    same = sa.and_(rule_slots.c.rule_id == rule_names.c.id, rule_names.c.name == rule, rule_slots.c.outcome == "ok")
+    found = connection.execute(sa.select(sa.func.max(rule_slots.c.at)).where(same)).scalar()
+    return None if found is None else int(found)
+
+
+def last_rule_slot(connection: sa.Connection, rule: str) -> int | None:
+    """The newest slot of a rule."""
+    joined = sa.select(sa.func.max(rule_slots.c.at)).join_from(
+        rule_slots, rule_names, rule_slots.c.rule_id == rule_names.c.id
+    )
+    found = connection.execute(joined.where(rule_names.c.name == rule)).scalar()
+    return None if found is None else int(found)
+
+
+def rule_slot_rows(connection: sa.Connection, rule: str, start: int, end: int) -> list[RuleSlotRow]:
+    """How a rule fared in the slots ``start <= at < end``, oldest first."""
+    columns = [column for column in rule_slots.c if column.name not in ("rule_id", "series_set", "scores")]
+    rows = connection.execute(_of_rule(sa.select(*columns), rule, start, end))
+    return [RuleSlotRow(rule=rule, **row._mapping) for row in rows]
+
+
+def scores(
+    connection: sa.Connection, rule: str, start: int, end: int, rows: Sequence[int] | None
+) -> list[Observation]:
+    """The stored scores of a rule in the slots ``start <= at < end``, oldest first, of all or some series."""
+    asked = sa.select(rule_slots.c.at, rule_slots.c.series_set, rule_slots.c.scores)
+    asked = _of_rule(asked, rule, start, end).where(rule_slots.c.scores.is_not(None))
+    sets: dict[int, tuple[I64, I64 | None]] = {}
+    answer = []
+    for row in connection.execute(asked).all():
+        if row.series_set not in sets:
+            sets[row.series_set] = _series_set(connection, row.series_set, rows)
+        ids, chosen = sets[row.series_set]
+        whole = unpack_scores(row.scores, row.at, ids)
+        answer.append(whole if chosen is None else _take(whole, chosen))
+    return answer
+
+
+def _of_rule(select: sa.Select[Any], rule: str, start: int, end: int) -> sa.Select[Any]:
+    joined = select.join_from(rule_slots, rule_names, rule_slots.c.rule_id == rule_names.c.id)
+    return joined.where(
+        rule_names.c.name == rule, rule_slots.c.at >= start, rule_slots.c.at < end
+    ).order_by(rule_slots.c.at)  # fmt: skip
+
+
+def _series_set(connection: sa.Connection, number: int, rows: Sequence[int] | None) -> tuple[I64, I64 | None]:
+    packed = connection.execute(sa.select(series_sets.c.rows).where(series_sets.c.id == number)).scalar_one()
+    ids = unpack_rows(packed)
+    return ids, None if rows is None else np.flatnonzero(np.isin(ids, np.asarray(rows, np.int64)))
+
+
+def _take(o: Observation, index: I64) -> Observation:
+    v = o.verdicts
+    verdicts = type(v)(v.kind[index], v.tier[index], v.why[index])
+    return Observation(
+        o.at, o.series[index], o.value[index], o.expected[index], o.lower[index], o.upper[index], o.surprise[index],
+        verdicts,
+    )  # fmt: skip
+
+
+def series_rows(connection: sa.Connection, rule: str) -> list[SeriesRow]:
+    """The registry of a rule, by row id."""
+    joined = sa.select(series).join_from(series, rule_names, series.c.rule_id == rule_names.c.id)
+    rows = connection.execute(joined.where(rule_names.c.name == rule).order_by(series.c.row))
+    return [SeriesRow(rule, row.row, row.fingerprint, row.labels, row.first_seen) for row in rows]
