@@ -121,15 +121,6 @@ def last_rule_slot(connection: sa.Connection, rule: str) -> int | None:
     return None if found is None else int(found)
 
 
-def last_rule_slot(connection: sa.Connection, rule: str) -> int | None:
-    """The newest slot of a rule."""
-    joined = sa.select(sa.func.max(rule_slots.c.at)).join_from(
-        rule_slots, rule_names, rule_slots.c.rule_id == rule_names.c.id
-    )
-    found = connection.execute(joined.where(rule_names.c.name == rule)).scalar()
-    return None if found is None else int(found)
-
-
 def rule_slot_rows(connection: sa.Connection, rule: str, start: int, end: int) -> list[RuleSlotRow]:
     """How a rule fared in the slots ``start <= at < end``, oldest first."""
     columns = [column for column in rule_slots.c if column.name not in ("rule_id", "series_set", "scores")]

@@ -81,10 +81,6 @@ class Store:
         """The newest slot in which a rule was evaluated with success."""
         return self._read(lambda c: slots.last_rule_slot(c, rule))
 
-    def last_rule_slot(self, rule: str) -> int | None:
-        """The newest committed slot of a rule."""
-        return self._read(lambda c: slots.last_rule_slot(c, rule))
-
     def rule_slots(self, rule: str, start_ms: int, end_ms: int) -> list[RuleSlotRow]:
         """How a rule fared in a span, oldest first."""
         return self._read(lambda c: slots.rule_slot_rows(c, rule, start_ms, end_ms))
