@@ -33,6 +33,8 @@ def message(notification: Notification, rendered: Rendered) -> dict[str, Any]:
         "blocks": blocks(notification, rendered),
         "unfurl_links": False,
         "unfurl_media": False,
+        "parse": "none",
+        "link_names": False,
     }
 
 

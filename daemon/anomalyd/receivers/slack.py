@@ -27,7 +27,7 @@ class SlackSettings(HttpSettings):
     type: Literal["slack"] = "slack"
     webhook_url: Secret | None = Field(default=None, description="address of an incoming webhook")
     webhook_url_file: str = ""
-    bot_token: Secret | None = Field(default=None, description="xoxb-… token with chat:write; threads and edits need it")
+    bot_token: Secret | None = Field(default=None, description="token (xoxb-…) with chat:write, for threads and edits")
     bot_token_file: str = ""
     channel: str = Field(default="", description="channel for the bot, best its ID (C…)")
     api_url: str = Field(default="https://slack.com/api", pattern=r"^https?://\S+$")
@@ -83,7 +83,7 @@ class Slack:
 
     def _by_webhook(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
         assert self._hook is not None, "called only with a webhook"
-        body = to_json({**message(notification, rendered), "link_names": False})
+        body = to_json(message(notification, rendered))
         reply = self._transport.request(
             "POST", self._hook.get(), body=body, headers={"Content-Type": "application/json; charset=utf-8"}
         )
@@ -104,14 +104,14 @@ class Slack:
             return _shown(outcome)
         note: dict[str, Any] = {
             "channel": channel, "thread_ts": ts, "text": escape(f"{rendered.title}: {rendered.sentence}", 3_000),
-            "unfurl_links": False, "unfurl_media": False,
+            "unfurl_links": False, "unfurl_media": False, "parse": "none", "link_names": False,
             "reply_broadcast": notification.statement.reason in (Reason.WORSE, Reason.REPEAT),
         }  # fmt: skip
         return self._post(note, now, keep={"channel": channel, "ts": ts})
 
     def _post(self, body: dict[str, Any], now: int, keep: dict[str, str] | None) -> Outcome:
         """Post a message; remember ``keep``, or where this one went."""
-        outcome = self._call("chat.postMessage", {"link_names": False, "parse": "none", **body}, now)
+        outcome = self._call("chat.postMessage", body, now)
         if outcome.kind != OutcomeKind.DELIVERED:
             return _shown(outcome)
         return Outcome(OutcomeKind.DELIVERED, memory=outcome.memory if keep is None else keep)

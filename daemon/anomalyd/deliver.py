@@ -1,0 +1,327 @@
+"""``Deliverer``: takes what the outbox owes through the stages to the receivers.
+
+One pass serves one receiver: claim, collapse, stages, send, settle. Receivers have a thread each (see ``run.py``), so a
+slow one delays nobody else. Invariants: an attempt is committed before anything is sent (the claim); what was sent is
+settled before the next is sent; one notification's failure never stops the pass; every row ends with a reason.
+
+At least once: a process that dies between sending and settling sends again, with the same idempotency key.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Protocol
+
+from anomalyd.clock import MINUTE_MS, SECOND_MS, Clock, SystemClock
+from anomalyd.crashpoint import crashpoint
+from anomalyd.errors import redact_urls
+from anomalyd.gate import Gate
+from anomalyd.incident import Notification, Outcome, OutcomeKind, Statement
+from anomalyd.logs import get_logger
+from anomalyd.receivers.base import Receiver
+from anomalyd.records import Fence, Told
+from anomalyd.render import Actions, Charts, Rendered, clean, render
+from anomalyd.score import Tier
+from anomalyd.suppress import STAGES, Drop, Hold, Quiet, Stage, Subject, collapse, decide
+
+LEASE_MS = 2 * MINUTE_MS
+BATCH = 16
+"""Incidents claimed at once; a pass also ends when half its lease is used up."""
+BACKOFF_FIRST_MS = SECOND_MS
+BACKOFF_MAX_MS = 5 * MINUTE_MS
+FAILURES_BEFORE_REST = 3
+REST_MAX_MS = MINUTE_MS
+MAX_INTERNAL_ATTEMPTS = 10
+
+HELD = "held"
+DROPPED = "dropped"
+
+log = get_logger("deliver")
+
+
+class Outbox(Protocol):
+    """What is asked of the store (see ``store.Store``)."""
+
+    def claim(
+        self, receiver: str, now: int, lease_ms: int, limit: int, *, fence: Fence | None = None
+    ) -> list[Notification]: ...
+
+    def settle(
+        self, id: str, now: int, outcome: Outcome, next_at: int | None = None, *, attempt: int | None = None
+    ) -> bool: ...
+
+    def drop(self, id: str, now: int, reason: str) -> bool: ...
+
+    def told(self, receiver: str, incident: str) -> Told | None: ...
+
+    def series_told(self, receiver: str, rule: str, fingerprints: Sequence[str]) -> dict[str, tuple[int, Tier]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one notification in a pass, for metrics and logs.
+
+    Attributes:
+        outcome: delivered, retry, failed, held or dropped.
+        reason: closed set, a metric label.
+    """
+
+    receiver: str
+    notification: Notification
+    outcome: str
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass over one receiver's outbox; ``next_at`` is when to come again, None when nothing is known to wait."""
+
+    deliveries: tuple[Delivery, ...] = ()
+    next_at: int | None = None
+
+    def count(self, outcome: str) -> int:
+        return sum(1 for delivery in self.deliveries if delivery.outcome == outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A pending notification that was held or failed: due again when, last in our hands when, how often it failed."""
+
+    next_at: int
+    handled_at: int
+    failures: int
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What is remembered of one receiver between passes; losing it costs nothing but a little patience.
+
+    Attributes:
+        failures: attempts on any notification that failed one after another.
+    """
+
+    gate: Gate
+    waiting: dict[str, _Waiting] = field(default_factory=dict)
+    failures: int = 0
+
+    def next_at(self) -> int | None:
+        return min((row.next_at for row in self.waiting.values()), default=None)
+
+    def forget_lost(self, now: int, claimed: Sequence[Notification]) -> None:
+        """Forget what was due and did not come with a claim that took everything: it is pending no more."""
+        ids = {row.id for row in claimed}
+        lost = [id for id, row in self.waiting.items() if row.next_at <= now and id not in ids]
+        for id in lost:
+            del self.waiting[id]
+
+
+class Deliverer:
+    """Delivers to a fixed set of receivers.
+
+    Args:
+        receivers: by name.
+        stages: asked in order before those that hold for everybody.
+        actions, chart: what ``render`` adds to a message.
+        observe: told of everything that became of a notification.
+        fence: proof of leadership for each claim, where several daemons share a store.
+    """
+
+    def __init__(
+        self,
+        store: Outbox,
+        receivers: Mapping[str, Receiver],
+        *,
+        stages: Sequence[Stage] = (),
+        actions: Actions | None = None,
+        chart: Charts | None = None,
+        observe: Callable[[Delivery], None] = lambda delivery: None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        fence: Callable[[], Fence | None] = lambda: None,
+    ):
+        self.receivers = dict(receivers)
+        self._store = store
+        self._stages = (*stages, *STAGES)
+        self._actions, self._chart = actions, chart
+        self._observe = observe
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._fence = fence
+        self._lanes = {name: _Lane(Gate(r.pace.every_ms, r.pace.burst)) for name, r in self.receivers.items()}
+
+    def deliver_once(self, receiver: str, now: int) -> Pass:
+        """Serve what is due to a receiver; raises only ``StoreError``.
+
+        ``now`` is wall time at the start; time that sending takes is added to it.
+        """
+        lane = self._lanes[receiver]
+        if (opens_at := lane.gate.opens_at(now)) > now:
+            return Pass(next_at=opens_at)
+        room = lane.gate.room(now)
+        limit = BATCH if room is None else min(BATCH, room)
+        rows = self._store.claim(receiver, now, LEASE_MS, limit, fence=self._fence())
+        if rows:
+            crashpoint("after_claim")
+        incidents = [list(group) for _, group in groupby(rows, key=lambda row: row.statement.incident)]
+        if len(incidents) < limit:
+            lane.forget_lost(now, rows)
+        one = _Run(self, self.receivers[receiver], lane, now, self._clock.monotonic_s())
+        for incident in incidents:
+            one.serve(incident)
+        if len(incidents) == limit:  # there may be more that is due
+            return Pass(tuple(one.deliveries), max(one.now(), lane.gate.opens_at(one.now())))
+        return Pass(tuple(one.deliveries), lane.next_at())
+
+    def close(self) -> None:
+        """Close all receivers."""
+        for receiver in self.receivers.values():
+            receiver.close()
+
+    def rendered(self, statement: Statement, now: int, receiver: str) -> Rendered:
+        """The words of a statement; a failure to find them is told in the message, which is sent all the same."""
+        try:
+            return render(statement, now, receiver, self._actions, self._chart)
+        except Exception as error:  # whatever a hostile label provokes, the alert must go out
+            log.exception("a message could not be rendered", receiver=receiver, rule=statement.rule)
+            title = f"[{statement.tier.word.upper()}] {clean(statement.name, 80)}"
+            said = f"The message could not be rendered ({type(error).__name__}); see the daemon's page."
+            return Rendered(title, said, said, "", (), (), 0, f"{title}\n{said}")
+
+
+class _Run:
+    """One pass at work."""
+
+    def __init__(self, deliverer: Deliverer, receiver: Receiver, lane: _Lane, now: int, started_s: float):
+        self._deliverer, self._receiver, self._lane = deliverer, receiver, lane
+        self._store = deliverer._store
+        self._began, self._started_s = now, started_s
+        self.deliveries: list[Delivery] = []
+
+    def now(self) -> int:
+        return self._began + int((self._deliverer._clock.monotonic_s() - self._started_s) * 1000)
+
+    def serve(self, rows: list[Notification]) -> None:
+        """Decide on the pending rows of one incident and send at most one."""
+        now = self.now()
+        opens_at = self._lane.gate.opens_at(now)
+        if opens_at > now or now - self._began > LEASE_MS // 2:
+            for row in rows:
+                self._hold(row, now, Hold("rate_limited" if opens_at > now else "busy", max(now, opens_at)))
+            return
+        told = self._store.told(self._receiver.name, rows[0].statement.incident)
+        plan = collapse(rows, told, self._receiver.send_resolved)
+        for row, quiet in plan.drop:
+            self._drop(row, now, self._cause(row, quiet, now))
+        if plan.send is None:
+            return
+        verdict = decide(self._subject(plan.send, told, now), self._deliverer._stages)
+        if isinstance(verdict, Drop):
+            self._drop(plan.send, now, verdict.reason)
+        elif isinstance(verdict, Hold):
+            self._hold(plan.send, now, verdict)
+        else:
+            self._send(plan.send, now)
+
+    def _cause(self, row: Notification, quiet: Quiet, now: int) -> str:
+        """Why nobody was told of an incident that is over: a stage that keeps it quiet even now, if there is one."""
+        if quiet != Quiet.NEVER_TOLD or row.statement.resolved:
+            return quiet
+        verdict = decide(self._subject(row, None, now), self._deliverer._stages)
+        return quiet if verdict is None else verdict.reason
+
+    def _subject(self, row: Notification, told: Told | None, now: int) -> Subject:
+        s = row.statement
+        fingerprints = [alert.fingerprint for alert in s.alerts]
+        series = self._store.series_told(self._receiver.name, s.rule, fingerprints) if s.suppress_ms else {}
+        waiting = self._lane.waiting.get(row.id)
+        fresh_at = max(row.created_at, waiting.handled_at) if waiting else row.created_at
+        return Subject(row, s, self._receiver.name, now, told, series, fresh_at)
+
+    def _send(self, row: Notification, now: int) -> None:
+        rendered = self._deliverer.rendered(row.statement, now, self._receiver.name)
+        self._lane.gate.take(now)
+        crashpoint("before_send")
+        try:
+            outcome = self._receiver.send(row, rendered, now)
+        except Exception as error:  # a fault of ours in one message must not stop the others
+            log.exception("a receiver failed", receiver=self._receiver.name, rule=row.statement.rule)
+            kind = OutcomeKind.FAILED if row.attempt + 1 >= MAX_INTERNAL_ATTEMPTS else OutcomeKind.RETRY
+            outcome = Outcome(kind, "internal", redact_urls(f"{type(error).__name__}: {error}"))
+        crashpoint("after_send")
+        now = self.now()
+        next_at = self._next_at(row, outcome, now) if outcome.kind == OutcomeKind.RETRY else None
+        self._store.settle(row.id, now, outcome, next_at, attempt=row.attempt)
+        crashpoint("after_settle")
+        self._account(row, now, outcome, next_at)
+
+    def _next_at(self, row: Notification, outcome: Outcome, now: int) -> int:
+        """Full jitter between the first step and a limit that doubles; never before the receiver asked for."""
+        rng = self._deliverer._rng
+        waiting = self._lane.waiting.get(row.id)
+        limit = min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS << min(waiting.failures + 1 if waiting else 1, 20))
+        wait = rng.uniform(BACKOFF_FIRST_MS, limit)
+        if outcome.retry_after_s is not None:
+            asked = min(outcome.retry_after_s * 1000, BACKOFF_MAX_MS)
+            wait = asked + rng.uniform(0, SECOND_MS) if outcome.reason == "rate_limited" else max(wait, asked)
+        return now + int(wait)
+
+    def _account(self, row: Notification, now: int, outcome: Outcome, next_at: int | None) -> None:
+        lane = self._lane
+        if next_at is None:
+            self._forget(row)
+        else:
+            known = lane.waiting.get(row.id)
+            lane.waiting[row.id] = _Waiting(next_at, now, known.failures + 1 if known else 1)
+        if outcome.kind != OutcomeKind.RETRY:
+            lane.failures = 0
+        elif outcome.reason == "rate_limited":
+            assert next_at is not None, "a retry has a time"
+            lane.gate.close_until(next_at)
+        else:
+            lane.failures += 1
+            if lane.failures >= FAILURES_BEFORE_REST:
+                # The receiver is down, not one message odd: rest instead of trying every message in turn.
+                limit = min(REST_MAX_MS, BACKOFF_FIRST_MS << min(lane.failures - FAILURES_BEFORE_REST + 1, 20))
+                lane.gate.close_until(now + int(self._deliverer._rng.uniform(BACKOFF_FIRST_MS, limit)))
+        self._tell(row, outcome.kind.value, outcome.reason, outcome.message)
+
+    def _hold(self, row: Notification, now: int, hold: Hold) -> None:
+        self._store.settle(row.id, now, Outcome(OutcomeKind.RETRY, hold.reason), hold.until, attempt=row.attempt)
+        known = self._lane.waiting.get(row.id)
+        self._lane.waiting[row.id] = _Waiting(hold.until, now, known.failures if known else 0)
+        self._tell(row, HELD, hold.reason)
+
+    def _drop(self, row: Notification, now: int, reason: str) -> None:
+        self._store.drop(row.id, now, reason)
+        self._forget(row)
+        self._tell(row, DROPPED, reason)
+
+    def _forget(self, row: Notification) -> None:
+        self._lane.waiting.pop(row.id, None)
+
+    def _tell(self, row: Notification, outcome: str, reason: str, message: str = "") -> None:
+        delivery = Delivery(self._receiver.name, row, outcome, reason, message)
+        self.deliveries.append(delivery)
+        _log(delivery)
+        self._deliverer._observe(delivery)
+
+
+def _log(delivery: Delivery) -> None:
+    s = delivery.notification.statement
+    facts = {
+        "receiver": delivery.receiver, "rule": s.rule, "incident": s.incident, "statement": s.reason.value,
+        "tier": s.tier.word, "reason": delivery.reason, "notification": delivery.notification.id,
+    }  # fmt: skip
+    if delivery.outcome == OutcomeKind.FAILED:
+        log.error("notification failed for good", **facts, error=delivery.message)
+    elif delivery.outcome == OutcomeKind.RETRY:
+        log.warning("notification not delivered, will be tried again", **facts, error=delivery.message)
+    elif delivery.outcome == OutcomeKind.DELIVERED:
+        log.info("notification delivered", **facts)
+    else:
+        log.debug(f"notification {delivery.outcome}", **facts)
+

@@ -1,0 +1,175 @@
+"""What is not sent, and why: pure stages over one incident's pending statements.
+
+First the pending statements of an incident collapse: only the newest is worth sending, and the end of an incident that
+nobody was told of is not sent at all. Then each stage may hold the statement back until a time or drop it for good;
+every stage gives a reason from a closed set. A held statement is looked at again when its time comes, so an anomaly
+that outlasts a window or a silence is told then, and one that ends before is never told.
+
+Invariants: a higher tier than was told passes every window; in doubt a statement is sent rather than dropped; the end
+is sent whenever a beginning was delivered or may have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from anomalyd.clock import HOUR_MS, MINUTE_MS
+from anomalyd.incident import Notification, Reason, Statement
+from anomalyd.records import Told
+from anomalyd.score import Tier
+
+MORE_INTERVAL_MS = 5 * MINUTE_MS
+"""Further series of an incident that is known are told at most this often."""
+RECHECK_MS = MINUTE_MS
+"""A held statement is looked at again at least this often: its silence may have been lifted, its tier have risen."""
+MAX_PAGE_AGE_MS = HOUR_MS
+
+
+class Quiet(StrEnum):
+    """Why a statement is not sent: dropped for good, or held back for now."""
+
+    SUPERSEDED = "superseded"
+    """A newer statement about the same incident says it all."""
+    NEVER_TOLD = "never_told"
+    """The incident ended before anybody was told."""
+    RESOLVED_OFF = "resolved_off"
+    """The receiver does not want the end of incidents."""
+    EXPIRED = "expired"
+    """Too old to wake somebody for."""
+    SUPPRESSED = "suppressed"
+    """All its series were told within the rule's suppression window."""
+    MORE_INTERVAL = "more_interval"
+    """Further series, too soon after the last message about this incident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Do not send before ``until``; then ask again."""
+
+    reason: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Do not send at all."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One statement on its way to one receiver, with what the stages may know.
+
+    Attributes:
+        told: what the receiver knows of the incident.
+        series: when, and at which tier, the receiver was last told of each series, by fingerprint.
+        fresh_at: since when the statement has been in this daemon's hands: its creation, or its last attempt or hold.
+    """
+
+    notification: Notification
+    statement: Statement
+    receiver: str
+    now: int
+    told: Told | None
+    series: Mapping[str, tuple[int, Tier]]
+    fresh_at: int
+
+    @property
+    def escalates(self) -> bool:
+        """Whether this is worse than anything the receiver knows of an incident that it does know."""
+        return self.told is not None and self.told.delivered and self.statement.tier > self.told.tier
+
+
+Stage = Callable[[Subject], Hold | Drop | None]
+"""One reason to stay quiet; None lets the statement pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What becomes of an incident's pending rows: some dropped at once, at most one to be sent."""
+
+    drop: tuple[tuple[Notification, Quiet], ...]
+    send: Notification | None = None
+
+
+def collapse(rows: Sequence[Notification], told: Told | None, send_resolved: bool = True) -> Plan:
+    """Decide among the pending rows of one incident, in order of creation.
+
+    The statement to be sent is restated by what the receiver knows: its first news is NEW whatever came before.
+    """
+    newest = rows[-1]
+    older = tuple((row, Quiet.SUPERSEDED) for row in rows[:-1])
+    if newest.statement.resolved:
+        if told is None:
+            return Plan(tuple((row, Quiet.NEVER_TOLD) for row in rows))
+        if not send_resolved:
+            return Plan((*older, (newest, Quiet.RESOLVED_OFF)))
+        return Plan(older, newest)
+    return Plan(older, replace(newest, statement=_restated(newest.statement, told)))
+
+
+def _restated(statement: Statement, told: Told | None) -> Statement:
+    if statement.reason == Reason.TEST:
+        return statement
+    if told is None or not told.delivered:
+        return replace(statement, reason=Reason.NEW)
+    if statement.tier > told.tier:
+        return replace(statement, reason=Reason.WORSE)
+    return statement
+
+
+def decide(subject: Subject, stages: Sequence[Stage]) -> Hold | Drop | None:
+    """Ask the stages in order; the first that objects decides. A hold never lasts longer than until the next look."""
+    for stage in stages:
+        verdict = stage(subject)
+        if isinstance(verdict, Hold):
+            return Hold(verdict.reason, max(subject.now + 1, min(verdict.until, subject.now + RECHECK_MS)))
+        if verdict is not None:
+            return verdict
+    return None
+
+
+def window(subject: Subject) -> Hold | None:
+    """Hold a statement whose series this receiver was told of within the rule's suppression window."""
+    s = subject.statement
+    if s.reason not in (Reason.NEW, Reason.MORE) or subject.escalates or s.suppress_ms <= 0 or s.total > len(s.alerts):
+        return None
+    ends: list[int] = []
+    for alert in s.alerts:
+        if alert.status != "firing":
+            continue
+        at, tier = subject.series.get(alert.fingerprint, (0, Tier.NONE))
+        # A time that lies ahead was written before the clock was set back: it proves nothing.
+        if at <= 0 or at > subject.now or subject.now - at >= s.suppress_ms or alert.tier > tier:
+            return None
+        ends.append(at + s.suppress_ms)
+    return Hold(Quiet.SUPPRESSED, min(ends)) if ends else None
+
+
+def more_interval(subject: Subject) -> Hold | None:
+    """Hold news of further series so soon after the last message about the incident."""
+    told = subject.told
+    if subject.statement.reason != Reason.MORE or told is None or not told.delivered or subject.escalates:
+        return None
+    if told.at > subject.now or subject.now - told.at >= MORE_INTERVAL_MS:
+        return None
+    return Hold(Quiet.MORE_INTERVAL, told.at + MORE_INTERVAL_MS)
+
+
+def expired(max_page_age_ms: int = MAX_PAGE_AGE_MS) -> Stage:
+    """Drop statements that are news no more; the end of an incident that was told is always news."""
+
+    def stage(subject: Subject) -> Drop | None:
+        s = subject.statement
+        if s.reason in (Reason.RESOLVED, Reason.TEST) or subject.now - subject.fresh_at <= max_page_age_ms:
+            return None
+        return Drop(Quiet.EXPIRED)
+
+    return stage
+
+
+STAGES: tuple[Stage, ...] = (window, more_interval, expired())
+"""What holds for every receiver; silences, mute windows, inhibition and budgets come before these."""
