@@ -1,0 +1,1 @@
+"""Prometheus-compatible servers: reading query answers into blocks."""
