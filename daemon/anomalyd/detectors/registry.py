@@ -32,6 +32,7 @@ _BUILT_IN = (
     _built_in("adwin", "Adwin", "evidence that the level has changed, by an adaptive window over residuals"),
     _built_in("half_space_trees", "HalfSpaceTrees", "how empty the place of a residual is, by random half-space trees"),
     _built_in("mad", "Mad", "distance from the rolling median in robust standard deviations"),
+    _built_in("stl", "Stl", "distance from a stored profile that STL has learned, with a level that follows"),
 )
 
 DETECTORS: dict[str, DetectorInfo] = {info.name: info for info in _BUILT_IN}

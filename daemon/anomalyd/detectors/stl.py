@@ -1,0 +1,172 @@
+"""``stl``: distance from a stored seasonal profile that STL has learned, with a level that follows.
+
+Idea
+    At each fit, STL (seasonal-trend decomposition by loess, robust) takes the history apart: a slow trend, one season
+    per period, a remainder. The last cycle of each season becomes a stored profile. Between fits a sample is compared
+    with level + profile, out of sample; the score is the distance in robust standard deviations. The level follows
+    by small bounded steps, so a trend between fits does not look like an anomaly and a spike does not move it.
+
+Works for
+    Rhythms: requests by time of day, weekday and weekend (``period: [1d, 1w]``), hourly jobs. Contextual anomalies -
+    the value of noon at midnight - are found.
+
+Fails when
+    The rhythm is irregular or drifts in phase, or there are fewer than two cycles of history (no score until then).
+    It knows elapsed time, not the civil calendar: for one cycle after a change to or from daylight-saving time the
+    profile is an hour off; use ``seasonal`` where that matters.
+
+Toy stream
+    Two weeks of a sine of 24 samples a day, then one noon value at midnight: inside the range of all values, but a
+    full amplitude from the profile.
+
+Reference
+    Cleveland, Cleveland, McRae and Terpenning (1990); equal to statsmodels' ``STL`` with the same jumps within 1e-8.
+    Scoring the last remainder of a refit instead hides 63 % of a spike with the library's defaults (measured).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator
+
+from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.detectors import base
+from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.common import (
+    ABSOLUTE_FLOOR,
+    HIGHEST_SCORE,
+    RELATIVE_FLOOR,
+    SpanField,
+    advanced,
+    blank,
+    check_newer,
+    check_series,
+    clean,
+    held,
+)
+from anomalyd.detectors.periods import find_periods
+
+MOST_PERIODS = 3
+MOST_BINS = 2_016
+"""Longer profiles are stored in so many bins, with lines between: a week at 5 minutes is exact."""
+LEAST_SAMPLES = 30
+"""Samples before the first score of a series without a rhythm."""
+
+
+class StlParams(base.Params):
+    """Parameters of ``stl``."""
+
+    period: SpanField | tuple[SpanField, ...] | None = Field(
+        None, description="Length of the rhythm, or a list of up to three; found by autocorrelation when left out."
+    )
+    seasonal: int = Field(35, ge=3, description="Cycles over which the season may change; odd.")
+    rounds: int = Field(5, ge=0, le=50, description="Rounds of robustness weights; 0 trusts every sample.")
+    floor: float = Field(RELATIVE_FLOOR, ge=0, description="Smallest spread, as a share of the level.")
+
+    @field_validator("seasonal")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd")
+        return value
+
+    @field_validator("period")
+    @classmethod
+    def _few(cls, value: object) -> object:
+        if isinstance(value, tuple) and not 1 <= len(value) <= MOST_PERIODS:
+            raise ValueError(f"must be one to {MOST_PERIODS} periods")
+        return value
+
+
+class Stl:
+    """Profile from STL, scored out of sample; see the module's docstring."""
+
+    name: ClassVar[str] = "stl"
+    streaming: ClassVar[bool] = False
+    multivariate: ClassVar[bool] = False
+    has_band: ClassVar[bool] = True
+    calibrated: ClassVar[bool] = False
+    Params: ClassVar[type[base.Params]] = StlParams
+
+    def __init__(self, params: StlParams, grid: Grid) -> None:
+        self.params = params
+        self.step = max(1, grid.step_ms)
+        given = params.period
+        spans = () if given is None else given if isinstance(given, tuple) else (given,)
+        self.periods = tuple(sorted({max(2, s.count(self.step)) for s in spans}))
+        self.columns = len(self.periods) or 2
+        self.bins = min(MOST_BINS, max(self.periods)) if self.periods else MOST_BINS
+        self.floors = np.array([params.floor, ABSOLUTE_FLOOR])
+
+    @property
+    def min_history(self) -> int:
+        return 2 * max(self.periods) if self.periods else LEAST_SAMPLES
+
+    def fit(self, history: Block, seed: int) -> State:
+        from anomalyd.detectors.kernels.profile import fit_all
+
+        n = len(history)
+        even, first = self._even(clean(history.values), history.times)
+        periods = self._find(even)
+        memories, rates = self._memories(periods)
+        profile = np.zeros((n, self.columns, self.bins), np.float32)
+        unit, line = np.ones(n), np.zeros((n, 4))
+        rounds, seasonal = self.params.rounds, self.params.seasonal
+        fit_all(even, first, periods, seasonal, rounds, memories, rates, self.floors, profile, unit, line)
+        arrays: dict[str, npt.NDArray[Any]] = {"periods": periods, "profile": profile, "unit": unit, "line": line}
+        return State(arrays, as_of=int(history.times[-1]) if len(history.times) else 0)
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        from anomalyd.detectors.kernels.profile import score_all
+
+        check_newer(state, fresh)
+        check_series(state, "line", fresh)
+        raw = blank(fresh.values.shape)
+        arrays = dict(state.arrays) | {"line": state.arrays["line"].copy()}
+        memories, rates = self._memories(arrays["periods"])
+        score_all(
+            clean(fresh.values),
+            fresh.times // self.step,
+            held(hold, len(fresh)),
+            arrays["periods"],
+            arrays["profile"],
+            arrays["unit"],
+            arrays["line"],
+            memories,
+            rates,
+            self.floors,
+            LEAST_SAMPLES if not self.periods else 0,
+            HIGHEST_SCORE,
+            raw.score,
+            raw.expected,
+            raw.unit,
+        )
+        return raw, advanced(state, arrays, fresh)
+
+    def _even(self, values: F64, times: I64) -> tuple[F64, int]:
+        """The samples on an even grid [N, n], NaN where there is none, and the grid's first absolute position."""
+        if not len(times):
+            return np.zeros((len(values), 0)), 0
+        places = times // self.step
+        first = int(places[0])
+        even = np.full((len(values), int(places[-1]) - first + 1), np.nan)
+        even[:, places - first] = values
+        return even, first
+
+    def _find(self, even: F64) -> I64:
+        """Periods [N, K] of the series in samples, shortest first; 0 where there are fewer."""
+        periods = np.zeros((len(even), self.columns), np.int64)
+        for s, values in enumerate(even):
+            found = self.periods or find_periods(values, self.step, self.columns)
+            periods[s, : len(found)] = found
+        return periods
+
+    def _memories(self, periods: I64) -> tuple[F64, F64]:
+        """Samples the level remembers (a quarter of the shortest period) and rate of the spread, per series [N]."""
+        shortest = np.where(periods[:, 0] > 0, periods[:, 0], 4 * 240).astype(float)
+        return np.maximum(10.0, shortest / 4), np.clip(6 / shortest, 0.005, 0.05)
+
+
