@@ -38,7 +38,7 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[s
         return 0
     statement = dialect_insert(connection, table).on_conflict_do_nothing(index_elements=list(key))
     if len(rows) == 1:
-        return connection.execute(statement, rows[0]).rowcount
+        return connection.execute(statement, rows[0], execution_options={"preserve_rowcount": True}).rowcount
     connection.execute(statement, list(rows))
     return len(rows)
 

@@ -1,0 +1,161 @@
+"""What the store's tests share: values to write, and databases to write them to."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import psycopg
+
+from anomalyd.episode import Episode, Phase
+from anomalyd.incident import Alert, Incident, Notification, Reason, Statement
+from anomalyd.records import Fence
+from anomalyd.score import Kind, Observation, Tier, Verdicts, Why
+from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
+from anomalyd.store import open_store
+
+RULE = "shop/Latency"
+MINUTE = 60_000
+
+
+def observation(at: int, values: Sequence[float], rows: Sequence[int] | None = None) -> Observation:
+    """An observation whose columns are the values, shifted by one from column to column."""
+    value = np.asarray(values, np.float64)
+    n = len(value)
+    ids = np.arange(n, dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
+    verdicts = Verdicts(
+        np.full(n, Kind.ANOMALOUS, np.int8), np.full(n, Tier.CRITICAL, np.int8), np.full(n, Why.SURPRISE, np.int8)
+    )
+    return Observation(at, ids, value, value + 1, value + 2, value + 3, value + 4, verdicts)
+
+
+def episode(number: str, *, rule: str = RULE, phase: Phase = Phase.OPEN, start: int = 0, **rest: object) -> Episode:
+    """An episode with plain values."""
+    base = {"fingerprint": f"fp-{number}", "labels": (("pod", number),), "tier": Tier.WARNING, "seen_at": start}
+    return Episode(id=number, rule=rule, phase=phase, started_at=start, **base | rest)  # type: ignore[arg-type]
+
+
+def incident(number: str, *, rule: str = RULE, opened_at: int = 0, closed_at: int = 0) -> Incident:
+    """An incident with plain values."""
+    return Incident(number, f"key-{number}", rule, (("region", "eu"),), Tier.WARNING, opened_at, closed_at, 1)
+
+
+def alert(fingerprint: str, tier: Tier = Tier.WARNING, status: str = "firing") -> Alert:
+    """An alert on one series."""
+    return Alert(
+        f"e-{fingerprint}", fingerprint, (("pod", fingerprint),), tier, status, "surprise", 2.0, 1.0, 0.5, 1.5, 4.0,
+        1.3, 0, 0,
+    )  # fmt: skip
+
+
+def notification(
+    number: str, *, receiver: str = "slack", told: str = "i1", at: int = 0, tier: Tier = Tier.WARNING,
+    reason: Reason = Reason.NEW, alerts: tuple[Alert, ...] | None = None, total: int | None = None,
+) -> Notification:  # fmt: skip
+    """A notification with plain values."""
+    listed = (alert("fp1", tier),) if alerts is None else alerts
+    statement = Statement(
+        incident=told, key=f"key-{told}", rule=RULE, group="shop", name="Latency", expr="up", detector="mad",
+        reason=reason, tier=tier, at=at, opened_at=at, group_labels=(("region", "eu"),), labels={"team": "payments"},
+        annotations={"summary": "slow"}, alerts=listed, total=len(listed) if total is None else total,
+        links={"graph": "https://prometheus.example/graph"},
+    )  # fmt: skip
+    return Notification(number, receiver, statement, at)
+
+
+def slot(at: int, *, values: Sequence[float] = (1.0, 2.0), first: bool = False, **rest: object) -> SlotCommit:
+    """A slot of the group ``shop`` with one rule; the ``first`` one registers the series."""
+    rows = (SeriesRow(RULE, i, f"fp{i}", (("pod", str(i)),), at) for i in range(len(values)))
+    rule = RuleSlot(RULE, at, "ok", duration_s=0.25, cut=3.5, model="m1", observation=observation(at, values))
+    whole = {"rules": (rule,), "series": tuple(rows) if first else ()} | rest
+    return SlotCommit("shop", at, **whole)  # type: ignore[arg-type]
+
+
+def whole_slot(number: int) -> SlotCommit:
+    """A slot that touches every table of the commit."""
+    at, name = number * MINUTE, str(number)
+    return slot(
+        at,
+        episodes=(episode(f"e{name}", start=at, incident=f"i{name}"),),
+        incidents=(incident(f"i{name}", opened_at=at),),
+        outbox=(notification(f"n{name}", told=f"i{name}", at=at),),
+    )
+
+
+class PostgresServer:
+    """A Postgres server of the test's own, with a migrated template from which a database is made at once."""
+
+    def __init__(self, port: int, user: str):
+        self._port, self._user = port, user
+        self._template = ""
+
+    def admin(self) -> psycopg.Connection[tuple[object, ...]]:
+        """A connection outside of any database under test."""
+        return psycopg.connect(self.url("postgres").replace("+psycopg", ""), autocommit=True)
+
+    def url(self, database: str) -> str:
+        """URL of a database."""
+        return f"postgresql+psycopg://{self._user}@127.0.0.1:{self._port}/{database}"
+
+    def empty(self) -> str:
+        """URL of a new, empty database."""
+        name = f"t{uuid.uuid4().hex[:12]}"
+        with self.admin() as connection:
+            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+        return self.url(name)
+
+    def migrated(self) -> str:
+        """URL of a new database with our schema."""
+        if not self._template:
+            url = self.empty()
+            open_store(url).close()
+            self._template = url.rsplit("/", 1)[1]
+        name = f"t{uuid.uuid4().hex[:12]}"
+        with self.admin() as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")  # type: ignore[arg-type]
+        return self.url(name)
+
+
+@contextlib.contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Start Postgres on a free port of the loopback, in a folder of its own; it does not run as root."""
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    root = os.geteuid() == 0
+    user = "postgres" if root else getpass.getuser()
+    folder = Path(tempfile.mkdtemp(prefix="anomalyd-pg-"))
+    if root:
+        account = pwd.getpwnam(user)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    as_user = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if root else {}
+    data = folder / "data"
+    subprocess.run(
+        [programs / "initdb", "-D", data, "-A", "trust", "-U", user, "-E", "UTF8", "--no-sync", "--locale=C"],
+        check=True, capture_output=True, cwd=folder, **as_user,
+    )  # fmt: skip
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off -c max_connections=40"
+    control = [programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
+    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, cwd=folder, **as_user)
+    try:
+        yield PostgresServer(port, user)
+    finally:
+        stop = [*control, "-m", "immediate", "stop"]
+        subprocess.run(stop, check=True, capture_output=True, cwd=folder, **as_user)
+        shutil.rmtree(folder)
+
+
+def fence(number: int) -> Fence:
+    """A fence of the lease the tests use."""
+    return Fence("leader", number)
