@@ -77,9 +77,16 @@ def conform(document: Document, model: type[M], loc: Loc = (), *, data: Any = No
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            _note(document, model, loc, value, detail)
+        details = error.errors(include_url=False)
+        told = {_inside(value, tuple(d["loc"])) for d in details if d["type"] not in _VAGUE}
+        for detail in details:
+            # Of a union's complaints about one value, "is no instance of" helps nobody.
+            if detail["type"] not in _VAGUE or _inside(value, tuple(detail["loc"])) not in told:
+                _note(document, model, loc, value, detail)
         return None
+
+
+_VAGUE = frozenset({"is_instance_of"})
 
 
 def _note(document: Document, model: type[BaseModel], base: Loc, data: Any, error: Any) -> None:

@@ -16,7 +16,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
-    SkipValidation,
     StrictFloat,
     WithJsonSchema,
     model_validator,
@@ -198,7 +197,7 @@ class RuleModel(Section):
 
     anomaly: Annotated[str, AfterValidator(_rule_name)] = Field(description="Name of the rule, unique in its group.")
     expr: str = Field(description="PromQL; each series of its result is watched.")
-    source: str | None = Field(None, description="Name of a source in the settings; the first one by default.")
+    source: str | None = Field(None, description="Name of a source in the settings; default, or the only one.")
     raw_counter: Flag = Field(False, description="Watch a metric that ends in _total as it is.")
     detector: Annotated[DetectorSpec, BeforeValidator(_detector)] = Field(
         RULE["detector"], description="Name, {type, parameters}, or a list of these (an ensemble)."
@@ -242,10 +241,10 @@ class GroupModel(Section):
     query_delay: Duration = Field(RULE["query_delay_ms"], description="How far behind the clock a slot is queried.")
     limit: Whole | None = Field(None, ge=0, description="Most series of each rule; 0 is the default limit.")
     # Each rule is validated by itself, so that one bad rule does not hide what is wrong with the next.
-    rules: list[SkipValidation[RuleModel]] = Field(min_length=1)
+    rules: list[Any] = Field(min_length=1, description="The rules, evaluated in this order.")
 
 
 class RulesFile(Section):
     """A rules file of anomalyd."""
 
-    groups: list[SkipValidation[GroupModel]] = Field(description="Groups of rules.")
+    groups: list[Any] = Field(description="Groups of rules.")

@@ -25,8 +25,21 @@ from anomalyd.threshold import initial_threshold
 from anomalyd.yamlfile import Document, Loc, did_you_mean, read_file
 
 
+class Bounds(Protocol):
+    """What rules may ask for at most."""
+
+    @property
+    def max_series(self) -> int: ...
+
+    @property
+    def min_interval_ms(self) -> int: ...
+
+    @property
+    def max_history_ms(self) -> int: ...
+
+
 class Names(Protocol):
-    """What rules may refer to, from the settings."""
+    """What rules may refer to and ask for, from the settings."""
 
     @property
     def source_names(self) -> tuple[str, ...]: ...
@@ -41,6 +54,9 @@ class Names(Protocol):
 
     @property
     def default_receivers(self) -> tuple[str, ...]: ...
+
+    @property
+    def limits(self) -> Bounds: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +209,13 @@ class _File:
             self._unique(taken, (*loc, "anomaly"), "rule", data["anomaly"])
         self._expr(loc, data)
         self._refer(loc, data)
-        self._detectors((*loc, "detector"), data.get("detector"), group, model)
+        self._detectors((*loc, "detector"), data.get("detector") or RULE["detector"].type, group, model)
         if model is None:
             return None
         rule = build_rule(model, group, self.names, self.document.where((*loc, "anomaly")))
         self._tiers(loc, rule)
         self._labels(loc, rule)
+        self._bounds(loc, rule)
         return rule
 
     def _expr(self, loc: Loc, data: Mapping[str, Any]) -> None:
@@ -289,6 +306,21 @@ class _File:
                 self.document.problem((*loc, "group_by"), f"label {label!r} is dropped by drop_labels")
         if "..." in rule.group_by and len(rule.group_by) > 1:
             self.document.problem((*loc, "group_by"), "... means all labels and stands alone")
+
+    def _bounds(self, loc: Loc, rule: Rule) -> None:
+        if self.names is None:
+            return
+        limits = self.names.limits
+        if rule.max_series > limits.max_series:
+            self.document.problem(
+                (*loc, "max_series"), f"max_series {rule.max_series} is above the settings' limit {limits.max_series}"
+            )
+        if rule.history_ms > limits.max_history_ms:
+            most = format_duration(limits.max_history_ms)
+            self.document.problem((*loc, "history"), f"history is longer than the settings' limit {most}")
+        if rule.interval_ms < limits.min_interval_ms:
+            least = format_duration(limits.min_interval_ms)
+            self.document.problem((*loc[:2], "interval"), f"interval is shorter than the settings' limit {least}")
 
 
 def comparable(lower: TierPolicy, higher: TierPolicy) -> bool:

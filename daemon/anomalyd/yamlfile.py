@@ -33,7 +33,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
+_INT = re.compile(r"[-+]?[0-9]+\Z")
 _BASED = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
@@ -259,7 +259,7 @@ class _Builder:
 
     def _place(self, event: Any, value: Any) -> Loc:
         """Put a value where it belongs and note its position."""
-        mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+        mark = _mark(event)
         if not self._stack:
             self.document.data = value
             self.document.values[()] = mark
@@ -299,7 +299,7 @@ class _Builder:
     def _key(self, event: Any) -> None:
         top = self._stack[-1]
         assert isinstance(top.data, dict)
-        mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+        mark = _mark(event)
         plain = event.style in (None, "") and event.implicit[0]
         if plain and event.value == "<<":
             self._refuse(event, "merge key <<", "write the keys out")
@@ -323,36 +323,34 @@ class _Builder:
         if event.style not in (None, "") or not event.implicit[0]:
             return event.value
         text = event.value
-        if text in _NULL:
-            return None
-        if text in _BOOL:
-            return _BOOL[text]
-        if text.lower() in _INFINITE:
-            return _INFINITE[text.lower()]
-        if text[0] in "+-.0123456789":
-            return self._number(event, text)
-        return text
+        value = plain_value(text)
+        if isinstance(value, int) and _LEADING_ZERO.match(text):
+            cause = f"number {text} is ambiguous: some readers take a leading zero for octal"
+            self._soft(_mark(event), cause, f"write {value}, or '{text}' for text")
+        elif isinstance(value, float) and math.isinf(value) and text.lower() not in _INFINITE:
+            self._soft(_mark(event), f"number {text} is too large", "")
+        return value
 
-    def _number(self, event: Any, text: str) -> Any:
-        mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
-        if len(text) > _MAX_DIGITS:
-            return text
-        if _INT.match(text):
-            return int(text)
-        if _LEADING_ZERO.match(text):
-            self._soft(
-                mark, f"number {text} is ambiguous: some readers take a leading zero for octal",
-                f"write {int(text)}, or '{text}' for text",
-            )  # fmt: skip
-            return int(text)
-        if _BASED.match(text):
-            return int(text, 0)
-        if _FLOAT.match(text):
-            number = float(text)
-            if math.isinf(number):
-                self._soft(mark, f"number {text} is too large", "")
-            return number
+
+def _mark(event: Any) -> Mark:
+    return Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+def plain_value(text: str) -> Any:
+    """What a scalar without quotes means in the core schema of YAML 1.2; digits after a leading zero are decimal."""
+    if text in _NULL:
+        return None
+    if text in _BOOL:
+        return _BOOL[text]
+    if text.lower() in _INFINITE:
+        return _INFINITE[text.lower()]
+    if text[0] not in "+-.0123456789" or len(text) > _MAX_DIGITS:
         return text
+    if _INT.match(text):
+        return int(text)
+    if _BASED.match(text):
+        return int(text, 0)
+    return float(text) if _FLOAT.match(text) else text
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,0 +1,203 @@
+"""Settings: ``anomalyd.yml`` in, a frozen ``Settings`` out, or every problem at once with file:line:column.
+
+Paths in the file (rules, secrets, certificates, a SQLite database) are relative to the file, so it means the same
+wherever the daemon is started. Loading reads no secret and opens no connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anomalyd.conform import conform
+from anomalyd.prometheus.spec import SourceSpec
+from anomalyd.receivers import RECEIVER_SETTINGS
+from anomalyd.receivers.base import ReceiverSettings
+from anomalyd.secret import Secret
+from anomalyd.settingsmodel import DatabaseModel, SettingsFile, split_listen
+from anomalyd.yamlfile import Document, did_you_mean, read_file
+
+_SQLITE_RELATIVE = re.compile(r"sqlite:///(?!/|:memory:|file:)(.+)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """The daemon's HTTP server; ``external_url`` is without a slash at its end and may be empty."""
+
+    host: str
+    port: int
+    external_url: str = ""
+    enable_lifecycle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Level (debug, info, warn, error) and format (logfmt, json) of the logs."""
+
+    level: str = "info"
+    format: str = "logfmt"
+
+
+@dataclass(frozen=True, slots=True)
+class Executors:
+    """Where fits and scores are computed, as ``executors.open_executor`` takes it."""
+
+    fit: str = "processes"
+    score: str = "inline"
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What rules may ask for; a rule beyond them is refused when it is loaded."""
+
+    max_series: int
+    min_interval_ms: int
+    max_history_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that is not a rule.
+
+    Attributes:
+        database: URL of the store; it may carry a password.
+        rule_files: absolute patterns.
+        default_receivers: who is told by a rule that names none.
+        retention_ms: how long scores and closed episodes are kept; 0 is for ever.
+    """
+
+    file: str
+    sources: Mapping[str, SourceSpec]
+    database: Secret
+    rule_files: tuple[str, ...]
+    receivers: Mapping[str, ReceiverSettings]
+    default_receivers: tuple[str, ...]
+    web: Web
+    log: Log
+    executor: Executors
+    retention_ms: int
+    limits: Limits
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        return tuple(self.sources)
+
+    @property
+    def default_source(self) -> str | None:
+        """The source of a rule that names none: ``default``, or the only one."""
+        if "default" in self.sources:
+            return "default"
+        return next(iter(self.sources)) if len(self.sources) == 1 else None
+
+    @property
+    def receiver_names(self) -> tuple[str, ...]:
+        return tuple(self.receivers)
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Read a settings file; raise ``ConfigError`` with all its problems."""
+    return read_settings(read_file(path))
+
+
+def read_settings(document: Document, folder: Path | None = None) -> Settings:
+    """Make settings of a parsed file; paths are relative to ``folder``, by default the file's own."""
+    base = (folder if folder is not None else Path(document.file).parent).absolute()
+    if document.data is None:
+        document.problem((), "the file is empty", "settings need at least sources:")
+        document.raise_problems()
+    if isinstance(document.data, dict):
+        document.data = _resolved(document.data, base)
+    model = conform(document, SettingsFile)
+    sources = _sources(document, model)
+    receivers = _receivers(document)
+    route = _route(document, model, receivers)
+    document.raise_problems()
+    assert model is not None
+    host, port = split_listen(model.web.listen)
+    return Settings(
+        file=document.file,
+        sources=sources,
+        database=_database(model.database, base),
+        rule_files=tuple(str(base / pattern) for pattern in model.rule_files),
+        receivers=receivers,
+        default_receivers=route,
+        web=Web(host, port, model.web.external_url, model.web.enable_lifecycle),
+        log=Log(model.log.level, model.log.format),
+        executor=Executors(model.executor.fit, model.executor.score, model.executor.workers),
+        retention_ms=model.retention,
+        limits=Limits(model.limits.max_series, model.limits.min_interval, model.limits.max_history),
+    )
+
+
+def _resolved(data: Any, base: Path) -> Any:
+    """The data with every ``*_file`` made absolute."""
+    if isinstance(data, list):
+        return [_resolved(item, base) for item in data]
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: str(base / value) if key.endswith("_file") and isinstance(value, str) and value else _resolved(value, base)
+        for key, value in data.items()
+    }
+
+
+def _database(model: DatabaseModel, base: Path) -> Secret:
+    """A relative SQLite path is relative to the settings; a URL in a file is taken as it is when it is used."""
+    url = model.secret()
+    if model.url_file:
+        return url
+    match = _SQLITE_RELATIVE.match(url.get())
+    return Secret(f"sqlite:///{base / match[1]}") if match else url
+
+
+def _sources(document: Document, model: SettingsFile | None) -> dict[str, SourceSpec]:
+    specs = {}
+    for name, source in (model.sources if model else {}).items():
+        try:
+            specs[name] = source.spec(name)
+        except ValueError as error:
+            document.problem(("sources", name), f"{name}: {error}", key=True)
+    return specs
+
+
+def _receivers(document: Document) -> dict[str, ReceiverSettings]:
+    data = document.data.get("receivers") if isinstance(document.data, dict) else None
+    settings = {}
+    for name, value in (data.items() if isinstance(data, dict) else ()):
+        loc = ("receivers", name)
+        kind = value.get("type") if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping):
+            document.problem(loc, f"{name}: must be a mapping with a type", f"one of {', '.join(RECEIVER_SETTINGS)}")
+        elif "name" in value:
+            document.problem((*loc, "name"), "unknown key 'name'", f"the receiver's name is {name!r}", key=True)
+        elif kind is None:
+            document.problem(loc, f"{name}: missing key 'type'", f"one of {', '.join(RECEIVER_SETTINGS)}", key=True)
+        elif not isinstance(kind, str) or kind not in RECEIVER_SETTINGS:
+            hint = did_you_mean(str(kind), RECEIVER_SETTINGS)
+            document.problem((*loc, "type"), f"unknown type of receiver {str(kind)[:40]!r}", hint)
+        elif made := conform(document, RECEIVER_SETTINGS[kind], loc, data={**value, "name": name}):
+            settings[name] = made
+    return settings
+
+
+def _route(
+    document: Document, model: SettingsFile | None, receivers: Mapping[str, ReceiverSettings]
+) -> tuple[str, ...]:
+    """The default receivers; names are checked against all that the file has, also the broken ones."""
+    if model is None or model.route.receivers is None:
+        return tuple(receivers)
+    for i, name in enumerate(model.route.receivers):
+        if name not in model.receivers:
+            hint = did_you_mean(name, model.receivers)
+            document.problem(("route", "receivers", i), f"unknown receiver {name!r}", hint)
+    return tuple(dict.fromkeys(model.route.receivers))
+
+
+def is_settings(data: Any) -> bool:
+    """Whether a file is settings and not rules, by its top keys."""
+    known = SettingsFile.model_fields.keys()
+    return isinstance(data, Mapping) and "groups" not in data and any(key in known for key in data)

@@ -1,0 +1,238 @@
+"""The shape of ``anomalyd.yml``: pydantic models whose fields are the keys a user may write."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from anomalyd.conform import Duration, Flag, PositiveDuration, Section, Whole
+from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, SourceSpec
+from anomalyd.secret import Secret, either
+
+DEFAULT_LISTEN = "127.0.0.1:9640"
+DEFAULT_DATABASE = "sqlite:///anomalyd.db"
+
+_SPEC = SourceSpec("default", "http://localhost:9090")
+
+
+class BasicAuthModel(Section):
+    """HTTP basic authentication."""
+
+    username: str = ""
+    username_file: str = ""
+    password: Secret | None = None
+    password_file: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> BasicAuthModel:
+        if bool(self.username) == bool(self.username_file):
+            raise ValueError("needs username or username_file")
+        if either(self.password, self.password_file, "password") is None:
+            raise ValueError("needs password or password_file")
+        return self
+
+    def auth(self) -> BasicAuth:
+        name: str | Secret = Secret(file=self.username_file) if self.username_file else self.username
+        return BasicAuth(name, either(self.password, self.password_file, "password") or Secret())
+
+
+class AuthorizationModel(Section):
+    """A token in the Authorization header."""
+
+    type: Literal["Bearer"] = "Bearer"
+    credentials: Secret | None = None
+    credentials_file: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> AuthorizationModel:
+        if self.token() is None:
+            raise ValueError("needs credentials or credentials_file")
+        return self
+
+    def token(self) -> Secret | None:
+        return either(self.credentials, self.credentials_file, "credentials")
+
+
+class TlsModel(Section):
+    """How to check the server's certificate and show ours."""
+
+    ca_file: str = Field("", description="PEM file of the authorities to trust instead of the system's.")
+    cert_file: str = Field("", description="PEM file of our certificate.")
+    key_file: str = Field("", description="PEM file of its key.")
+    server_name: str = Field("", description="Name in the certificate when it is not the URL's host.")
+    insecure_skip_verify: Flag = Field(False, description="Accept any certificate.")
+
+
+class HeaderModel(Section):
+    """A header whose value is a secret."""
+
+    secret: Secret | None = None
+    secret_file: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> HeaderModel:
+        if self.value() is None:
+            raise ValueError("needs secret or secret_file")
+        return self
+
+    def value(self) -> Secret | None:
+        return either(self.secret, self.secret_file, "secret")
+
+
+class SourceModel(Section):
+    """A Prometheus-compatible server that metrics are read from."""
+
+    url: str = Field(description="Base URL; /api/v1/... is appended to it.")
+    kind: Kind = Field(_SPEC.kind, description="Which server it is: decides how partial answers are recognised.")
+    timeout: PositiveDuration = Field(int(_SPEC.timeout_s * 1000), description="For one request with its retries.")
+    max_response_bytes: Whole = Field(_SPEC.max_response_bytes, ge=MIB // 1024, description="Cap on one answer.")
+    max_concurrency: Whole = Field(_SPEC.max_concurrency, ge=1, le=256, description="Requests in flight at once.")
+    method: Method = Field(_SPEC.method, description="POST falls back to GET when the server refuses it.")
+    headers: dict[str, str | HeaderModel] = Field({}, description="Sent with each request.")
+    tenant: str = Field("", description="Sent as X-Scope-OrgID.")
+    basic_auth: BasicAuthModel | None = None
+    authorization: AuthorizationModel | None = None
+    tls_config: TlsModel = TlsModel()
+    proxy_url: str = Field("", description="HTTP proxy; proxy variables of the environment are not used.")
+    deny_partial: Flag = Field(_SPEC.deny_partial, description="Ask the server to fail rather than answer in part.")
+    extra_params: dict[str, str] = Field({}, description="Added to every query.")
+
+    def spec(self, name: str) -> SourceSpec:
+        """The source's spec; raise ``ValueError`` for keys that contradict each other."""
+        tls = self.tls_config
+        headers = {k: v if isinstance(v, str) else v.value() or Secret() for k, v in self.headers.items()}
+        return SourceSpec(
+            name=name,
+            url=self.url,
+            kind=self.kind,
+            timeout_s=self.timeout / 1000,
+            max_response_bytes=self.max_response_bytes,
+            max_concurrency=self.max_concurrency,
+            headers=headers,
+            tenant=self.tenant,
+            basic_auth=self.basic_auth.auth() if self.basic_auth else None,
+            bearer=self.authorization.token() if self.authorization else None,
+            ca_file=tls.ca_file,
+            cert_file=tls.cert_file,
+            key_file=tls.key_file,
+            server_name=tls.server_name,
+            insecure_skip_verify=tls.insecure_skip_verify,
+            proxy_url=self.proxy_url,
+            method=self.method,
+            deny_partial=self.deny_partial,
+            extra_params=self.extra_params,
+        )
+
+
+class DatabaseModel(Section):
+    """Where scores, episodes and the outbox are kept."""
+
+    url: Secret | None = Field(None, description=f"sqlite:///path or postgresql://...; {DEFAULT_DATABASE} by default.")
+    url_file: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> DatabaseModel:
+        self.secret()
+        return self
+
+    def secret(self) -> Secret:
+        return either(self.url, self.url_file, "url") or Secret(DEFAULT_DATABASE)
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """Host and port of "127.0.0.1:9640", "[::1]:9640" or ":9640" (all interfaces); raise ``ValueError``."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(f"{text!r} is not host:port; write for example {DEFAULT_LISTEN} or :9640 for all interfaces")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], int(port)
+    if ":" in host or any(c.isspace() for c in host):
+        raise ValueError(f"{text!r} is not host:port; put an IPv6 address into brackets: [::1]:9640")
+    return host or "0.0.0.0", int(port)  # noqa: S104 - the user wrote ":9640", which means all interfaces
+
+
+def _external(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username):
+        raise ValueError("must be http://host[:port][/prefix] or https://... without credentials")
+    return text.rstrip("/")
+
+
+def _listen(text: str) -> str:
+    split_listen(text)
+    return text
+
+
+class WebModel(Section):
+    """The daemon's own HTTP server."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = Field(DEFAULT_LISTEN, description="host:port")
+    external_url: Annotated[str, AfterValidator(_external)] = Field("", description="How people reach it; for links.")
+    enable_lifecycle: Flag = Field(False, description="Allow POST /-/reload; SIGHUP always works.")
+
+
+class LogModel(Section):
+    """Logs on stderr."""
+
+    level: Literal["debug", "info", "warn", "error"] = "info"
+    format: Literal["logfmt", "json"] = "logfmt"
+
+
+def _place(text: str) -> str:
+    if text in ("inline", "threads", "processes"):
+        return text
+    host, colon, port = text.removeprefix("dask://").rpartition(":")
+    if text.startswith("dask://") and host and colon and port.isdigit():
+        return text
+    raise ValueError(f"{text!r} is no executor; use inline, threads, processes or dask://host:port")
+
+
+Place: TypeAlias = Annotated[
+    str,
+    AfterValidator(_place),
+    WithJsonSchema({"type": "string", "pattern": r"^(inline|threads|processes|dask://.+:[0-9]+)$"}),
+]
+
+
+def _both(value: Any) -> Any:
+    """One name stands for both kinds of work."""
+    return {"fit": value, "score": value} if isinstance(value, str) else value
+
+
+class ExecutorModel(Section):
+    """Where computing happens."""
+
+    fit: Place = Field("processes", description="Learning: heavy, every few hours.")
+    score: Place = Field("inline", description="Scoring: light, every slot.")
+    workers: Whole = Field(2, ge=1, le=1_024, description="Threads or processes.")
+
+
+class RouteModel(Section):
+    """Who is told when a rule does not say."""
+
+    receivers: list[str] | None = Field(None, description="All receivers by default.")
+
+
+class LimitsModel(Section):
+    """What rules may ask for."""
+
+    max_series: Whole = Field(100_000, ge=1, description="Largest max_series of a rule.")
+    min_interval: PositiveDuration = Field(1_000, description="Smallest interval of a group.")
+    max_history: PositiveDuration = Field(400 * 86_400_000, description="Longest history of a rule.")
+
+
+class SettingsFile(Section):
+    """The settings of anomalyd."""
+
+    sources: dict[str, SourceModel] = Field(min_length=1, description="Where metrics are read from, by name.")
+    database: DatabaseModel = DatabaseModel()
+    rule_files: list[str] = Field([], description="Rules files; globs, relative to this file.")
+    receivers: dict[str, Any] = Field({}, description="Who can be told, by name.")
+    route: RouteModel = RouteModel()
+    web: WebModel = WebModel()
+    log: LogModel = LogModel()
+    executor: Annotated[ExecutorModel, BeforeValidator(_both)] = ExecutorModel()
+    retention: Duration = Field(90 * 86_400_000, description="How long scores and episodes are kept; 0: ever.")
+    limits: LimitsModel = LimitsModel()
