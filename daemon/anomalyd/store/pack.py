@@ -74,11 +74,13 @@ def _unpack(blob: bytes, at: int, rows: I64) -> Observation:
         packed = bool(flags >> i & 1)
         size = next(lengths) if packed else raw_size
         part = blob[offset : offset + size]
-        column = zlib.decompress(part) if packed else part
+        column = zlib.decompressobj().decompress(part, raw_size + 1) if packed else part
         if len(column) != raw_size:
             raise ValueError(f"column {i} has {len(column)} bytes, {raw_size} expected")
         columns.append(column)
         offset += size
+    if offset != len(blob):
+        raise ValueError(f"{len(blob) - offset} bytes too many")
     value, expected, lower, upper, surprise = (_widen(column) for column in columns[:_FLOATS])
     kind, tier, why = (np.frombuffer(column, np.int8) for column in columns[_FLOATS:])
     return Observation(at, rows, value, expected, lower, upper, surprise, Verdicts(kind, tier, why))
