@@ -1,4 +1,4 @@
-"""Rules back to YAML: what ``read_rules`` reads again as the same rules. Only what differs from the defaults is written."""
+"""Rules back to YAML: what ``read_rules`` reads again as the same rules. What equals a default is left out."""
 
 from __future__ import annotations
 

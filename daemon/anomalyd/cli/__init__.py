@@ -26,6 +26,8 @@ class Entry:
 
 
 COMMANDS: dict[str, Entry] = {
+    "demo": Entry("anomalyd.cli.demo", "demo", "Watch the daemon at work on a small web shop; needs no server."),
+    "run": Entry("anomalyd.cli.run", "run", "Run the daemon."),
     "init": Entry("anomalyd.cli.init", "init", "Write a first anomalyd.yml and rules for your Prometheus."),
     "check": Entry("anomalyd.cli.check", "check", "Check settings and rules files; say where and why they are wrong."),
     "schema": Entry("anomalyd.cli.schema", "schema", "Print the JSON Schema of settings or rules, for editors."),

@@ -1,0 +1,60 @@
+"""``anomalyd run``: the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anomalyd import logs
+from anomalyd.app import App, build
+from anomalyd.clock import SystemClock
+from anomalyd.console.server import WebServer
+from anomalyd.console.web import Probes, build_web
+from anomalyd.errors import StoreError
+from anomalyd.rules import load_rules
+from anomalyd.run import Drive
+from anomalyd.settings import load_settings
+
+
+def run(
+    config: Annotated[Path, typer.Option("--config", "--config.file", help="Settings file.")] = Path("anomalyd.yml"),
+    log_level: Annotated[str, typer.Option("--log.level", help="debug, info, warn or error; over the file's.")] = "",
+    log_format: Annotated[str, typer.Option("--log.format", help="logfmt or json; over the file's.")] = "",
+) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reloads the files."""
+    settings = load_settings(config)
+    level = (log_level or settings.log.level).lower()
+    logs.configure("warning" if level == "warn" else level, log_format or settings.log.format)
+    rules = load_rules(settings.rule_files, settings)
+    app = build(settings, rules, SystemClock())
+    drive = Drive(app.daemon, app.reload, app.files_changed)
+    drive.handle_signals()
+    server = None
+    try:
+        web = build_web(probes_of(app, drive), app.daemon.metrics.registry)
+        server = WebServer(web, settings.web.host, settings.web.port, settings.file)
+        server.start()
+        log = logs.get_logger("main")
+        listen = f"{settings.web.host}:{server.port}"
+        log.info("running", rules=len(rules.rules), groups=len(rules.groups), listen=listen)
+        drive.run()
+        log.info("stopped")
+    finally:
+        if server is not None:
+            server.stop()
+        app.close()
+
+
+def probes_of(app: App, drive: Drive) -> Probes:
+    """What the web server may ask of a running daemon."""
+
+    def ready() -> tuple[bool, str]:
+        try:
+            app.store.ping()
+        except StoreError as error:
+            return False, f"the database does not answer ({error.reason})"
+        return True, "ready"
+
+    return Probes(app.daemon.healthy, ready, drive.reload_now if app.settings.web.enable_lifecycle else None)
