@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from anomalyd.incident import Alert, Notification, Reason, Statement
-from anomalyd.render import Rendered, clean, rfc3339
+from anomalyd.block import Labels
+from anomalyd.render import Rendered, clean, cut, rfc3339
 
 SCHEMA = 1
+MAX_LABEL_NAME = 128
+MAX_LABEL_VALUE = 1_024
 ZERO_TIME = "0001-01-01T00:00:00Z"
 """How Alertmanager writes "not ended yet"."""
 
@@ -45,7 +48,7 @@ def own_body(notification: Notification, rendered: Rendered) -> dict[str, Any]:
             "key": s.key,
             "opened_at": rfc3339(s.opened_at),
             "closed_at": rfc3339(s.at) if s.resolved else None,
-            "labels": dict(s.group_labels),
+            "labels": _shown(s.group_labels),
         },
         "rule": {
             "id": s.rule,
@@ -72,7 +75,7 @@ def _own_alert(alert: Alert) -> dict[str, Any]:
         "status": alert.status,
         "tier": alert.tier.word,
         "why": alert.why,
-        "labels": dict(alert.labels),
+        "labels": _shown(alert.labels),
         "value": alert.value,
         "expected": alert.expected,
         "lower": alert.lower,
@@ -98,7 +101,7 @@ def alertmanager_body(notification: Notification, rendered: Rendered) -> dict[st
         "truncatedAlerts": max(0, s.total - len(s.alerts)),
         "status": status,
         "receiver": notification.receiver,
-        "groupLabels": {"alertname": s.name, **dict(s.group_labels)},
+        "groupLabels": {"alertname": s.name, **_shown(s.group_labels)},
         "commonLabels": _common(labels),
         "commonAnnotations": _common(annotations),
         "externalURL": next((link.url for link in rendered.links), ""),
@@ -120,7 +123,7 @@ def alertmanager_body(notification: Notification, rendered: Rendered) -> dict[st
 
 def alert_labels(s: Statement, alert: Alert) -> dict[str, str]:
     """The labels that identify an alert to Alertmanager: the series', the rule's, alertname and rule; none changes."""
-    own = {name: value for name, value in alert.labels if name != "__name__"}
+    own = {name: value for name, value in _shown(alert.labels).items() if name != "__name__"}
     merged = {**own, **s.labels, "alertname": s.name, "rule": s.rule}
     return {name: value for name, value in merged.items() if value}
 
@@ -134,6 +137,11 @@ def alert_annotations(s: Statement, alert: Alert, rendered: Rendered) -> dict[st
     shown = {name: f"{value:.6g}" for name, value in numbers.items() if value is not None}
     own = {clean(k, 128): clean(v, 4_000, lines=True) for k, v in s.annotations.items()}
     return {"tier": alert.tier.word, "reason": rendered.sentence, "summary": rendered.summary, **shown, **own}
+
+
+def _shown(labels: Labels) -> dict[str, str]:
+    """Labels for programs: as they are, only not without end."""
+    return {cut(name, MAX_LABEL_NAME): cut(value, MAX_LABEL_VALUE) for name, value in labels}
 
 
 def _common(maps: list[dict[str, str]]) -> dict[str, str]:
