@@ -173,7 +173,8 @@ def _scan(task: _Task) -> Decoded | None:
         raise Histograms
     envelope = _envelope_around(body, task.size, opening, end) if code == kernels.OK else None
     n, nonfinite, slows, same, disordered = tally.tolist()
-    if envelope is None or (disordered and slows):
+    usable = envelope is not None and envelope.result_type == ("vector" if task.single else "matrix")
+    if envelope is None or not usable or (disordered and slows):
         return None
     infinite = _finish_slow(body, slow[:slows], values)
     sequence = known
@@ -279,7 +280,7 @@ def strict_raw(body: bytearray, size: int) -> DecodedRaw:
         labels.append(check_labels(element.get("metric")))
         samples = _samples(element.get("values"))
         ordered = dict(sorted(samples, key=lambda sample: sample[0]))
-        disordered += len(samples) - len(ordered) + sum(b[0] < a[0] for a, b in pairwise(samples))
+        disordered += sum(b[0] <= a[0] for a, b in pairwise(samples))
         finite = {ms: value for ms, value in ordered.items() if np.isfinite(value)}
         nonfinite += len(ordered) - len(finite)
         offsets.append(offsets[-1] + len(finite))

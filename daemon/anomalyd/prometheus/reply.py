@@ -19,7 +19,7 @@ class Notes:
         duplicates: series dropped because another one of the answer has the same labels; all copies are dropped.
         ambiguous: the label sets of those series, each once.
         nonfinite: samples that were NaN or infinite at the source; NaN in the block.
-        disordered: samples that repeated a time of their series or went back in time; the last one counts.
+        disordered: samples not later than the one before them in their series; of two at one time the last counts.
         bytes: size of the decoded body, of all requests together.
     """
 
