@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from anomalyd.store import Store, open_store
-from contract.store_kit import PostgresServer, running_postgres
+from contract.store_kit import PostgresServer
+from servers import running_postgres
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A Postgres server; tests that ask for it carry the mark ``server("postgres")``."""
-    with running_postgres() as server:
-        yield server
+    with running_postgres() as url:
+        yield PostgresServer(url)
 
 
 @pytest.fixture(params=["memory", "file", pytest.param("postgres", marks=pytest.mark.server("postgres"))])

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import psycopg
@@ -23,6 +14,7 @@ from anomalyd.records import Fence
 from anomalyd.score import Kind, Observation, Tier, Verdicts, Why
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
 from anomalyd.store import open_store
+from servers import new_database
 
 RULE = "shop/Latency"
 MINUTE = 60_000
@@ -93,67 +85,30 @@ def whole_slot(number: int) -> SlotCommit:
 
 
 class PostgresServer:
-    """A Postgres server of the test's own, with a migrated template from which a database is made at once."""
+    """A running Postgres with a migrated template, from which a database of ours is made at once."""
 
-    def __init__(self, port: int, user: str):
-        self._port, self._user = port, user
+    def __init__(self, url: str):
+        self.maintenance = url
         self._template = ""
 
     def admin(self) -> psycopg.Connection[tuple[object, ...]]:
         """A connection outside of any database under test."""
-        return psycopg.connect(self.url("postgres").replace("+psycopg", ""), autocommit=True)
-
-    def url(self, database: str) -> str:
-        """URL of a database."""
-        return f"postgresql+psycopg://{self._user}@127.0.0.1:{self._port}/{database}"
+        return psycopg.connect(self.maintenance.replace("+psycopg", ""), autocommit=True)
 
     def empty(self) -> str:
         """URL of a new, empty database."""
-        name = f"t{uuid.uuid4().hex[:12]}"
-        with self.admin() as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
-        return self.url(name)
+        return new_database(self.maintenance, f"t{uuid.uuid4().hex[:12]}")
 
     def migrated(self) -> str:
         """URL of a new database with our schema."""
         if not self._template:
             url = self.empty()
             open_store(url).close()
-            self._template = url.rsplit("/", 1)[1]
+            self._template = url.rpartition("/")[2]
         name = f"t{uuid.uuid4().hex[:12]}"
         with self.admin() as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")  # type: ignore[arg-type]
-        return self.url(name)
-
-
-@contextlib.contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """Start Postgres on a free port of the loopback, in a folder of its own; it does not run as root."""
-    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
-    root = os.geteuid() == 0
-    user = "postgres" if root else getpass.getuser()
-    folder = Path(tempfile.mkdtemp(prefix="anomalyd-pg-"))
-    if root:
-        account = pwd.getpwnam(user)
-        os.chown(folder, account.pw_uid, account.pw_gid)
-    as_user = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if root else {}
-    data = folder / "data"
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-A", "trust", "-U", user, "-E", "UTF8", "--no-sync", "--locale=C"],
-        check=True, capture_output=True, cwd=folder, **as_user,
-    )  # fmt: skip
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off -c max_connections=40"
-    control = [programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
-    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, cwd=folder, **as_user)
-    try:
-        yield PostgresServer(port, user)
-    finally:
-        stop = [*control, "-m", "immediate", "stop"]
-        subprocess.run(stop, check=True, capture_output=True, cwd=folder, **as_user)
-        shutil.rmtree(folder)
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}".encode())
+        return f"{self.maintenance.rpartition('/')[0]}/{name}"
 
 
 def fence(number: int) -> Fence:

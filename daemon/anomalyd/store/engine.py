@@ -48,7 +48,7 @@ def connect(url: str, busy_timeout_ms: int) -> Engines:
         return _sqlite(shown, busy_timeout_ms)
     if shown is not None and backend == "postgresql":
         return _postgres(shown.set(drivername="postgresql+psycopg"), busy_timeout_ms)
-    place = Place("", None, url if shown is None else shown.render_as_string(hide_password=True))
+    place = Place("", None, f"{url.partition(':')[0]}:...")
     raise store_error(place, "connect", "the URL must begin with sqlite:/// or postgresql://")
 
 
@@ -69,10 +69,15 @@ def _sqlite(url: sa.URL, busy_timeout_ms: int) -> Engines:
         engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args=arguments)
     else:
         file = sa.URL.create("sqlite", database=str(path))
-        engine = sa.create_engine(file, connect_args=arguments, pool_size=5, max_overflow=5, pool_timeout=10)
+        engine = sa.create_engine(file, connect_args=arguments, **_pool(busy_timeout_ms))
     sa.event.listen(engine, "connect", _set_pragmas)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return Engines(engine, engine.execution_options(writing=True), place, busy_timeout_ms)
+
+
+def _pool(busy_timeout_ms: int) -> dict[str, Any]:
+    """Ten connections at most; who finds none waits twice as long as for a lock."""
+    return {"pool_size": 5, "max_overflow": 5, "pool_timeout": 2 * busy_timeout_ms / 1000}
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:
@@ -107,7 +112,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _postgres(url: sa.URL, busy_timeout_ms: int) -> Engines:
-    place = Place("postgresql", None, url.render_as_string(hide_password=True))
+    place = Place("postgresql", None, url.set(query={}).render_as_string(hide_password=True))
     arguments = {
         "connect_timeout": 10,
         "application_name": "anomalyd",
@@ -117,7 +122,7 @@ def _postgres(url: sa.URL, busy_timeout_ms: int) -> Engines:
     named = {key: value for key, value in arguments.items() if key not in url.query}
     try:
         engine = sa.create_engine(
-            url, connect_args=named, pool_size=5, max_overflow=5, pool_timeout=10, pool_pre_ping=True
+            url, connect_args=named, pool_pre_ping=True, **_pool(busy_timeout_ms)
         )
     except ImportError as error:
         raise store_error(place, "connect", "Postgres needs the driver: pip install 'anomalyd[postgres]'") from error

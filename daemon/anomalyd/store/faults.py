@@ -89,6 +89,10 @@ def _reason(error: sa.exc.DBAPIError) -> str:
     state = getattr(error.orig, "sqlstate", None)
     if state:
         return _postgres_reason(str(state))
+    words = str(error.orig)
+    for said, reason in _REFUSALS:
+        if said in words:
+            return reason
     return "connect" if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated else "internal"
 
 
@@ -131,6 +135,16 @@ _POSTGRES = (
     ("XX001", "corrupt"),
     ("XX002", "corrupt"),
 )
+
+
+_REFUSALS = (
+    ("too many connections", "connections"),
+    ("remaining connection slots", "connections"),
+    ("authentication failed", "auth"),
+    ("no password supplied", "auth"),
+    ("session is read-only", "readonly"),
+)
+"""A refused connection carries no code, only words."""
 
 
 def _postgres_reason(state: str) -> str:

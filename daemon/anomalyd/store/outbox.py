@@ -27,7 +27,7 @@ from anomalyd.store.rows import (
 
 _TABLE = tables.outbox
 _PENDING: sa.ColumnElement[str] = sa.literal_column("'pending'")
-_UNCERTAIN = frozenset({"timeout", "server", "cut"})
+_UNCERTAIN = frozenset({"timeout", "server", "cut", "internal"})
 """Reasons after which the receiver may have got the message all the same."""
 
 _MESSAGE_CHARS = 1000

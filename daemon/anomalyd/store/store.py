@@ -39,7 +39,7 @@ from anomalyd.store import models, retention, slots, votes
 from anomalyd.store import outbox as outbox_sql
 from anomalyd.store.engine import Engines, FileIdentity, identity
 from anomalyd.store.faults import Place, store_error, translated
-from anomalyd.store.upgrade import HEAD
+from anomalyd.store.upgrade import SCHEMA
 
 T = TypeVar("T")
 
@@ -275,7 +275,7 @@ class Store:
     @property
     def schema_version(self) -> str:
         """The schema this store was opened with."""
-        return HEAD
+        return SCHEMA.head
 
     @property
     def place(self) -> Place:

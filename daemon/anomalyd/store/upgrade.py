@@ -9,6 +9,7 @@ Alembic is loaded only where there is something to do.
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,29 +18,38 @@ from anomalyd.errors import StoreBusy
 from anomalyd.store.engine import APPLICATION_ID, Engines, read_header
 from anomalyd.store.faults import Place, store_error, translated
 
-REVISIONS: tuple[str, ...] = ("0001",)
-"""All schema versions, oldest first; the names of the scripts in ``migrations/versions``."""
 
-HEAD = REVISIONS[-1]
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The schema versions a program knows, oldest first, and the folder of the scripts that lead there."""
+
+    revisions: tuple[str, ...]
+    folder: Path
+
+    @property
+    def head(self) -> str:
+        return self.revisions[-1]
+
+
+SCHEMA = Schema(("0001",), Path(__file__).parent / "migrations")
 VERSION_TABLE = "anomalyd_schema"
 
 _VERSION_QUERY = "SELECT version_num FROM anomalyd_schema"
 _ADVISORY_KEY = 0x616E6F6D616C7964
-_MIGRATIONS = Path(__file__).parent / "migrations"
 _PATIENCE = 24
 """How many busy timeouts to wait for another process's migration: two minutes by default."""
 
 
-def upgrade(engines: Engines, *, backup: bool) -> None:
-    """Migrate to ``HEAD``; SchemaTooNew or StoreError (`foreign`, `corrupt`, `readonly`...) without any write."""
+def upgrade(engines: Engines, *, backup: bool, schema: Schema = SCHEMA) -> None:
+    """Migrate to the schema's head; SchemaTooNew or StoreError (`foreign`, `readonly`...) without any write."""
     header = read_header(engines.place, engines.busy_timeout_ms)
     if header is not None and header.foreign:
         raise store_error(engines.place, "foreign", f"it has {header.tables} tables of another program")
-    if _settled(engines):
+    if _settled(engines, schema):
         return
     for remaining in range(_PATIENCE - 1, -1, -1):
         try:
-            _migrate(engines, backup)
+            _migrate(engines, backup, schema)
             return
         except StoreBusy:
             if remaining == 0:
@@ -54,15 +64,15 @@ def current_version(connection: sa.Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _settled(engines: Engines) -> bool:
+def _settled(engines: Engines, schema: Schema) -> bool:
     """Whether there is nothing to do; refuses a newer schema. Looks only."""
     if engines.place.path is not None:
         version = _version_of_file(engines.place, engines.busy_timeout_ms)
     else:
         with translated(engines.place), engines.reading.begin() as connection:
             version = current_version(connection)
-    _refuse_newer(engines.place, version)
-    return version == HEAD
+    _refuse_newer(engines.place, version, schema)
+    return version == schema.head
 
 
 def _version_of_file(place: Place, busy_timeout_ms: int) -> str | None:
@@ -79,23 +89,23 @@ def _version_of_file(place: Place, busy_timeout_ms: int) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _refuse_newer(place: Place, version: str | None) -> None:
-    if version is not None and version not in REVISIONS:
-        raise store_error(place, "too_new", f"schema {version}, this anomalyd knows up to {HEAD}")
+def _refuse_newer(place: Place, version: str | None, schema: Schema) -> None:
+    if version is not None and version not in schema.revisions:
+        raise store_error(place, "too_new", f"schema {version}, this anomalyd knows up to {schema.head}")
 
 
-def _migrate(engines: Engines, backup: bool) -> None:
+def _migrate(engines: Engines, backup: bool, schema: Schema) -> None:
     place = engines.place
     with translated(place), engines.writing.begin() as connection:
         if not place.sqlite:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_KEY})
         version = current_version(connection)
-        _refuse_newer(place, version)
-        if version == HEAD:
+        _refuse_newer(place, version, schema)
+        if version == schema.head:
             return
         if backup and version is not None and place.path is not None:
-            _copy(place.path, place.path.with_name(f"{place.path.name}.before-{HEAD}-from-{version}"))
-        _run_scripts(connection)
+            _copy(place.path, place.path.with_name(f"{place.path.name}.before-{schema.head}-from-{version}"))
+        _run_scripts(connection, schema)
         if place.sqlite:
             connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
 
@@ -115,18 +125,18 @@ def _copy(source: Path, target: Path) -> None:
     partial.rename(target)
 
 
-def _run_scripts(connection: sa.Connection) -> None:
+def _run_scripts(connection: sa.Connection, schema: Schema) -> None:
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
     from alembic.runtime.migration import MigrationContext, RevisionStep
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(schema.folder).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
 
     def steps(revision: tuple[str, ...] | str, _context: MigrationContext) -> list[RevisionStep]:
-        return list(scripts._upgrade_revs(HEAD, revision))  # type: ignore[arg-type]
+        return list(scripts._upgrade_revs(schema.head, revision))  # type: ignore[arg-type]
 
     with EnvironmentContext(config, scripts, fn=steps) as environment:
         environment.configure(connection=connection, version_table=VERSION_TABLE, render_as_batch=True)
