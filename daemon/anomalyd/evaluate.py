@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Block, Labels
+from anomalyd.block import F64, I64, Block, Bool, Labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.crashpoint import crashpoint
 from anomalyd.detectors.base import Grid, State
@@ -179,6 +179,11 @@ class Evaluator:
             told = tell(run.rule, at, ended, (), run.memory.incidents, lambda _: NEVER, self._annotate, links)
             self._store.save_episodes(told.episodes, told.incidents, told.outbox)
 
+    def use_sources(self, sources: Mapping[str, Source], operators: Sequence[str]) -> None:
+        """Read from these from now on; what is known of a source's health stays."""
+        self._sources, self._operators = sources, operators
+        self.health = {name: self.health.get(name) or self._restored_health(name) for name in sources}
+
     def forget(self, rule_id: str) -> None:
         """Drop a rule's memory without a word: another process evaluates it now."""
         self.runs.pop(rule_id, None)
@@ -259,6 +264,10 @@ class Evaluator:
         values = np.concatenate([aligned.values, aligned.added_values])
         if memory.state is None:
             memory = self._first_fit(run, memory, at)
+            if memory.state is not None and at - memory.state.as_of > rule.interval_ms:
+                # After a restart: what was missed since the last slot is read and lived through.
+                reply = self._read(rule, memory, at)
+                values = align(memory, reply.block, rule.drop_labels, rule.max_series).values
         changes = _Changes()
         if reply.partial and rule.partial_response == "hold":
             changes.slots.append(_unknown(rule, memory, at, values[:, -1], Kind.PARTIAL, "partial", reply.warnings))
@@ -292,27 +301,40 @@ class Evaluator:
         return replace(memory, registry=registry, active=active, last_seen=seen, cuts=cuts, state=state), rows
 
     def _score(self, run: RuleRun, memory: Memory, fresh: Block, changes: _Changes) -> Memory:
-        """Score all columns; judge and tell those that are newer than the newest slot evaluated."""
-        rule = run.rule
+        """Score the answer's columns; judge and tell those that are newer than the newest slot evaluated.
+
+        Columns are lived through one by one, because whether a sample may be learned depends on the verdict before it.
+        """
         assert memory.state is not None, "only a fitted rule scores"
-        hold = memory.hold() if rule.learn == "normal_only" else np.zeros(len(fresh), np.bool_)
-        scores, state = run.model.score(memory.state, fresh, _band_cut(memory), hold)
-        memory = replace(memory, state=state)
-        for column, at in enumerate(fresh.times.tolist()):
-            if at > memory.at:
-                memory = self._judge_column(rule, memory, fresh.values[:, column], scores, column, at, changes)
+        known = int(np.searchsorted(fresh.times, memory.at, side="right"))
+        if known:
+            _, state = run.model.score(memory.state, fresh.window(0, known), _band_cut(memory), _hold(run.rule, memory))
+            memory = replace(memory, state=state)
+        for column in range(known, len(fresh.times)):
+            memory = self._live_column(run, memory, fresh.window(column, column + 1), changes)
+        return memory
+
+    def _live_column(self, run: RuleRun, memory: Memory, fresh: Block, changes: _Changes) -> Memory:
+        rule, before = run.rule, memory.state
+        assert before is not None, "only a fitted rule scores"
+        scores, after = run.model.score(before, fresh, _band_cut(memory), _hold(rule, memory))
+        at, value = int(fresh.times[0]), fresh.values[:, 0]
+        memory = self._judge_column(rule, replace(memory, state=after), value, scores, at, changes)
+        if rule.learn == "normal_only" and memory.last is not None:
+            flagged = np.nonzero(memory.last.verdicts.kind == Kind.ANOMALOUS)[0]
+            memory = replace(memory, state=_unlearn(after, before, flagged))
         return memory
 
     def _judge_column(
-        self, rule: Rule, memory: Memory, value: F64, scores: Scores, column: int, at: int, changes: _Changes
+        self, rule: Rule, memory: Memory, value: F64, scores: Scores, at: int, changes: _Changes
     ) -> Memory:
-        expected, surprise = scores.expected[:, column], scores.surprise[:, column]
+        expected, surprise = scores.expected[:, 0], scores.surprise[:, 0]
         verdicts = judge(rule, value, expected, surprise, memory.cuts)
         if memory.relearn:
             verdicts.kind[np.isin(memory.active, list(memory.relearn))] = Kind.WARMING_UP
         seen_at = np.where(np.isfinite(value), at, memory.last_seen)
         observation = Observation(
-            at, memory.active, value, expected, scores.lower[:, column], scores.upper[:, column], surprise, verdicts
+            at, memory.active, value, expected, scores.lower[:, 0], scores.upper[:, 0], surprise, verdicts
         )
         memory = replace(memory, last_seen=seen_at, last=observation)
         happened = _advance_episodes(rule, memory, observation)
@@ -368,9 +390,12 @@ class Evaluator:
         if memory.state is None and 0 < memory.at < until and at - memory.at <= CATCH_UP_MS:
             until = memory.at  # after a restart: learn up to where we were, then live through what was missed
         run.fit_started_at = at
-        run.fitting = self._background.submit(self._read_and_fit, run.rule, memory.active, _labels(memory), until)
+        live = frozenset(episode.id for episode in memory.episodes.values())
+        run.fitting = self._background.submit(self._read_and_fit, run.rule, memory.active, _labels(memory), until, live)
 
-    def _read_and_fit(self, rule: Rule, rows: I64, labels: tuple[Labels, ...], until: int) -> Fitted:
+    def _read_and_fit(
+        self, rule: Rule, rows: I64, labels: tuple[Labels, ...], until: int, live: frozenset[str]
+    ) -> Fitted:
         columns = max(1, min(rule.history_ms // rule.interval_ms, HISTORY_SAMPLES_MAX // max(1, len(rows))))
         start = until - (columns - 1) * rule.interval_ms
         reply = self._sources[rule.source].range(rule.expr, start, until, rule.interval_ms)
@@ -381,21 +406,24 @@ class Evaluator:
         )
         values = align(known, reply.block, rule.drop_labels, len(labels)).values
         history = Block(labels, reply.block.times, values)
-        hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until)
+        hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until, live)
         task = FitTask(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed, blank_history(history, hidden))
         return Fitted(rows, replace(self._fit.submit(fit_shard, task).result(), as_of=until), until)
 
     def _hidden_spans(
-        self, rule: Rule, position: Mapping[Labels, int], start: int, until: int
+        self, rule: Rule, position: Mapping[Labels, int], start: int, until: int, live: frozenset[str]
     ) -> list[tuple[int, int, int]]:
-        """Spans of history not to learn from: episodes, unless they were accepted as normal."""
+        """Spans of history not to learn from: episodes, unless they were accepted as normal.
+
+        The slot in hand is not committed yet: of the episodes that the store takes for open, ``live`` ones still are.
+        """
         if rule.learn == "all":
             return []
         accepted = (Close.NEW_LEVEL, Close.NEW_NORMAL)
         return [
             (position[e.labels], e.started_at, e.closed_at or until + 1)
             for e in self._store.episodes(rule=rule.id, start=start, end=until + 1, limit=100_000)
-            if e.labels in position and e.opened_at and e.close not in accepted
+            if e.labels in position and e.opened_at and e.close not in accepted and (e.closed_at or e.id in live)
         ]
 
     def _adopt_fit(self, run: RuleRun, memory: Memory, at: int) -> Memory:
@@ -429,6 +457,24 @@ class Evaluator:
 def cuts_of(rule: Rule, series: int) -> F64:
     """Each series' cut per tier [N, 3], before feedback."""
     return np.tile(np.array(initial_threshold(rule, max(1, series)).cuts), (series, 1))
+
+
+def _hold(rule: Rule, memory: Memory) -> Bool:
+    """Which series are in a live episode and therefore scored without being learned [N]."""
+    return memory.hold() if rule.learn == "normal_only" else np.zeros(len(memory.active), np.bool_)
+
+
+def _unlearn(after: State, before: State, rows: I64) -> State:
+    """Give the flagged series the state they had before the sample that was flagged."""
+    if not len(rows):
+        return after
+    arrays = dict(after.arrays)
+    for name, array in after.arrays.items():
+        if name not in after.shared:
+            mended = array.copy()
+            mended[rows] = before.arrays[name][rows]
+            arrays[name] = mended
+    return replace(after, arrays=arrays)
 
 
 def _labels(memory: Memory) -> tuple[Labels, ...]:

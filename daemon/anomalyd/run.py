@@ -156,6 +156,13 @@ class Daemon:
                 cut = float(memory.cuts.min()) if memory.cuts.size else NEVER
                 yield Exported(run.rule.group, run.rule.name, labels, memory.last, cut)
 
+    def use_deliverer(self, deliverer: Deliverer) -> None:
+        """Deliver through this from now on; what the old one holds in memory is only patience."""
+        old, self.deliverer = self.deliverer, deliverer
+        for name in deliverer.receivers:
+            self.wake.setdefault(name, threading.Event())
+        old.close()
+
     def healthy(self) -> tuple[bool, str]:
         """Whether every group has made progress within two of its intervals, and if not, which has not."""
         now = self.clock.monotonic_s()
@@ -233,6 +240,7 @@ class Drive:
         worked = self._reload()
         for name in self._daemon.groups.keys() - before:
             self._schedule(name, self._daemon.clock.now_ms())
+        self._start_deliveries()
         return worked
 
     def handle_signals(self) -> None:
@@ -255,11 +263,18 @@ class Drive:
         for name in daemon.groups:
             self._schedule(name, daemon.clock.now_ms())
         self._scheduler.start()
-        for receiver in daemon.deliverer.receivers:
+        self._start_deliveries()
+
+    def _start_deliveries(self) -> None:
+        """A thread for each receiver that has none; one whose receiver is gone has ended by itself."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        running = {thread.name for thread in self._threads}
+        for receiver in self._daemon.deliverer.receivers:
             name = f"deliver-{receiver}"
-            thread = threading.Thread(target=self._deliver_forever, args=(receiver,), name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            if name not in running:
+                thread = threading.Thread(target=self._deliver_forever, args=(receiver,), name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
 
     def _schedule(self, name: str, at_ms: int) -> None:
         when = datetime.fromtimestamp(at_ms / 1000, UTC)
@@ -279,7 +294,7 @@ class Drive:
     def _deliver_forever(self, receiver: str) -> None:
         daemon = self._daemon
         wake = daemon.wake[receiver]
-        while not self.stop.is_set():
+        while not self.stop.is_set() and receiver in daemon.deliverer.receivers:
             wake.clear()
             try:
                 next_at = daemon.deliver(receiver)

@@ -145,7 +145,9 @@ NODE = Starter(
         group_by: [instance]
         suppress: 1h
         annotations:
-          summary: "{{ $labels.instance }} is {{ $value | humanizePercentage }} busy, not {{ $expected | humanizePercentage }}"
+          summary: >-
+            {{ $labels.instance }} is {{ $value | humanizePercentage }} busy,
+            {{ $expected | humanizePercentage }} expected
           runbook: "Which process? `top` on the host; compare with the last deploy and the cron jobs."
 
       - anomaly: NodeMemoryAvailable
@@ -210,7 +212,9 @@ DURATION = Starter(
           critical: {budget: 1 per month, for: 15m}
         group_by: [job]
         annotations:
-          summary: "p99 of {{ $labels.job }} is {{ $value | humanizeDuration }}, not {{ $expected | humanizeDuration }}"
+          summary: >-
+            p99 of {{ $labels.job }} is {{ $value | humanizeDuration }},
+            {{ $expected | humanizeDuration }} expected
           runbook: "Which endpoint, which dependency? Compare with the last deploy."
 """,
 )  # fmt: skip

@@ -1,0 +1,297 @@
+"""``evaluate`` against a recorded source and a real store: what a rule lives through, slot by slot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anomalyd.block import F64, Block, Labels, make_labels
+from anomalyd.clock import HOUR_MS, MINUTE_MS
+from anomalyd.episode import Close, Phase
+from anomalyd.errors import SourceUnavailable, StoreError
+from anomalyd.evaluate import Evaluator
+from anomalyd.executors import InlineExecutor
+from anomalyd.incident import Reason
+from anomalyd.recorded import RecordedReply, RecordedSource
+from anomalyd.rule import DetectorSpec, Rule, RuleGroup, TierPolicy
+from anomalyd.score import Kind, Tier
+from anomalyd.store import Store, open_store
+from anomalyd.template import render_annotations
+
+M = MINUTE_MS
+START = 1_700_000_040_000 // M * M
+HISTORY = 12 * 60
+RULE = Rule(
+    "Load", "g", "load", detector=DetectorSpec("mad", {"window": "4h"}), history_ms=HISTORY * M, query_delay_ms=0,
+    for_ms=2 * M, keep_firing_for_ms=2 * M, accept_after_ms=3 * HOUR_MS, hold_ms=5 * M, receivers=("hook",),
+    tiers=(TierPolicy(Tier.WARNING, surprise=3.5), TierPolicy(Tier.CRITICAL, surprise=6)),
+    annotations={"summary": "load of {{ $labels.host }} is {{ $value }}"},
+)  # fmt: skip
+
+
+def hosts(n: int) -> tuple[Labels, ...]:
+    return tuple(make_labels({"__name__": "load", "host": f"h{i}"}) for i in range(n))
+
+
+def recorded(n: int = 3, minutes: int = 300, seed: int = 1) -> Block:
+    """History and then ``minutes`` of live samples around 10, noise 1."""
+    times = START + np.arange(-HISTORY, minutes) * M
+    values = 10 + np.random.default_rng(seed).normal(size=(n, len(times)))
+    return Block(hosts(n), times, values)
+
+
+def change(block: Block, row: int, first: int, stop: int, value: float) -> Block:
+    values: F64 = block.values.copy()
+    values[row, HISTORY + first : HISTORY + stop] = value
+    return Block(block.labels, block.times, values)
+
+
+class Flaky:
+    """A source that fails, or answers in part, at chosen minutes."""
+
+    def __init__(self, inner: RecordedSource):
+        self.inner, self.down, self.partial = inner, set[int](), set[int]()
+        self.asked: list[tuple[str, int]] = []
+
+    def _check(self, kind: str, at: int) -> None:
+        minute = (at - START) // M
+        self.asked.append((kind, minute))
+        if minute in self.down:
+            raise SourceUnavailable("connect", "refused")
+
+    def instant(self, expr: str, at_ms: int, *, limit: int | None = None) -> RecordedReply:
+        self._check("instant", at_ms)
+        reply = self.inner.instant(expr, at_ms)
+        return replace(reply, partial=(at_ms - START) // M in self.partial, warnings=("one store is away",))
+
+    def range(self, expr: str, start_ms: int, end_ms: int, step_ms: int) -> RecordedReply:
+        self._check("range", end_ms)
+        reply = self.inner.range(expr, start_ms, end_ms, step_ms)
+        return replace(reply, partial=(end_ms - START) // M in self.partial)
+
+
+class Life:
+    """A rule living through a recorded block, one minute a step."""
+
+    def __init__(self, block: Block, rule: Rule = RULE, store: Store | None = None):
+        self.store = store or open_store("sqlite://")
+        self.source = Flaky(RecordedSource({"load": block}))
+        self.group = RuleGroup("g", M, (rule,))
+        self.rule = rule
+        self.evaluator = self.born()
+
+    def born(self) -> Evaluator:
+        inline = InlineExecutor()
+        evaluator = Evaluator(
+            self.store, {"default": self.source}, annotate=render_annotations, links=lambda _: {}, fit=inline,
+            background=inline, operators=("hook",),
+        )  # fmt: skip
+        evaluator.add(self.rule)
+        return evaluator
+
+    def live(self, first: int, stop: int) -> None:
+        for minute in range(first, stop):
+            evaluated = self.evaluator.evaluate(self.group, START + minute * M)
+            failure = evaluated.rules[self.rule.id].failure
+            assert failure is None or isinstance(failure, SourceUnavailable), failure
+
+    def told(self) -> list[tuple[int, Reason]]:
+        rows = self.store.notifications(limit=1000)
+        found = [(row.notification.statement.at, row.notification.statement.reason) for row in rows]
+        return sorted(((at - START) // M, reason) for at, reason in found)
+
+    def spans(self) -> list[tuple[str, int, int, Close | None]]:
+        episodes = [e for e in self.store.episodes(rule=self.rule.id) if e.opened_at]
+        return sorted(
+            (dict(e.labels)["host"], (e.opened_at - START) // M, max(-1, (e.closed_at - START) // M), e.close)
+            for e in episodes
+        )
+
+
+def test_an_anomaly_opens_after_for_and_resolves_after_recovery() -> None:
+    """A spike of half an hour on one host is one episode, one alert and one resolve; quiet elsewhere."""
+    life = Life(change(recorded(), 1, 60, 90, 40.0))
+    life.live(0, 120)
+    assert life.spans() == [("h1", 62, 92, Close.RECOVERED)]
+    assert life.told() == [(62, Reason.NEW), (92, Reason.RESOLVED)]
+    statement = life.store.notifications(limit=9)[-1].notification.statement
+    assert statement.annotations["summary"].startswith("load of h1 is ")
+    assert statement.alerts[0].lower is not None
+
+
+def test_every_slot_of_every_series_is_accounted() -> None:
+    """Scores of each slot come back from the store with the verdicts of all series."""
+    life = Life(recorded())
+    life.live(0, 30)
+    observations = life.store.scores(RULE.id, START, START + 30 * M)
+    assert [len(o.series) for o in observations] == [3] * 30
+    assert {kind for o in observations for kind in o.verdicts.kind.tolist()} <= {Kind.OK, Kind.ANOMALOUS}
+
+
+def test_an_outage_stays_open_until_recovery() -> None:
+    """A drop that lasts two hours does not resolve itself: while an episode is open its points are not learned."""
+    life = Life(change(recorded(), 0, 60, 180, 1.0))
+    life.live(0, 200)
+    assert life.spans() == [("h0", 62, 182, Close.RECOVERED)]
+
+
+def test_a_level_that_lasts_is_accepted_and_then_normal() -> None:
+    """After accept_after the episode closes as the new level, and the new level pages nobody again."""
+    block = change(recorded(minutes=600), 0, 60, 600, 30.0)
+    noise = np.random.default_rng(3).normal(size=540)
+    block.values[0, HISTORY + 60 :] += noise
+    life = Life(block)
+    life.live(0, 600)
+    assert life.spans() == [("h0", 62, 240, Close.NEW_LEVEL)]
+    assert life.told() == [(62, Reason.NEW), (240, Reason.RESOLVED)]
+
+
+def test_a_source_that_is_down_holds_the_episode_and_the_baseline() -> None:
+    """No slot of an outage resolves or opens anything; afterwards the missed samples are read and scored."""
+    life = Life(change(recorded(), 1, 60, 90, 40.0))
+    life.source.down = set(range(70, 74))
+    life.live(0, 120)
+    assert life.spans() == [("h1", 62, 92, Close.RECOVERED)]
+    assert ("range", 74) in life.source.asked, "the gap is healed by one range query"
+    kinds = [row.outcome for row in life.store.rule_slots(RULE.id, START, START + 120 * M)]
+    assert kinds == ["ok"] * 120, "the slots of the outage were scored after all"
+
+
+def test_a_long_outage_of_the_source_is_told_once_as_the_sources_own() -> None:
+    """After `hold` there is one alert for the source, and one resolve when it answers."""
+    life = Life(recorded())
+    life.source.down = set(range(20, 40))
+    life.live(0, 60)
+    assert life.told() == [(25, Reason.NEW), (40, Reason.RESOLVED)]
+    assert life.spans() == []
+
+
+def test_a_partial_answer_is_unknown_and_never_learned() -> None:
+    """Partial slots neither open nor close and leave the state where it was."""
+    life = Life(change(recorded(), 1, 60, 90, 40.0))
+    life.source.partial = set(range(60, 64)) | set(range(80, 100))
+    life.live(0, 80)
+    assert life.spans() == [("h1", 62, -1, None)], "the partial slots were scored when the whole answer came"
+    before = life.evaluator.runs[RULE.id].memory.state
+    life.live(80, 100)
+    assert life.evaluator.runs[RULE.id].memory.state is before
+    assert life.spans() == [("h1", 62, -1, None)]
+    life.live(100, 104)
+    assert life.spans() == [("h1", 62, 92, Close.RECOVERED)]
+
+
+@pytest.mark.parametrize(("policy", "spans"), [
+    ("hold", [("h1", 62, 92, Close.RECOVERED)]),
+    ("resolve", [("h1", 62, 77, Close.ENDED), ("h1", 87, 92, Close.RECOVERED)]),
+])  # fmt: skip
+def test_a_vanished_series_follows_its_rule(policy: str, spans: list[object]) -> None:
+    """`hold` keeps the episode through a scrape gap; `resolve` ends it with its own reason."""
+    rule = replace(RULE, missing=policy)  # type: ignore[arg-type]
+    life = Life(change(change(recorded(), 1, 60, 90, 40.0), 1, 75, 85, np.nan), rule)
+    life.live(0, 120)
+    assert life.spans() == spans
+
+
+def test_absence_can_be_the_alert() -> None:
+    """With `missing: alert` a series that stops reporting opens an episode and closes when it is back."""
+    life = Life(change(recorded(), 2, 50, 70, np.nan), replace(RULE, missing="alert"))
+    life.live(0, 90)
+    assert life.spans() == [("h2", 52, 72, Close.RECOVERED)]
+    assert life.store.episodes(rule=RULE.id)[0].why.name == "ABSENT"
+
+
+def test_a_restart_alone_tells_nobody_and_forgets_no_resolve() -> None:
+    """A daemon born again in the middle of an episode goes on with it."""
+    block = change(recorded(), 1, 60, 90, 40.0)
+    life = Life(block)
+    life.live(0, 75)
+    again = Life(block, store=life.store)
+    again.live(75, 120)
+    assert again.spans() == [("h1", 62, 92, Close.RECOVERED)]
+    assert again.told() == [(62, Reason.NEW), (92, Reason.RESOLVED)]
+
+
+def test_slots_missed_while_the_daemon_was_away_are_lived_through() -> None:
+    """After a pause of half an hour the missed samples are scored, and the episode has its true times."""
+    block = change(recorded(), 1, 60, 90, 40.0)
+    life = Life(block)
+    life.live(0, 50)
+    again = Life(block, store=life.store)
+    again.live(80, 120)
+    assert again.spans() == [("h1", 62, 92, Close.RECOVERED)]
+
+
+def test_a_slot_that_did_not_commit_is_evaluated_again_from_the_same_memory() -> None:
+    """When the commit fails nothing is learned, and the next try gives what the first would have."""
+    life, other = Life(recorded()), Life(recorded())
+    life.live(0, 5)
+    other.live(0, 10)
+    commit = life.store.commit_slot
+
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            return getattr(life.store, name)
+
+        def commit_slot(self, _: object) -> bool:
+            raise StoreError("full", "disk full")
+
+    life.evaluator._store = Broken()  # type: ignore[assignment]
+    with pytest.raises(StoreError):
+        life.evaluator.evaluate(life.group, START + 5 * M)
+    life.evaluator._store = life.store
+    assert life.store.commit_slot == commit
+    life.live(5, 10)
+    ours, theirs = (one.store.scores(RULE.id, START, START + 10 * M) for one in (life, other))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a.surprise, b.surprise)
+
+
+def test_new_series_warm_up_and_then_are_watched() -> None:
+    """A host that appears later is scored once it has a history, and finds its own anomaly."""
+    block = recorded(minutes=700)
+    block = change(block, 2, -HISTORY, 20, np.nan)
+    block = change(block, 2, 600, 650, 40.0)
+    life = Life(block)
+    life.live(0, 30)
+    warming = life.store.scores(RULE.id, START + 20 * M, START + 21 * M)[0]
+    assert warming.verdicts.kind.tolist()[2] == Kind.WARMING_UP
+    life.live(30, 700)
+    assert life.spans() == [("h2", 602, 652, Close.RECOVERED)]
+
+
+def test_series_beyond_the_limit_are_counted_not_scored() -> None:
+    """A rule with room for two series watches two and says how many it leaves."""
+    life = Life(recorded(n=5), replace(RULE, max_series=2))
+    evaluated = life.evaluator.evaluate(life.group, START)
+    assert evaluated.rules[RULE.id].limited == 3
+    assert len(life.evaluator.runs[RULE.id].memory.active) == 2
+
+
+def test_a_rule_that_is_removed_closes_its_episodes_and_tells() -> None:
+    """Removing the rule resolves what was told, with its own reason."""
+    life = Life(change(recorded(), 1, 60, 90, 40.0))
+    life.live(0, 70)
+    life.evaluator.remove(RULE.id, START + 70 * M)
+    assert life.spans() == [("h1", 62, 70, Close.RULE_REMOVED)]
+    assert life.told()[-1] == (70, Reason.RESOLVED)
+    assert life.store.live_episodes(RULE.id) == []
+
+
+def test_the_same_slot_is_never_committed_twice() -> None:
+    """Evaluating a slot again writes nothing and does not advance the memory."""
+    life = Life(recorded())
+    life.live(0, 3)
+    memory = life.evaluator.runs[RULE.id].memory
+    assert not life.evaluator.evaluate(life.group, START + 2 * M).committed
+    assert life.evaluator.runs[RULE.id].memory is memory
+
+
+def test_confirmed_quiet_data_stays_quiet() -> None:
+    """Five hours of plain noise on ten hosts open nothing at a surprise of 6."""
+    rule = replace(RULE, tiers=(TierPolicy(Tier.WARNING, surprise=6),))
+    life = Life(recorded(n=10, seed=7), rule)
+    life.live(0, 300)
+    assert life.spans() == []
+    assert all(e.phase == Phase.CLOSED for e in life.store.episodes(rule=RULE.id))
