@@ -14,6 +14,7 @@ import math
 import re
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -38,7 +39,7 @@ _MATCHER = re.compile(r'\s*(\w+)\s*(=|!=)\s*"((?:[^"\\]|\\.)*)"\s*,?')
 
 @dataclass(frozen=True)
 class FakeSeries:
-    """Labels, samples by ms (a float, or text to be sent as it is), and optionally a native histogram's JSON."""
+    """Labels, samples by ms in order (a float, or text to be sent as it is), optionally a native histogram's JSON."""
 
     labels: Mapping[str, str]
     samples: Mapping[int, float | str] = field(default_factory=dict)
@@ -212,9 +213,7 @@ class FakePrometheus:
             elif one.histogram is not None:
                 result.append({"metric": one.labels, "histogram": [go_time(at), one.histogram]})
             else:
-                value = _look_back(one, at)
-                if value is not None:
-                    result.append({"metric": one.labels, "value": [go_time(at), go_float(value)]})
+                result += [{"metric": one.labels, "value": sample} for sample in _look_back(one, [at])]
         return self._data("matrix" if window else "vector", result, params)
 
     def _range(self, params: Mapping[str, str]) -> Scripted:
@@ -232,11 +231,9 @@ class FakePrometheus:
             raise Refusal(422, "execution", text)
         result = []
         for one in selected:
-            found = [(ms, _look_back(one, ms)) for ms in points]
-            values = [[go_time(ms), go_float(value)] for ms, value in found if value is not None]
             if one.histogram is not None:
                 result.append({"metric": one.labels, "histograms": [[go_time(start), one.histogram]]})
-            elif values:
+            elif values := _look_back(one, points):
                 result.append({"metric": one.labels, "values": values})
         return self._data("matrix", result, params)
 
@@ -296,9 +293,15 @@ def _parse(query: str) -> tuple[str, list[tuple[str, str, str]], int]:
     return name or "", matchers, int(window or 0)
 
 
-def _look_back(series: FakeSeries, at: int) -> float | str | None:
-    recent = [ms for ms in series.samples if at - LOOKBACK_MS < ms <= at]
-    return series.samples[max(recent)] if recent else None
+def _look_back(series: FakeSeries, points: Iterable[int]) -> list[list[Any]]:
+    """Time and value of the newest sample within the look-back at each point that has one."""
+    times, texts = list(series.samples), [go_float(value) for value in series.samples.values()]
+    found = []
+    for at in points:
+        newest = bisect_right(times, at) - 1
+        if newest >= 0 and times[newest] > at - LOOKBACK_MS:
+            found.append([go_time(at), texts[newest]])
+    return found
 
 
 class _Server(ThreadingHTTPServer):

@@ -268,8 +268,12 @@ def strict_grid(body: bytearray, size: int, times: I64, step_ms: int) -> Decoded
     return Decoded(envelope, _plain_sequence(labels), values, nonfinite, disordered)
 
 
-def strict_raw(body: bytearray, size: int) -> DecodedRaw:
-    """Decode the raw samples of a range selector; sort each series, let the last sample of a time win, drop NaN."""
+def strict_raw(body: bytearray, size: int, after_ms: int) -> DecodedRaw:
+    """Decode the raw samples of a range selector that are later than ``after_ms``.
+
+    Each series is sorted, the last sample of a time wins, samples that are not finite (stale markers too) are dropped,
+    and so are series that then have none.
+    """
     envelope, result = _strict(body, size)
     if envelope.status != "success" or envelope.result_type != "matrix":
         return DecodedRaw(envelope, (), np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0))
@@ -277,15 +281,17 @@ def strict_raw(body: bytearray, size: int) -> DecodedRaw:
     offsets, times, values = [0], [np.zeros(0, np.int64)], [np.zeros(0)]
     nonfinite = disordered = 0
     for element in _elements(result):
-        labels.append(check_labels(element.get("metric")))
-        samples = _samples(element.get("values"))
+        metric = check_labels(element.get("metric"))
+        samples = [sample for sample in _samples(element.get("values")) if sample[0] > after_ms]
         ordered = dict(sorted(samples, key=lambda sample: sample[0]))
         disordered += sum(b[0] <= a[0] for a, b in pairwise(samples))
         finite = {ms: value for ms, value in ordered.items() if np.isfinite(value)}
         nonfinite += len(ordered) - len(finite)
-        offsets.append(offsets[-1] + len(finite))
-        times.append(np.fromiter(finite.keys(), np.int64, len(finite)))
-        values.append(np.fromiter(finite.values(), np.float64, len(finite)))
+        if finite:
+            labels.append(metric)
+            offsets.append(offsets[-1] + len(finite))
+            times.append(np.fromiter(finite.keys(), np.int64, len(finite)))
+            values.append(np.fromiter(finite.values(), np.float64, len(finite)))
     return DecodedRaw(
         envelope, tuple(labels), np.array(offsets, np.int64), np.concatenate(times), np.concatenate(values),
         nonfinite, disordered,

@@ -49,8 +49,8 @@ class Reply(Notes):
 class RawReply(Notes):
     """Raw stored samples of N series, each with its own times.
 
-    Series ``i`` has ``times[offsets[i]:offsets[i + 1]]`` (ms, strictly increasing) and ``values`` likewise (NaN where
-    the stored sample was not finite; stale markers are left out).
+    Series ``i`` has ``times[offsets[i]:offsets[i + 1]]`` (ms, strictly increasing) and ``values`` likewise; samples
+    that are not finite, such as stale markers, are left out, and every series has at least one.
     """
 
     labels: tuple[Labels, ...]

@@ -137,6 +137,8 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
     ) -> RawReply:
         """Read the stored samples of ``selector`` in the window ``(at_ms - window_ms, at_ms]``, as they are.
 
+        The window is open on the left also where the server (Prometheus 2) closes it.
+
         Args:
             selector: an instant vector selector, without a range.
         """
@@ -144,7 +146,7 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
         query = f"{selector}[{window_ms}ms]"
         params = {"query": query, "time": seconds(at_ms), **self._common(limit, deadline)}
         answer = self._http.exchange("POST", "/api/v1/query", params, deadline)
-        decoded = self._read(answer, lambda: strict_raw(answer.body, answer.size))
+        decoded = self._read(answer, lambda: strict_raw(answer.body, answer.size, at_ms - window_ms))
         self._expect(decoded.envelope, ("matrix",), answer)
         _, ambiguous = find_ambiguous(decoded.labels)
         if ambiguous:
