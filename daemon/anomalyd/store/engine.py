@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from anomalyd.store.faults import Place, store_error, translated
 APPLICATION_ID = 0x616E6F6D
 """``anom`` in the header of our SQLite files: tells them from anybody else's."""
 
+_MAGIC = b"SQLite format 3\x00"
 _JOURNAL_LIMIT = 64 * 1024 * 1024
 _PG_LIMITS = "SET LOCAL lock_timeout = '{lock}ms'; SET LOCAL statement_timeout = '120s'"
 
@@ -150,7 +153,7 @@ def identity(path: Path) -> FileIdentity | None:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a SQLite file says of itself before we touch it."""
+    """What a SQLite file says of itself before we touch it: whose it is, how full it is."""
 
     application_id: int
     tables: int
@@ -165,17 +168,27 @@ def read_header(place: Place, busy_timeout_ms: int) -> Header | None:
     if place.path is None:
         return None
     try:
-        if place.path.stat().st_size == 0:
-            return None
+        with place.path.open("rb") as file:
+            start = file.read(len(_MAGIC))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise store_error(place, "readonly", str(error)) from error
-    with translated(place):
-        connection = sqlite3.connect(f"{place.path.as_uri()}?mode=ro", uri=True, timeout=busy_timeout_ms / 1000)
-        try:
-            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        finally:
-            connection.close()
+        raise store_error(place, "connect", str(error)) from error
+    if not start:
+        return None
+    if start != _MAGIC:  # SQLite would take a file of a few bytes for an empty database, and write over it
+        raise store_error(place, "foreign", "the file does not begin like a SQLite database")
+    with translated(place), reading_only(place.path, busy_timeout_ms) as connection:
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     return Header(int(application_id), int(tables))
+
+
+@contextmanager
+def reading_only(path: Path, busy_timeout_ms: int) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot write: our engine would switch the file to write-ahead mode, which is a write."""
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=busy_timeout_ms / 1000)
+    try:
+        yield connection
+    finally:
+        connection.close()

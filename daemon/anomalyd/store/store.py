@@ -301,7 +301,12 @@ class Store:
             orphans = [f"orphan row {tuple(row)}" for row in connection.exec_driver_sql("PRAGMA foreign_key_check")]
             return [line for line in found if line != "ok"] + orphans
 
-        return self._read(work)
+        try:
+            return self._read(work)
+        except StoreError as error:
+            if error.reason != "corrupt":
+                raise
+            return [str(error)]
 
     def close(self) -> None:
         """Close all connections; the store cannot be used any more."""

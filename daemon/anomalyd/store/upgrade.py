@@ -15,7 +15,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from anomalyd.errors import StoreBusy
-from anomalyd.store.engine import APPLICATION_ID, Engines, read_header
+from anomalyd.store.engine import APPLICATION_ID, Engines, read_header, reading_only
 from anomalyd.store.faults import Place, store_error, translated
 
 
@@ -76,16 +76,11 @@ def _settled(engines: Engines, schema: Schema) -> bool:
 
 
 def _version_of_file(place: Place, busy_timeout_ms: int) -> str | None:
-    """Read the version of a SQLite file read-only: our engine would switch it to WAL, which is a write."""
     if place.path is None or not place.path.exists():
         return None
-    with translated(place):
-        connection = sqlite3.connect(f"{place.path.as_uri()}?mode=ro", uri=True, timeout=busy_timeout_ms / 1000)
-        try:
-            known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)).fetchone()
-            row = connection.execute(_VERSION_QUERY).fetchone() if known else None
-        finally:
-            connection.close()
+    with translated(place), reading_only(place.path, busy_timeout_ms) as connection:
+        known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)).fetchone()
+        row = connection.execute(_VERSION_QUERY).fetchone() if known else None
     return None if row is None else str(row[0])
 
 
