@@ -64,7 +64,7 @@ class Planted:
     """An incident put into the data on purpose.
 
     Attributes:
-        kind: leak, burst, drop or frozen.
+        kind: leak, burst, drop or overrun.
         series: what an on-call engineer would want to be told about; finding one of them is finding the incident.
         touched: series that suffer along; an episode on them during the incident is not a false alarm.
         start_ms, end_ms: first abnormal sample, first sample that is normal again.
@@ -154,9 +154,9 @@ def _incidents(midnight: int) -> tuple[Planted, ...]:
             "a DNS change goes wrong: us loses 96% of its traffic",
         ),
         Planted(
-            "frozen orders", "frozen", (orders_series("eu"),), (),
-            _at(midnight, 11, 5), _at(midnight, 11, 10, 30), Tier.CRITICAL,
-            "the order exporter hangs before the morning rush and repeats its last value",
+            "backup overrun", "overrun", (DATABASE,), (),
+            _at(midnight, 11, 2, 20), _at(midnight, 11, 6, 10), Tier.CRITICAL,
+            "the nightly backup, known and harmless until 02:20, hangs and keeps the database busy",
         ),
     )  # fmt: skip
 
@@ -190,7 +190,7 @@ class _Noise:
 def _make(
     times: I64, seed: int, incidents: tuple[Planted, ...], deploys: tuple[Deploy, ...], jobs: tuple[Job, ...]
 ) -> dict[Labels, F64]:
-    leak, burst, drop, frozen = incidents
+    leak, burst, drop, overrun = incidents
     noise = _Noise(seed, len(times))
     made: dict[Labels, F64] = {}
     total = np.zeros(len(times))
@@ -201,10 +201,9 @@ def _make(
         total += load
         made.update(_region(region, full, load, noise))
         made[cpu_series(f"web-{region}")] = _web_cpu(times, load, deploys, noise.stream(f"cpu web-{region}"))
-    made[DATABASE] = _database_cpu(times, total, jobs[0], noise.stream("cpu db"))
+    made[DATABASE] = _database_cpu(times, total, jobs[0], overrun, noise.stream("cpu db"))
     _leak(made[leak.series[0]], times, leak)
     _burst(made[burst.series[0]], times, burst, noise.stream("burst"))
-    _freeze(made[frozen.series[0]], times, frozen)
     _slow_deploys(made, times, deploys)
     _gaps(made, times)
     return made
@@ -261,9 +260,9 @@ def _web_cpu(times: I64, load: F64, deploys: tuple[Deploy, ...], random: np.rand
     return _rounded(np.clip(noisy, 0.01, 1.0), 4)
 
 
-def _database_cpu(times: I64, load: F64, job: Job, random: np.random.Generator) -> F64:
+def _database_cpu(times: I64, load: F64, job: Job, overrun: Planted, random: np.random.Generator) -> F64:
     minute = (times % DAY_MS) // MINUTE_MS
-    busy = (minute >= job.from_minute) & (minute < job.to_minute)
+    busy = ((minute >= job.from_minute) & (minute < job.to_minute)) | _during(times, overrun)
     noisy = 0.14 + 0.16 * load + random.normal(0.0, 1.0, len(times)) * (0.008 + 0.008 * load)
     backup = np.where(busy, 0.52 + random.normal(0.0, 0.02, len(times)), 0.0)
     return _rounded(np.clip(noisy + backup, 0.01, 0.99), 4)
@@ -282,11 +281,6 @@ def _leak(latency: F64, times: I64, planted: Planted) -> None:
 def _burst(ratio: F64, times: I64, planted: Planted, random: np.random.Generator) -> None:
     during = _during(times, planted)
     ratio[during] += random.normal(0.06, 0.006, int(during.sum()))
-
-
-def _freeze(orders: F64, times: I64, planted: Planted) -> None:
-    during = _during(times, planted)
-    orders[during] = orders[np.argmax(during)]
 
 
 def _slow_deploys(made: dict[Labels, F64], times: I64, deploys: tuple[Deploy, ...]) -> None:
