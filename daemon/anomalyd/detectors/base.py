@@ -139,6 +139,13 @@ class Detector(Protocol):
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         """Score each sample of ``fresh``, then learn it; series with ``hold`` [N] are scored and not learned.
 
+        What a held series had learned (levels, spreads, windows, weights) stays as it was. Context that only serves
+        to see the next sample - lags, the step of a recurrent net - moves on, limited to the usual range.
+
+        A multivariate detector whose parameters say ``joint`` takes the series of a block as the channels of one
+        vector per time: the score of a time is the same in every row that has a sample there, ``expected`` is each
+        channel's own, and the state cannot be sliced or joined. A held channel holds them all.
+
         Raises ``DetectorError`` ("out_of_order") when a sample is not newer than ``state.as_of``.
         """
         ...

@@ -26,7 +26,8 @@ class Baseline:
 
     Attributes:
         day_bins, week_bins: bins of the two profiles; 1 where the step is too long for a rhythm to show.
-        memories: level [samples], rate of the spread, day and week bins [visits].
+        memories: level [samples], rate of the spread, day and week bins [visits],
+            samples before the week's profile learns (the day's must have settled).
         floors: smallest spread, relative to the level and absolute.
     """
 
@@ -53,6 +54,7 @@ def make_baseline(step_ms: int, floor: float = RELATIVE_FLOOR) -> Baseline:
             min(0.05, max(0.005, 6 / per_day)),
             7 * max(1.0, per_day / day_bins),
             6 * max(1.0, per_day * WEEK_MS / DAY_MS / week_bins),
+            4 * per_day,
         ]
     )
     return Baseline(day_bins, week_bins, memories, np.array([floor, ABSOLUTE_FLOOR]))

@@ -44,7 +44,7 @@ class Embedding:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a series without samples has no median
             some = values if values.shape[1] else np.full((n, 1), np.nan)
-            quantiles = np.nanquantile(some, (0.01, 0.5, 0.99), axis=1)
+            quantiles = np.nanquantile(some, (0.01, 0.5, 0.99), axis=1) if n else np.zeros((3, 0))
             centre = np.nan_to_num(quantiles[1])
             away = np.abs(some - centre[:, None])
             spread = GAUSSIAN_MAD * np.nanmedian(away, axis=1)
@@ -89,6 +89,20 @@ class Embedding:
         """The usual value of each series at each time [N, T]."""
         usual: F64 = arrays["usual"][:, (civil // HOUR_MS) % 24]
         return usual
+
+
+def spread_constants(vectors: F32, seed: int) -> F32:
+    """The vectors [R, F] with Gaussian noise of one spread in place of features that never vary.
+
+    A model of vectors that are all alike could not tell a small change from a large one.
+    """
+    constant = np.flatnonzero(np.ptp(vectors, axis=0) == 0) if len(vectors) else np.zeros(0, np.int64)
+    if not len(constant):
+        return vectors
+    spread = vectors.copy()
+    noise = np.random.default_rng(seed).normal(size=(len(vectors), len(constant)))
+    spread[:, constant] += noise.astype(np.float32)
+    return spread
 
 
 def joint_vectors(embedding: Embedding, arrays: Arrays, values: F64, civil: I64) -> tuple[F32, npt.NDArray[np.bool_]]:

@@ -42,7 +42,7 @@ from anomalyd.detectors.common import (
     newest,
     series_seeds,
 )
-from anomalyd.detectors.embedding import F32, Embedding, joint_vectors
+from anomalyd.detectors.embedding import F32, Embedding, joint_vectors, spread_constants
 from anomalyd.errors import DetectorError
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -154,6 +154,7 @@ class IsolationForest:
 
         if len(vectors) < self.min_history:
             return
+        vectors = spread_constants(vectors, seed)
         size = self.params.sample
         arrays["samples"][s] = size
         if self.params.builder == "kernel":

@@ -48,12 +48,28 @@ def drop(totals: F64, variances: F64, fill: I64, row: int, count: int) -> None:
 
 
 @kernel
-def compress(totals: F64, variances: F64, fill: I64, most: int) -> None:
+def drop_oldest(totals: F64, variances: F64, fill: I64, window: F64) -> None:
+    """Remove the oldest bucket of the window."""
+    row = fill[-1] - 1
+    size = 2.0**row
+    total = totals[row, 0]
+    mean = total / size
+    window[0] -= size
+    window[1] -= total
+    apart = mean - window[1] / window[0]
+    window[2] -= variances[row, 0] + size * window[0] * apart * apart / (size + window[0])
+    drop(totals, variances, fill, row, 1)
+    if fill[row] == 0 and fill[-1] > 1:
+        fill[-1] -= 1
+
+
+@kernel
+def compress(totals: F64, variances: F64, fill: I64, window: F64, most: int) -> None:
     """Merge the two oldest buckets of every row that overflows into one of the next row."""
     row = 0
     while fill[row] == most + 1:
         if row + 1 == totals.shape[0]:  # the window is as long as there is room for: its oldest bucket goes
-            drop(totals, variances, fill, row, 1)
+            drop_oldest(totals, variances, fill, window)
             return
         if row + 1 == fill[-1]:
             fill[-1] += 1
@@ -83,23 +99,7 @@ def insert(totals: F64, variances: F64, fill: I64, window: F64, x: float, most: 
         apart = x - window[1] / (window[0] - 1.0)
         window[2] += (window[0] - 1.0) * apart * apart / window[0]
     window[1] += x
-    compress(totals, variances, fill, most)
-
-
-@kernel
-def drop_oldest(totals: F64, variances: F64, fill: I64, window: F64) -> None:
-    """Remove the oldest bucket of the window."""
-    row = fill[-1] - 1
-    size = 2.0**row
-    total = totals[row, 0]
-    mean = total / size
-    window[0] -= size
-    window[1] -= total
-    apart = mean - window[1] / window[0]
-    window[2] -= variances[row, 0] + size * window[0] * apart * apart / (size + window[0])
-    drop(totals, variances, fill, row, 1)
-    if fill[row] == 0 and fill[-1] > 1:
-        fill[-1] -= 1
+    compress(totals, variances, fill, window, most)
 
 
 @kernel

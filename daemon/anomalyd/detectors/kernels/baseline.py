@@ -90,8 +90,8 @@ def follow_spread(spread: float, size: float, least: float, rate: float) -> floa
 def teach(line: F64, day: F64, week: F64, civil_ms: int, x: float, memories: F64, floors: F64) -> None:
     """Learn one sample.
 
-    ``memories`` [4]: level in samples, rate of the spread, day and week bins in visits. ``floors`` [2]: relative and
-    absolute.
+    ``memories`` [5]: level in samples, rate of the spread, day and week bins in visits, samples before the week's
+    profile learns. ``floors`` [2]: relative and absolute.
     """
     seen = line[2]
     if seen == 0.0:
@@ -107,7 +107,8 @@ def teach(line: F64, day: F64, week: F64, civil_ms: int, x: float, memories: F64
     line[1] = follow_spread(line[1], size, floors[1], max(1.0 / seen, memories[1]))
     line[0] += error / min(seen + 1.0, memories[0])
     teach_phase(day, (civil_ms % DAY_MS) / DAY_MS, error, memories[2], RECENT)
-    teach_phase(week, (civil_ms % WEEK_MS) / WEEK_MS, error, memories[3], 1.0)
+    if seen >= memories[4]:
+        teach_phase(week, (civil_ms % WEEK_MS) / WEEK_MS, error, memories[3], 1.0)
     line[2] = seen + 1.0
     line[3] = x
 
