@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from anomalyd.clock import HOUR_MS, MINUTE_MS
+from anomalyd.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from anomalyd.incident import Notification, Reason, Statement
 from anomalyd.records import Told
 from anomalyd.score import Tier
@@ -122,11 +122,16 @@ def _restated(statement: Statement, told: Told | None) -> Statement:
 
 
 def decide(subject: Subject, stages: Sequence[Stage]) -> Hold | Drop | None:
-    """Ask the stages in order; the first that objects decides. A hold never lasts longer than until the next look."""
+    """Ask the stages in order; the first that objects decides. A hold never lasts longer than until the next look.
+
+    A test of a receiver passes them all.
+    """
+    if subject.statement.reason == Reason.TEST:
+        return None
     for stage in stages:
         verdict = stage(subject)
         if isinstance(verdict, Hold):
-            return Hold(verdict.reason, max(subject.now + 1, min(verdict.until, subject.now + RECHECK_MS)))
+            return Hold(verdict.reason, max(subject.now + SECOND_MS, min(verdict.until, subject.now + RECHECK_MS)))
         if verdict is not None:
             return verdict
     return None
@@ -164,7 +169,7 @@ def expired(max_page_age_ms: int = MAX_PAGE_AGE_MS) -> Stage:
 
     def stage(subject: Subject) -> Drop | None:
         s = subject.statement
-        if s.reason in (Reason.RESOLVED, Reason.TEST) or subject.now - subject.fresh_at <= max_page_age_ms:
+        if s.reason == Reason.RESOLVED or subject.now - subject.fresh_at <= max_page_age_ms:
             return None
         return Drop(Quiet.EXPIRED)
 

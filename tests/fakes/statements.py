@@ -27,8 +27,9 @@ def an_alert(region: str = "eu", tier: Tier = Tier.CRITICAL, **changes: Any) -> 
 def a_statement(
     reason: Reason = Reason.NEW, tier: Tier = Tier.CRITICAL, incident: str = "inc-1", **changes: Any
 ) -> Statement:
+    """A statement on one series: incidents called ``inc-…`` are on the series eu, others each on their own."""
     at = START + (30 * MINUTE if reason == Reason.RESOLVED else 0)
-    alert = an_alert(tier=tier)
+    alert = an_alert("eu" if incident.startswith("inc-") else incident, tier=tier)
     if reason == Reason.RESOLVED:
         alert = replace(alert, status="resolved", closed_at=at, close="recovered", value=0.41)
     statement = Statement(
