@@ -108,12 +108,16 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """How a group fared, for logs and metrics; ``committed`` is False when the slot had been written before."""
+    """How a group fared, for logs and metrics.
+
+    ``committed`` is False when the slot had been written before; ``owed`` counts the notifications now in the outbox.
+    """
 
     group: str
     at: int
     missed: int
     committed: bool
+    owed: int
     rules: Mapping[str, Advanced]
 
 
@@ -213,7 +217,7 @@ class Evaluator:
             for rule_id, one in advanced.items():
                 self.runs[rule_id].memory = one.memory
             self.health.update(health)
-        return Evaluated(group.name, at, missed, committed, advanced)
+        return Evaluated(group.name, at, missed, committed, len(commit.outbox), advanced)
 
     def _watch_sources(
         self, group: RuleGroup, at: int, advanced: Mapping[str, Advanced]

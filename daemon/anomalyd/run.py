@@ -85,8 +85,9 @@ class Daemon:
             self.last_slot[name] = slot.at
             self.progress_s[name] = self.clock.monotonic_s()
             self._account(evaluated)
-            for event in self.wake.values():
-                event.set()
+            if evaluated.owed:
+                for event in self.wake.values():
+                    event.set()
             return next_start_ms(group, slot.at)
 
     def deliver(self, receiver: str) -> int | None:
@@ -347,10 +348,10 @@ def run_virtually(
         for name, start in starts.items():
             if start <= now:
                 starts[name] = daemon.tick(name)
-                next_delivery = dict.fromkeys(receivers, now)
         for receiver in receivers:
-            at = next_delivery[receiver]
-            if at is not None and at <= now:
+            wake, at = daemon.wake[receiver], next_delivery[receiver]
+            if wake.is_set() or (at is not None and at <= now):
+                wake.clear()
                 again = daemon.deliver(receiver)
                 next_delivery[receiver] = None if again is None else max(again, now + 1)
         progress(now)
