@@ -30,7 +30,7 @@ class Secret:
         self._file = str(file)
 
     def get(self) -> str:
-        """The credential; a file is read anew and stripped. Raise ``ConfigError`` when it cannot be read or is empty."""
+        """The credential; a file is read anew, and stripped. Raise ``ConfigError`` if it is empty or unreadable."""
         if not self._file:
             return self._value
         try:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from fakes.receiver import DOWN, GONE, LOST, OK, FakeReceiver
-from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
 
 from anomalyd.clock import HOUR_MS, SECOND_MS, VirtualClock
 from anomalyd.deliver import LEASE_MS, Deliverer, Delivery, Pass
@@ -20,6 +19,8 @@ from anomalyd.render import Action
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
 from anomalyd.suppress import Hold, Subject
+from fakes.receiver import DOWN, GONE, LOST, OK, FakeReceiver
+from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
 
 
 class World:
@@ -160,7 +161,7 @@ def test_retry_backs_off_and_recovers(world: World) -> None:
     world.owe(a_statement())
     world.run(HOUR_MS + 10 * MINUTE)
     times = [sent.now for sent in world.r.attempts]
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times)]
     assert 1_000 <= gaps[0] <= 2_000 + 1
     assert max(gaps) <= 5 * MINUTE + 1
     assert len(times) < 60

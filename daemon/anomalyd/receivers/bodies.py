@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anomalyd.incident import Alert, Notification, Reason, Statement
 from anomalyd.block import Labels
+from anomalyd.incident import Alert, Notification, Reason, Statement
 from anomalyd.render import Rendered, clean, cut, rfc3339
 
 SCHEMA = 1
