@@ -108,7 +108,9 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 def _number(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
     words = {float("inf"): ".inf", float("-inf"): "-.inf"}
-    return dumper.represent_scalar("tag:yaml.org,2002:float", words.get(number) or repr(number))
+    # PyYAML takes 1e+16 for text and would add a tag; with a point it is a number to every reader.
+    digits = repr(number) if "." in repr(number) else repr(number).replace("e", ".0e")
+    return dumper.represent_scalar("tag:yaml.org,2002:float", words.get(number) or digits)
 
 
 _Dumper.add_representer(str, _text)

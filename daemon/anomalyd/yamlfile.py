@@ -24,7 +24,7 @@ from anomalyd.errors import ConfigError, Problem
 
 MAX_BYTES = 5_000_000
 MAX_DEPTH = 32
-MAX_NODES = 300_000
+MAX_NODES = 100_000
 
 Loc: TypeAlias = tuple[str | int, ...]
 """Where a value is inside the data: keys and list indices from the root."""
@@ -249,7 +249,7 @@ class _Builder:
         if len(self._stack) >= MAX_DEPTH:
             self._refuse(event, f"nesting deeper than {MAX_DEPTH}", "")
         if self._expects_key():
-            self._refuse(event, "a mapping or list as a key", "keys are plain text")
+            self._refuse(event, "a mapping or list as a key", "put text with braces into quotes")
         loc = self._place(event, data)
         self._stack.append(_Open(loc, data))
 
