@@ -58,8 +58,8 @@ def claim(
                 lease_token=token,
             )
         )
-    memories = _memories(connection, {(row.incident, receiver) for row in rows})
-    return [notification_of(row, memories.get((row.incident, receiver))) for row in rows]
+    memories = _memories(connection, {(row.incident, row.receiver) for row in rows})
+    return [notification_of(row, memories.get((row.incident, row.receiver))) for row in rows]
 
 
 def _due(connection: sa.Connection, receiver: str, now: int, lease_ms: int, limit: int, token: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from anomalyd.store import episodes, outbox
 from anomalyd.store.pack import pack_rows, pack_scores, unpack_rows, unpack_scores
 from anomalyd.store.rows import chunks, insert_new, insert_or_update
 from anomalyd.store.tables import leases, rule_names, rule_slots, series, series_sets, slots
+from anomalyd.store.text import clean
 
 _DETAIL_CHARS = 1000
 
@@ -29,8 +30,7 @@ def commit(connection: sa.Connection, wanted: SlotCommit, nonce: str) -> bool:
     if insert_new(connection, slots, [row], ("grp", "at")) == 0:
         same = sa.and_(slots.c.grp == wanted.group, slots.c.at == wanted.at)
         return bool(connection.execute(sa.select(slots.c.nonce).where(same)).scalar() == nonce)
-    names = {rule.rule for rule in wanted.rules} | {one.rule for one in wanted.series}
-    ids = rule_ids(connection, names)
+    ids = _rule_ids(connection, {rule.rule for rule in wanted.rules} | {one.rule for one in wanted.series})
     _add_series(connection, ids, wanted.series)
     insert_or_update(connection, rule_slots, [_rule_slot(connection, ids[rule.rule], rule) for rule in wanted.rules])
     episodes.save(connection, wanted.episodes, wanted.incidents)
@@ -44,15 +44,15 @@ def holds_fence(connection: sa.Connection, fence: Fence) -> bool:
     return bool(connection.execute(found).scalar() == fence.number)
 
 
-def rule_ids(connection: sa.Connection, names: Iterable[str], *, create: bool = True) -> dict[str, int]:
+def _rule_ids(connection: sa.Connection, names: set[str]) -> dict[str, int]:
     """The small numbers of rules, given out on first use."""
-    wanted = sorted(set(names))
-    found = _known_rules(connection, wanted)
-    missing = [name for name in wanted if name not in found]
-    if missing and create:
+    stored = {name: clean(name) for name in names}
+    found = _known_rules(connection, sorted(set(stored.values())))
+    missing = sorted(set(stored.values()) - found.keys())
+    if missing:
         insert_new(connection, rule_names, [{"name": name} for name in missing], ("name",))
         found |= _known_rules(connection, missing)
-    return found
+    return {name: found[kept] for name, kept in stored.items()}
 
 
 def _known_rules(connection: sa.Connection, names: Sequence[str]) -> dict[str, int]:
