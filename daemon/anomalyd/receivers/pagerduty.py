@@ -1,8 +1,9 @@
 """PagerDuty, Events API v2.
 
-The incident's key is the ``dedup_key``, so repeated triggers collapse and a resolve finds its alert. PagerDuty drops a
-resolve that comes through another routing key than the trigger did: the outcome remembers which key was used (a hash,
-never the key), and ``old_routing_keys`` keeps a replaced key at hand until its alerts are closed.
+The ``dedup_key`` is a hash of the incident (its key and this occurrence): repeated triggers collapse, and the late end
+of one occurrence cannot close the alert of the next. PagerDuty drops a resolve that comes through another routing key
+than the trigger did: the outcome remembers which key was used (a hash, never the key), and ``old_routing_keys`` keeps a
+replaced key at hand until its alerts are closed.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class PagerDuty:
                 "the alert was triggered through a routing key that is no longer in the settings, and PagerDuty drops "
                 "a resolve through another one; add the replaced key to old_routing_keys",
             )
-        event: dict[str, Any] = {"routing_key": key, "dedup_key": statement.key[:255], "event_action": "resolve"}
+        event: dict[str, Any] = {"routing_key": key, "dedup_key": dedup_key(statement), "event_action": "resolve"}
         if not statement.resolved:
             event |= self._trigger(statement, rendered)
         reply = self._transport.request(
@@ -154,6 +155,11 @@ def _judge(reply: Reply, now: int) -> Outcome:
         reason = "config" if "routing_key" in said or "routing key" in said.lower() else "client"
         return failed(reason, f"PagerDuty refused the event: {said}")
     return classify(reply, now)
+
+
+def dedup_key(statement: Statement) -> str:
+    """What PagerDuty knows the incident by: 64 hex digits, the same over restarts and retries."""
+    return hashlib.sha256(f"{statement.key}\0{statement.incident}".encode("utf-8", "replace")).hexdigest()
 
 
 def key_hash(key: str) -> str:
