@@ -32,7 +32,7 @@ class Collector:
         labels = sequence.labels
         if sequence.keep is not None:
             self._ambiguous.update(sequence.ambiguous)
-            self._dropped += len(labels) - len(sequence.keep)
+            self._dropped = max(self._dropped, len(labels) - len(sequence.keep))
             labels = tuple(labels[row] for row in sequence.keep)
             values = values[sequence.keep]
         if first == 0 and values.shape[1] == len(self._times):
@@ -43,7 +43,8 @@ class Collector:
         if labels is self._labels:
             self._values[:, first:last] = values
         else:
-            self._values[self._rows_of(labels), first:last] = values
+            rows = self._rows_of(labels)
+            self._values[rows, first:last] = values
 
     def _values_of(self, labels: tuple[Labels, ...]) -> None:
         """Make room for a first part's series."""
@@ -64,7 +65,7 @@ class Collector:
         return np.fromiter((self._rows[one] for one in labels), np.int64, len(labels))
 
     def ambiguous(self) -> tuple[int, tuple[Labels, ...]]:
-        """Number of series dropped for having the labels of another, and those labels."""
+        """Most series dropped from one part for having the labels of another, and all those labels."""
         return self._dropped, tuple(sorted(self._ambiguous))
 
     def block(self) -> Block:

@@ -19,17 +19,19 @@ RETRY_AFTER_MAX_S = 300.0
 _TOO_MANY_POINTS = ("maximum resolution", "too many points")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """Status, headers (names in lower case) and decoded body of one HTTP exchange.
 
     ``body`` is followed by ``decode.PAD`` zero bytes that do not belong to it; ``size`` is its length without them.
+    ``secrets`` are the credentials that were sent and must not be repeated when the answer is quoted.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytearray
     size: int
+    secrets: tuple[str, ...] = ()
 
     def text(self, limit: int = 64 * 1024) -> str:
         return bytes(self.body[: min(self.size, limit)]).decode("utf-8", "replace")
@@ -44,15 +46,14 @@ def clean(text: str, secrets: Iterable[str] = ()) -> str:
     return text if len(text) <= DETAIL_CHARS else text[: DETAIL_CHARS - 1] + "…"
 
 
-def refusal(answer: Answer, where: str, secrets: Iterable[str] = ()) -> SourceError:
+def refusal(answer: Answer, where: str) -> SourceError:
     """The error for an answer whose status is not 200.
 
     Args:
         where: names the source in the message, such as ``source shop (http://prometheus:9090)``.
-        secrets: credentials that must not be repeated.
     """
     status = answer.status
-    said = _said(answer, secrets)
+    said = _said(answer)
     if "x-prometheus-stopping" in answer.headers:
         stopping = answer.headers["x-prometheus-stopping"].lower() == "true"
         return SourceUnavailable("starting", f"{where} is {'shutting down' if stopping else 'still starting'}")
@@ -102,13 +103,13 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     return min(max(float(text), 1.0), RETRY_AFTER_MAX_S) if text.isascii() and text.isdecimal() else None
 
 
-def _said(answer: Answer, secrets: Iterable[str]) -> str:
+def _said(answer: Answer) -> str:
     envelope = error_envelope(answer)
     if envelope is not None:
-        return clean(envelope[1], secrets)
+        return clean(envelope[1], answer.secrets)
     if "html" in answer.headers.get("content-type", ""):
         return "an HTML page"
-    return clean(answer.text(4 * DETAIL_CHARS), secrets) or "without a text"
+    return clean(answer.text(4 * DETAIL_CHARS), answer.secrets) or "without a text"
 
 
 def _server_trouble(answer: Answer, where: str, said: str) -> SourceError:

@@ -16,12 +16,13 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException, IncompleteRead
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Protocol
 
 import requests
 from requests.cookies import RequestsCookieJar
-from urllib3.exceptions import HTTPError, InsecureRequestWarning
+from urllib3.exceptions import HTTPError, InsecureRequestWarning, ProtocolError, SSLError
 
 from anomalyd import __version__
 from anomalyd.clock import Clock
@@ -130,19 +131,17 @@ class SourceSession(requests.Session):
             busy = f"{self._spec.max_concurrency} queries are still running"
             raise SourceUnavailable("timeout", f"{self._where}: no turn within {deadline.seconds:g} s, {busy}")
         try:
-            answer, secrets = self._send("GET" if self._get_only else method, path, params, deadline)
+            answer = self._send("GET" if self._get_only else method, path, params, deadline)
             if answer.status == 405 and method == "POST" and not self._get_only:
                 self._get_only = True
-                answer, secrets = self._send("GET", path, params, deadline)
+                answer = self._send("GET", path, params, deadline)
         finally:
             self._slots.release()
         if answer.status != 200:
-            raise refusal(answer, self._where, secrets)
+            raise refusal(answer, self._where)
         return answer
 
-    def _send(
-        self, method: str, path: str, params: Mapping[str, Any], deadline: Deadline
-    ) -> tuple[Answer, tuple[str, ...]]:
+    def _send(self, method: str, path: str, params: Mapping[str, Any], deadline: Deadline) -> Answer:
         headers, secrets = self._headers()
         form = {name: str(value) for name, value in params.items()}
         request = requests.Request(
@@ -166,7 +165,7 @@ class SourceSession(requests.Session):
                 proxies=self.proxies,
             ) as response:
                 self._measure_skew(response.headers.get("Date"))
-                return self._read(response, deadline), secrets
+                return self._read(response, deadline, secrets)
         except (requests.RequestException, HTTPError, OSError, ValueError, zlib.error) as error:
             raise self._trouble(error, deadline, secrets) from None
         finally:
@@ -202,7 +201,7 @@ class SourceSession(requests.Session):
                 raise SourceUnavailable("auth", f"{self._where}: header {name} has characters that HTTP cannot carry")
         return headers, tuple(secrets)
 
-    def _read(self, response: requests.Response, deadline: Deadline) -> Answer:
+    def _read(self, response: requests.Response, deadline: Deadline, secrets: tuple[str, ...]) -> Answer:
         """Read the body up to the cap; an error's body only as far as a message needs it."""
         cap = self._spec.max_response_bytes if response.status_code == 200 else ERROR_BODY_BYTES
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -212,26 +211,23 @@ class SourceSession(requests.Session):
             raise self._too_large()
         unpack = _unpacker(encoding)
         body = bytearray()
-        while True:
+        while len(body) <= cap:
             deadline.require()
             chunk = response.raw.read1(_READ_BYTES, decode_content=False)
             if not chunk:
                 break
-            while chunk:
+            while chunk and len(body) <= cap:
                 body += unpack.decompress(chunk, _READ_BYTES)
                 chunk = unpack.unconsumed_tail
-                if len(body) > cap:
-                    if response.status_code == 200:
-                        raise self._too_large()
-                    del body[cap:]
-                    break
-            if len(body) >= cap and response.status_code != 200:
-                break
-        if not unpack.eof and response.status_code == 200 and encoding != "identity":
-            raise requests.ConnectionError("the compressed answer ends early")
+        if response.status_code == 200:
+            if len(body) > cap:
+                raise self._too_large()
+            if not unpack.eof or not (body or announced):
+                raise requests.ConnectionError(IncompleteRead(b""))
+        del body[cap:]
         size = len(body)
         body += bytes(PAD)
-        return Answer(response.status_code, headers, body, size)
+        return Answer(response.status_code, headers, body, size, secrets)
 
     def _too_large(self) -> SourceUnavailable:
         cap = self._spec.max_response_bytes
@@ -293,17 +289,19 @@ def _unpacker(encoding: str) -> _Unpacker:
 
 def _root_cause(error: BaseException) -> str:
     """The system's words for an error that requests and urllib3 wrapped: "Connection refused", not a URL."""
-    seen: BaseException | None = error
-    inner: BaseException = error
-    while seen is not None:
-        inner = seen
-        reason = getattr(seen, "reason", None)
-        wrapped = next((arg for arg in seen.args if isinstance(arg, BaseException)), None)
-        seen = reason if isinstance(reason, BaseException) else wrapped or seen.__cause__ or seen.__context__
-    if isinstance(inner, OSError) and inner.strerror:
-        return f"{inner.strerror}"
-    if "IncompleteRead" in repr(inner):
+    chain = [error]
+    while True:
+        reason = getattr(chain[-1], "reason", None)
+        wrapped = [reason, *chain[-1].args, chain[-1].__cause__, chain[-1].__context__]
+        inner = next((one for one in wrapped if isinstance(one, BaseException) and one not in chain), None)
+        if inner is None:
+            break
+        chain.append(inner)
+    last = chain[-1]
+    if isinstance(last, OSError) and last.strerror:
+        return last.strerror
+    if any(isinstance(one, (HTTPException, ProtocolError)) for one in chain):
         return "the answer was cut short"
-    return f"{type(inner).__name__}: the connection failed or was cut"
-
-
+    if isinstance(last, OSError) or any(isinstance(one, SSLError) for one in chain):
+        return str(last)
+    return f"{type(last).__name__}: the connection failed"

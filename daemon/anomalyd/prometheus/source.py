@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from anomalyd.errors import QueryRejected, SourceError, SourceUnavailable
 from anomalyd.prometheus.deadline import Deadline
 from anomalyd.prometheus.decode import (
     Decoded,
+    DecodedRaw,
     Envelope,
     Histograms,
     TooLarge,
@@ -47,7 +48,7 @@ MAX_POINTS = 11_000
 _TRUNCATED = "results truncated due to limit"
 _HISTOGRAM_ADVICE = "wrap the expression in histogram_quantile(), histogram_count() or histogram_sum()"
 
-Answered = TypeVar("Answered")
+Answered = TypeVar("Answered", Decoded, DecodedRaw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,9 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
         deadline = self._deadline(deadline_s)
         params = {"query": expr, "time": seconds(at_ms), **self._common(limit, deadline)}
         answer = self._http.exchange("POST", "/api/v1/query", params, deadline)
-        decoded = self._read(answer, lambda: decode_vector(answer.body, answer.size, at_ms, self._labels, expr))
-        self._expect(decoded.envelope, ("vector", "scalar"), answer)
+        decoded = self._read(
+            answer, ("vector", "scalar"), lambda: decode_vector(answer.body, answer.size, at_ms, self._labels, expr)
+        )
         block = Block(decoded.sequence.labels, np.array([at_ms], np.int64), decoded.values)
         return self._reply(_unambiguous(block, decoded), [decoded], answer.size, limit)
 
@@ -146,8 +148,7 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
         query = f"{selector}[{window_ms}ms]"
         params = {"query": query, "time": seconds(at_ms), **self._common(limit, deadline)}
         answer = self._http.exchange("POST", "/api/v1/query", params, deadline)
-        decoded = self._read(answer, lambda: strict_raw(answer.body, answer.size, at_ms - window_ms))
-        self._expect(decoded.envelope, ("matrix",), answer)
+        decoded = self._read(answer, ("matrix",), lambda: strict_raw(answer.body, answer.size, at_ms - window_ms))
         _, ambiguous = find_ambiguous(decoded.labels)
         if ambiguous:
             raise SourceUnavailable("protocol", f"{self._where} sent {len(ambiguous)} series twice")
@@ -208,14 +209,15 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
             **self._common(limit, deadline),
         }
         answer = self._http.exchange("POST", "/api/v1/query_range", params, deadline)
-        decoded = self._read(answer, lambda: decode_grid(answer.body, answer.size, times, step_ms, self._labels, expr))
-        self._expect(decoded.envelope, ("matrix",), answer)
+        decoded = self._read(
+            answer, ("matrix",), lambda: decode_grid(answer.body, answer.size, times, step_ms, self._labels, expr)
+        )
         return decoded, answer.size
 
-    def _read(self, answer: Answer, decode: Callable[[], Answered]) -> Answered:
-        """Decode an answer, naming what it is when it is not one."""
+    def _read(self, answer: Answer, types: tuple[str, ...], decode: Callable[[], Answered]) -> Answered:
+        """Decode an answer whose result is of one of the types; say what it is when it is something else."""
         try:
-            return decode()
+            decoded = decode()
         except Histograms:
             message = f"{self._where} answers with native histograms, which cannot be scored: {_HISTOGRAM_ADVICE}"
             raise QueryRejected("native_histogram", message) from None
@@ -224,7 +226,14 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
             raise SourceUnavailable("too_large", message) from None
         except Malformed as error:
             self._refuse_foreign(answer)
-            raise SourceUnavailable("protocol", f"{self._where} sent an answer that cannot be used: {error}") from None
+            cause = clean(str(error), answer.secrets)
+            raise SourceUnavailable("protocol", f"{self._where} sent an answer that cannot be used: {cause}") from None
+        envelope = _quotable(decoded.envelope, answer.secrets)
+        if envelope.status == "error":
+            raise error_by_type(envelope.error_type, envelope.error, self._where)
+        if envelope.result_type not in types:
+            self._refuse_type(envelope.result_type)
+        return replace(decoded, envelope=envelope)
 
     def _refuse_foreign(self, answer: Answer) -> None:
         """Raise if the body is no API answer at all, such as a login page."""
@@ -234,13 +243,6 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
             what = "an HTML page, perhaps a login" if html else "something that is not its JSON"
             raise SourceUnavailable("not_prometheus", f"{self._where} does not speak Prometheus: it sent {what}")
 
-    def _expect(self, envelope: Envelope, types: tuple[str, ...], answer: Answer) -> None:
-        if envelope.status == "error":
-            raise error_by_type(envelope.error_type, clean(envelope.error), self._where)
-        if envelope.result_type in types:
-            return
-        self._refuse_type(envelope.result_type)
-
     def _refuse_type(self, result_type: str) -> NoReturn:
         if result_type == "matrix":
             hint = "it selects a range; wrap it in last_over_time(), rate() or another function"
@@ -249,14 +251,14 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
         elif result_type in ("vector", "scalar"):
             hint = "it is not a selector"
         else:
-            raise SourceUnavailable("protocol", f"{self._where} sent a result of unknown type {clean(result_type)!r}")
+            raise SourceUnavailable("protocol", f"{self._where} sent a result of unknown type {result_type!r}")
         raise QueryRejected("bad_data", f"{self._where}: the expression gives no series of numbers: {hint}")
 
     # ---- what is returned ------------------------------------------------------------------------------------------
 
     def _notes(self, envelopes: list[Envelope], limit: int | None) -> Notes:
-        warnings = tuple(dict.fromkeys(clean(text) for one in envelopes for text in one.warnings))
-        infos = tuple(dict.fromkeys(clean(text) for one in envelopes for text in one.infos))
+        warnings = tuple(dict.fromkeys(text for one in envelopes for text in one.warnings))
+        infos = tuple(dict.fromkeys(text for one in envelopes for text in one.infos))
         limited = limit is not None and any(_TRUNCATED in text for text in warnings)
         missing = any(not text.startswith("PromQL warning:") and _TRUNCATED not in text for text in warnings)
         partial = missing or any(one.is_partial for one in envelopes)
@@ -284,6 +286,17 @@ def seconds(ms: int) -> str:
     return f"{whole}.{rest:03d}" if rest else str(whole)
 
 
+def _quotable(envelope: Envelope, secrets: tuple[str, ...]) -> Envelope:
+    """The envelope with its texts fit for messages."""
+    return replace(
+        envelope,
+        error=clean(envelope.error, secrets),
+        result_type=clean(envelope.result_type, secrets),
+        warnings=tuple(clean(text, secrets) for text in envelope.warnings),
+        infos=tuple(clean(text, secrets) for text in envelope.infos),
+    )
+
+
 def _unambiguous(block: Block, decoded: Decoded) -> Block:
     keep = decoded.sequence.keep
     return block if keep is None else block.take(keep)
@@ -299,4 +312,4 @@ def _too_much(error: SourceError) -> bool:
 
 def _without_values(decoded: Decoded) -> Decoded:
     """What is reported of a part, without holding on to its samples."""
-    return Decoded(decoded.envelope, decoded.sequence, np.zeros((0, 0)), decoded.nonfinite, decoded.disordered)
+    return replace(decoded, values=np.zeros((0, 0)))
