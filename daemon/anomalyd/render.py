@@ -188,6 +188,8 @@ def _sentence(s: Statement, now: int) -> str:
 def _state(alert: Alert) -> str:
     if alert.why == "absent":
         return "has stopped reporting"
+    if alert.value is None:
+        return "does not answer" if alert.why == "source" else "is abnormal"
     outside = ", outside its valid range" if alert.why == "out_of_range" else ""
     return f"is {_value(alert)}{outside}"
 
