@@ -1,0 +1,230 @@
+"""``anomalyd.yml``: what the keys mean, what is refused and where, and that no secret is ever shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomalyd.clock import DAY_MS
+from anomalyd.errors import ConfigError
+from anomalyd.prometheus.spec import BasicAuth, SourceSpec
+from anomalyd.secret import Secret
+from anomalyd.settings import Executors, Limits, Log, Settings, Web, is_settings, load_settings, read_settings
+from anomalyd.settingsmodel import split_listen
+from anomalyd.yamlfile import read_yaml
+
+CANARY = "hunter2-canary"
+
+FULL = f"""\
+sources:
+  default:
+    url: https://prom.example/prefix/
+    kind: mimir
+    timeout: 10s
+    max_response_bytes: 1000000
+    max_concurrency: 2
+    method: GET
+    tenant: team-a
+    headers: {{X-Plain: text, X-Key: {{secret: {CANARY}}}}}
+    basic_auth: {{username: u, password: {CANARY}}}
+    tls_config:
+      {{ca_file: ca.pem, cert_file: /abs/c.pem, key_file: k.pem, server_name: prom, insecure_skip_verify: true}}
+    proxy_url: http://proxy:3128
+    deny_partial: false
+    extra_params: {{max_source_resolution: 5m}}
+  edge:
+    url: http://edge:9090
+    authorization: {{credentials_file: token}}
+database: {{url: "sqlite:///state/a.db"}}
+rule_files: [rules/*.yml, /abs/x.yml]
+receivers:
+  hook: {{type: webhook, url: "http://hook.example/{CANARY}", secret: {CANARY}}}
+  pager: {{type: pagerduty, routing_key_file: keys/pager}}
+route: {{receivers: [hook]}}
+web: {{listen: ":8080", external_url: "https://a.example/x/", enable_lifecycle: true}}
+log: {{level: warn, format: json}}
+executor: {{fit: threads, workers: 4}}
+retention: 30d
+limits: {{max_series: 500, min_interval: 15s, max_history: 60d}}
+"""
+LEAST = "sources: {p: {url: 'http://localhost:9090'}}\n"
+
+
+def settings_of(text: str) -> Settings:
+    """The settings of a text that would lie in /etc/anomalyd."""
+    return read_settings(read_yaml(text, "anomalyd.yml"), Path("/etc/anomalyd"))
+
+
+def refused(text: str) -> str:
+    """The problems of a text, as the user reads them."""
+    with pytest.raises(ConfigError) as caught:
+        settings_of(text)
+    return str(caught.value)
+
+
+def test_every_key_becomes_what_it_says() -> None:
+    """All keys at once; paths are relative to the file."""
+    settings = settings_of(FULL)
+    assert settings.sources["default"] == SourceSpec(
+        "default", "https://prom.example/prefix/", kind="mimir", timeout_s=10, max_response_bytes=1_000_000,
+        max_concurrency=2, headers={"X-Plain": "text", "X-Key": Secret(CANARY)}, tenant="team-a",
+        basic_auth=BasicAuth("u", Secret(CANARY)), ca_file="/etc/anomalyd/ca.pem", cert_file="/abs/c.pem",
+        key_file="/etc/anomalyd/k.pem", server_name="prom", insecure_skip_verify=True, proxy_url="http://proxy:3128",
+        method="GET", deny_partial=False, extra_params={"max_source_resolution": "5m"},
+    )  # fmt: skip
+    assert settings.sources["edge"].bearer == Secret(file="/etc/anomalyd/token")
+    assert settings.database.get() == "sqlite:////etc/anomalyd/state/a.db"
+    assert settings.rule_files == ("/etc/anomalyd/rules/*.yml", "/abs/x.yml")
+    assert settings.receiver_names == ("hook", "pager")
+    assert settings.receivers["pager"].name == "pager"
+    assert settings.receivers["pager"].model_dump()["routing_key_file"] == "/etc/anomalyd/keys/pager"
+    assert settings.default_receivers == ("hook",)
+    assert settings.web == Web("0.0.0.0", 8080, "https://a.example/x", True)
+    assert settings.log == Log("warn", "json")
+    assert settings.executor == Executors("threads", "inline", 4)
+    assert settings.retention_ms == 30 * DAY_MS
+    assert settings.limits == Limits(500, 15_000, 60 * DAY_MS)
+
+
+def test_a_source_is_all_that_is_needed() -> None:
+    """Everything else has a default: loopback only, SQLite beside the file, all receivers."""
+    two = "receivers: {a: {type: webhook, url: 'http://x'}, b: {type: webhook, url_file: u}}\n"
+    settings = settings_of(LEAST + two)
+    assert settings.web == Web("127.0.0.1", 9640)
+    assert settings.database.get() == "sqlite:////etc/anomalyd/anomalyd.db"
+    assert settings.default_receivers == ("a", "b")
+    assert (settings.default_source, settings.source_names) == ("p", ("p",))
+    assert settings_of(LEAST + "executor: inline\n").executor == Executors("inline", "inline", 2)
+
+
+def test_which_source_is_the_default() -> None:
+    """The one called default, else the only one, else none."""
+    many = "sources:\n  a: {url: 'http://a'}\n  b: {url: 'http://b'}\n"
+    assert settings_of(many).default_source is None
+    assert settings_of(many + "  default: {url: 'http://c'}\n").default_source == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "anomalyd.yml:1:1: the file is empty (settings need at least sources:)"),
+        ("sources: {}\n", "sources: "),
+        ("databse: {}\n", "anomalyd.yml:1:1: unknown key 'databse' (did you mean 'database'?)"),
+        ("databse: {}\n", "anomalyd.yml:1:1: missing key 'sources'"),
+        ("- 1\n", "must be a mapping, not a list"),
+        ("sources: {a: {}}\n", "anomalyd.yml:1:11: a: missing key 'url'"),
+        ("sources: {a: {url: 'ftp://x'}}\n", "anomalyd.yml:1:11: a: the url must be http://"),
+        ("sources: {a: {url: 'http://u:p@x'}}\n", "the url may not carry credentials"),
+        ("sources: {a: {url: 'http://x', kind: victoria}}\n", "(did you mean 'victoriametrics'?)"),
+        ("sources: {a: {url: 'http://x', timeout: 5}}\n", "write 5s, 5m or 5h"),
+        ("sources: {a: {url: 'http://x', basic_auth: {username: u}}}\n", "basic_auth: needs password or password_file"),
+        ("sources: {a: {url: 'http://x', basic_auth: {username: u, password: p, password_file: f}}}\n",
+         "password and password_file exclude each other"),
+        ("sources: {a: {url: 'http://x', basic_auth: {username: u, password: 12}}}\n",
+         "anomalyd.yml:1:68: password: must be text, not a number (put it into quotes)"),
+        ("sources: {a: {url: 'http://x', authorization: {credentials: c}, basic_auth: {username: u, password: p}}}\n",
+         "basic_auth and bearer exclude each other"),
+        ("sources: {a: {url: 'http://x', authorization: {}}}\n", "needs credentials or credentials_file"),
+        ("sources: {a: {url: 'http://x', headers: {X: {}}}}\n", "needs secret or secret_file"),
+        ("sources: {a: {url: 'http://x', tls_config: {cert_file: c}}}\n", "needs both cert_file and key_file"),
+        ("sources: {a: {url: 'http://x', extra_params: {query: up}}}\n", "extra_params may not set query"),
+        (LEAST + "receivers: {x: 5}\n", "anomalyd.yml:2:16: x: must be a mapping with a type (one of webhook,"),
+        (LEAST + "receivers: {x: {url: u}}\n", "anomalyd.yml:2:13: x: missing key 'type'"),
+        (LEAST + "receivers: {x: {type: slak}}\n", "unknown type of receiver 'slak' (did you mean 'slack'?)"),
+        (LEAST + "receivers: {x: {type: webhook, name: y, url: u}}\n", "the receiver's name is 'x'"),
+        (LEAST + "receivers: {x: {type: webhook, url: u, secrt: y}}\n", "unknown key 'secrt' (did you mean 'secret'?)"),
+        (LEAST + "receivers: {x: {type: webhook}}\n", "x: a webhook needs url or url_file"),
+        (LEAST + "receivers: {'a b': {type: webhook, url: u}}\n",
+         "anomalyd.yml:2:13: name: string should match pattern"),
+        (LEAST + "route: {receivers: [x]}\n", "anomalyd.yml:2:21: unknown receiver 'x'"),
+        (LEAST + "web: {listen: '9640'}\n", "'9640' is not host:port"),
+        (LEAST + "web: {listen: '::1:9640'}\n", "put an IPv6 address into brackets"),
+        (LEAST + "web: {listen: 9640}\n", "listen: must be text, not a number"),
+        (LEAST + "web: {external_url: a.example}\n", "external_url: must be http://"),
+        (LEAST + "web: {enable_lifecycle: yes}\n", "enable_lifecycle: must be true or false, not text"),
+        (LEAST + "log: {level: warning}\n", "(did you mean 'warn'?)"),
+        (LEAST + "executor: proceses\n", "'proceses' is no executor"),
+        (LEAST + "executor: dask://nowhere\n", "is no executor"),
+        (LEAST + "executor: {workers: 0}\n", "workers: input should be greater than or equal to 1"),
+        (LEAST + "retention: 30\n", "write 30s, 30m or 30h"),
+        (LEAST + "database: {url: a, url_file: b}\n", "url and url_file exclude each other"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_says_where_and_why(text: str, message: str) -> None:
+    """One line per problem, with file:line:column, cause and remedy."""
+    assert message in refused(text)
+
+
+def test_no_secret_is_shown() -> None:
+    """Neither printing settings nor any message about a broken file repeats a credential."""
+    settings = settings_of(FULL)
+    assert CANARY not in repr(settings)
+    assert CANARY not in str(dataclasses.astuple(settings.web))
+    assert all(CANARY not in str(receiver.model_dump()) for receiver in settings.receivers.values())
+    for wrong in (
+        f"basic_auth: {{username: u, password: {CANARY}, password_file: x}}",
+        f"basic_auth: {{username: u, password: [{CANARY}]}}",
+        f"authorization: {{type: Basic, credentials: {CANARY}}}",
+        f"headers: {{Host: {{secret: {CANARY}}}}}",
+        f"headers: {{A: [{CANARY}]}}",
+    ):
+        assert CANARY not in refused(f"sources: {{a: {{url: 'http://x', {wrong}}}}}\n"), wrong
+    receivers = (
+        f"{{type: slack, webhook_url: {CANARY}, bot_token: {CANARY}}}",
+        f"{{type: webhook, url: [{CANARY}]}}",
+        f"{{type: pagerduty, routing_key: {{a: {CANARY}}}}}",
+        f"{{type: {CANARY[:3]}, url: {CANARY}}}",
+    )
+    for wrong in receivers:
+        assert CANARY not in refused(LEAST + f"receivers: {{x: {wrong}}}\n"), wrong
+
+
+def test_loading_reads_no_secret(tmp_path: Path) -> None:
+    """A file of a secret that is not there is no problem of the settings: check runs where the secrets are not."""
+    (tmp_path / "anomalyd.yml").write_text(LEAST + "database: {url_file: nowhere}\n")
+    settings = load_settings(tmp_path / "anomalyd.yml")
+    assert settings.database == Secret(file=str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("127.0.0.1:1", "127.0.0.1", 1), ("[::1]:9", "::1", 9), (":80", "0.0.0.0", 80), ("a:0", "a", 0)],
+)
+def test_addresses_to_listen_on(text: str, host: str, port: int) -> None:
+    """Host and port; without a host all interfaces."""
+    assert split_listen(text) == (host, port)
+
+
+def test_settings_are_told_from_rules_by_their_keys() -> None:
+    """``check`` takes either."""
+    assert is_settings({"sources": {}})
+    assert is_settings({"rule_files": []})
+    assert not is_settings({"groups": []})
+    assert not is_settings([])
+    assert not is_settings(None)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda deep: st.lists(deep, max_size=2) | st.dictionaries(st.sampled_from(["url", "type", "a", "receivers"]), deep),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(["sources", "database", "rule_files", "receivers", "route", "web", "log", "executor", "limits"])
+
+
+@given(st.dictionaries(KEYS, JUNK))
+def test_no_settings_give_a_traceback(data: dict[str, object]) -> None:
+    """Whatever stands under the keys, the answer is settings or problems."""
+    document = read_yaml("a: 1\n", "anomalyd.yml")
+    document.data = data
+    try:
+        read_settings(document)
+    except ConfigError as error:
+        found = error.problems
+    else:
+        found = ()
+    assert all(problem.message for problem in found)
