@@ -1,0 +1,161 @@
+"""The reference tables of the guide, made from what the daemon itself knows.
+
+    python docs/tables.py            bring the tables in docs/*.md up to date
+    python docs/tables.py --check    exit 1 if one of them is stale
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Tables of keys come from the JSON Schemas of rules
+and settings files, tables of detectors from their registry, the table of metrics from the daemon's registry.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from anomalyd.cli import COMMANDS
+from anomalyd.detectors.registry import detector_names, load_detector
+from anomalyd.metrics import SERIES_HELP, Metrics
+from anomalyd.schemas import rules_schema, settings_schema
+
+HERE = Path(__file__).parent
+_PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_DURATION = "([0-9]+ms)?)$"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    cells = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in lines)
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+def keys(definition: Mapping[str, Any], skip: frozenset[str] = frozenset()) -> str:
+    """A table of the keys of one mapping of a schema."""
+    required = set(definition.get("required", ()))
+    rows = []
+    for name, field in definition["properties"].items():
+        if name not in skip:
+            default = "*required*" if name in required else _default(field)
+            rows.append((f"`{name}`", kind(field), default, _sentence(field.get("description", ""))))
+    return table(("key", "value", "default", "meaning"), rows)
+
+
+def kind(field: Mapping[str, Any]) -> str:
+    """What may be written, in words."""
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "$ref" in field or "allOf" in field:
+        return _named(field.get("$ref") or field["allOf"][0]["$ref"])
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(kind(one) for one in field["anyOf"] if one.get("type") != "null"))
+    if field.get("pattern", "").endswith(_DURATION):
+        return "duration"
+    kinds = field.get("type", "")
+    named = {"string": "text", "integer": "whole number", "boolean": "`true`, `false`", "object": "mapping"}
+    if kinds == "array":
+        inner = field.get("items")
+        return f"list of {kind(inner)}s".replace("texts", "text") if isinstance(inner, dict) else "list of two numbers"
+    return named.get(kinds, str(kinds))
+
+
+def _named(reference: str) -> str:
+    return "name, mapping or list" if reference.endswith("DetectorSpec") else "mapping"
+
+
+def _default(field: Mapping[str, Any]) -> str:
+    if "default" not in field or field["default"] in ("", None, []):
+        return ""
+    value = field["default"]
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _sentence(text: str) -> str:
+    """The description as a sentence: an initial capital and a full stop."""
+    text = text.strip()
+    if not text:
+        return ""
+    first = text[0] if re.match(r"\w+:", text) else text[0].upper()
+    return first + text[1:] + ("" if text.endswith((".", "?")) else ".")
+
+
+def detectors() -> str:
+    rows = []
+    for name in detector_names():
+        cls = load_detector(name)
+        summary = sys.modules[cls.__module__].__doc__ or ""
+        first = re.sub(r"^``\w+``: ", "", summary.split("\n\n")[0].replace("\n", " ")).replace("``", "`")
+        facts = [word for word, has in (("streaming", cls.streaming), ("has a band", cls.has_band)) if has]
+        rows.append((f"[`{name}`](#{name})", _sentence(first), ", ".join(facts)))
+    return table(("detector", "idea", "facts"), rows)
+
+
+def parameters(name: str) -> str:
+    schema = rules_schema()["definitions"][f"detector_{name}"]
+    return keys(schema, skip=frozenset({"type"}))
+
+
+def metrics() -> str:
+    made = Metrics()
+    made.export_scores(list)
+    rows = []
+    for family in made.registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        rows.append((f"`{name}`", family.type, family.documentation))
+    assert all(any(name in row[0] for row in rows) for name in SERIES_HELP), "scores are exposed too"
+    return table(("metric", "type", "meaning"), sorted(rows))
+
+
+def commands() -> str:
+    rows = [(f"`anomalyd {name}`", entry.help) for name, entry in COMMANDS.items()]
+    return table(("command", "what it does"), rows)
+
+
+def makers() -> dict[str, Callable[[], str]]:
+    """Table name to what makes it."""
+    rules, settings = rules_schema()["definitions"], settings_schema()
+    known = settings["definitions"]
+    made: dict[str, Callable[[], str]] = {
+        "commands": commands,
+        "detectors": detectors,
+        "metrics": metrics,
+        "settings": lambda: keys(settings),
+        "group": lambda: keys(rules["GroupModel"]),
+        "rule": lambda: keys(rules["RuleModel"]),
+        "tier": lambda: keys(rules["TierModel"]),
+        "min_deviation": lambda: keys(rules["MinDeviationModel"]),
+    }
+    for name, definition in known.items():
+        short = name.removesuffix("Model").removesuffix("Settings").lower()
+        place = f"receiver_{short}" if name.endswith("Settings") else f"settings_{short}"
+        made[place] = lambda definition=definition: keys(definition)
+    for name in detector_names():
+        made[f"detector_{name}"] = lambda name=name: parameters(name)
+    return made
+
+
+def fresh(text: str, made: Mapping[str, Callable[[], str]]) -> str:
+    """A page with its tables made anew."""
+    return _PLACE.sub(lambda match: f"{match[1]}\n{made[match[2]]()}\n{match[3]}", text)
+
+
+def main(arguments: list[str]) -> int:
+    made = makers()
+    stale = {}
+    for page in sorted(HERE.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (now := fresh(text, made)) != text:
+            stale[page] = now
+    for page, text in stale.items():
+        if "--check" in arguments:
+            sys.stderr.write(f"{page} has stale tables: run python docs/tables.py\n")
+        else:
+            page.write_text(text, encoding="utf-8")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
