@@ -89,10 +89,9 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A pending notification that was held or failed: due again when, last in our hands when, how often it failed."""
+    """A pending notification that was held or failed: due again when, and how often it failed."""
 
     next_at: int
-    handled_at: int
     failures: int
 
 
@@ -152,6 +151,8 @@ class Deliverer:
         self._rng = rng or random.Random()
         self._fence = fence
         self._lanes = {name: _Lane(Gate(r.pace.every_ms, r.pace.burst)) for name, r in self.receivers.items()}
+        self.began_at: int | None = None
+        """When the first pass began, wall milliseconds."""
 
     def deliver_once(self, receiver: str, now: int) -> Pass:
         """Serve what is due to a receiver; raises only ``StoreError``.
@@ -159,6 +160,8 @@ class Deliverer:
         ``now`` is wall time at the start; time that sending takes is added to it.
         """
         lane = self._lanes[receiver]
+        if self.began_at is None:
+            self.began_at = now
         if (opens_at := lane.gate.opens_at(now)) > now:
             return Pass(next_at=opens_at)
         room = lane.gate.room(now)
@@ -175,6 +178,13 @@ class Deliverer:
         if len(incidents) == limit:  # there may be more that is due
             return Pass(tuple(one.deliveries), max(one.now(), lane.gate.opens_at(one.now())))
         return Pass(tuple(one.deliveries), lane.next_at())
+
+    def adopt(self, older: Deliverer) -> None:
+        """Go on where another left off (a reload): what its receivers of the same name asked for stays asked."""
+        self.began_at = older.began_at
+        for name, lane in older._lanes.items():
+            if name in self._lanes:
+                self._lanes[name] = lane
 
     def close(self) -> None:
         """Close all receivers."""
@@ -237,9 +247,8 @@ class _Run:
         s = row.statement
         fingerprints = [alert.fingerprint for alert in s.alerts]
         series = self._store.series_told(self._receiver.name, s.rule, fingerprints) if s.suppress_ms else {}
-        waiting = self._lane.waiting.get(row.id)
-        fresh_at = max(row.created_at, waiting.handled_at) if waiting else row.created_at
-        return Subject(row, s, self._receiver.name, now, told, series, fresh_at)
+        began_at = self._deliverer.began_at
+        return Subject(row, s, self._receiver.name, now, told, series, self._began if began_at is None else began_at)
 
     def _send(self, row: Notification, now: int) -> None:
         rendered = self._deliverer.rendered(row.statement, now, self._receiver.name)
@@ -275,7 +284,7 @@ class _Run:
             self._forget(row)
         else:
             known = lane.waiting.get(row.id)
-            lane.waiting[row.id] = _Waiting(next_at, now, known.failures + 1 if known else 1)
+            lane.waiting[row.id] = _Waiting(next_at, known.failures + 1 if known else 1)
         if outcome.kind != OutcomeKind.RETRY:
             lane.failures = 0
         elif outcome.reason == "rate_limited":
@@ -292,7 +301,7 @@ class _Run:
     def _hold(self, row: Notification, now: int, hold: Hold) -> None:
         self._store.settle(row.id, now, Outcome(OutcomeKind.RETRY, hold.reason), hold.until, attempt=row.attempt)
         known = self._lane.waiting.get(row.id)
-        self._lane.waiting[row.id] = _Waiting(hold.until, now, known.failures if known else 0)
+        self._lane.waiting[row.id] = _Waiting(hold.until, known.failures if known else 0)
         self._tell(row, HELD, hold.reason)
 
     def _drop(self, row: Notification, now: int, reason: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from anomalyd.clock import HOUR_MS, MINUTE_MS, SECOND_MS
+from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from anomalyd.incident import Notification, Reason, Statement
 from anomalyd.records import Told
 from anomalyd.score import Tier
@@ -25,6 +25,7 @@ MORE_INTERVAL_MS = 5 * MINUTE_MS
 RECHECK_MS = MINUTE_MS
 """A held statement is looked at again at least this often: its silence may have been lifted, its tier have risen."""
 MAX_PAGE_AGE_MS = HOUR_MS
+MAX_OUTAGE_MS = DAY_MS
 
 
 class Quiet(StrEnum):
@@ -66,7 +67,7 @@ class Subject:
     Attributes:
         told: what the receiver knows of the incident.
         series: when, and at which tier, the receiver was last told of each series, by fingerprint.
-        fresh_at: since when the statement has been in this daemon's hands: its creation, or its last attempt or hold.
+        began_at: when this daemon began to deliver.
     """
 
     notification: Notification
@@ -75,7 +76,7 @@ class Subject:
     now: int
     told: Told | None
     series: Mapping[str, tuple[int, Tier]]
-    fresh_at: int
+    began_at: int
 
     @property
     def escalates(self) -> bool:
@@ -124,9 +125,9 @@ def _restated(statement: Statement, told: Told | None) -> Statement:
 def decide(subject: Subject, stages: Sequence[Stage]) -> Hold | Drop | None:
     """Ask the stages in order; the first that objects decides. A hold never lasts longer than until the next look.
 
-    A test of a receiver passes them all.
+    A test of a receiver passes them all, and so does the end of an incident whose beginning was told.
     """
-    if subject.statement.reason == Reason.TEST:
+    if subject.statement.reason in (Reason.TEST, Reason.RESOLVED):
         return None
     for stage in stages:
         verdict = stage(subject)
@@ -164,14 +165,17 @@ def more_interval(subject: Subject) -> Hold | None:
     return Hold(Quiet.MORE_INTERVAL, told.at + MORE_INTERVAL_MS)
 
 
-def expired(max_page_age_ms: int = MAX_PAGE_AGE_MS) -> Stage:
-    """Drop statements that are news no more; the end of an incident that was told is always news."""
+def expired(max_page_age_ms: int = MAX_PAGE_AGE_MS, max_outage_ms: int = MAX_OUTAGE_MS) -> Stage:
+    """Drop what was left behind long before this daemon began: by a long stop, or in a backup that was restored.
+
+    What the daemon itself keeps back or cannot deliver stays news while its incident is open: its end would have
+    collapsed it. A statement that was tried before is kept longer: the daemon may have restarted in an outage.
+    """
 
     def stage(subject: Subject) -> Drop | None:
-        s = subject.statement
-        if s.reason == Reason.RESOLVED or subject.now - subject.fresh_at <= max_page_age_ms:
-            return None
-        return Drop(Quiet.EXPIRED)
+        age = subject.began_at - subject.notification.created_at
+        limit = max_outage_ms if subject.notification.attempt else max_page_age_ms
+        return Drop(Quiet.EXPIRED) if age > limit else None
 
     return stage
 
