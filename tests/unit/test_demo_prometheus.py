@@ -150,6 +150,7 @@ def test_matchers(served: Served, query: str, regions: set[str]) -> None:
         ("query", {"query": "shop:orders:rate5m offset 5m"}, "plain selectors"),
         ("query", {"query": "shop:orders:rate5m @ 5"}, "plain selectors"),
         ("query", {"query": '{queue="a" or region="eu"}'}, "`or`"),
+        ("query", {"query": "(" * 3_000}, "longer than 2000"),
         ("query", {"query": "shop:orders:rate5m{"}, "unexpected end"),
         ("query", {"query": 'shop:orders:rate5m{region=~"("}'}, "regex"),
         ("query", {"query": 'shop:orders:rate5m{region=~"\\\\pL+"}'}, "error parsing regexp"),

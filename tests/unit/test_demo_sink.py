@@ -9,6 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from anomalyd.demo.sink import TOLERANCE_MS, Received, WebhookSink
+from anomalyd.incident import Notification, OutcomeKind, Reason, Statement
+from anomalyd.receivers.webhook import Webhook, WebhookSettings
+from anomalyd.render import render
+from anomalyd.score import Tier
+from anomalyd.secret import Secret
 
 SECRET = "a-shared-secret"
 NOW = 1_762_000_000_000
@@ -116,3 +121,22 @@ def test_stop_closes_kept_connections_and_may_be_repeated() -> None:
 def test_a_sink_that_never_started_can_be_stopped() -> None:
     """Stopping before starting releases the port and does not hang."""
     WebhookSink(SECRET, lambda received: None).stop()
+
+
+def test_what_the_webhook_receiver_sends_is_taken() -> None:
+    """The daemon's own receiver and the sink agree on headers, signature and body."""
+    received: list[Received] = []
+    with WebhookSink(SECRET, received.append, now=lambda: NOW) as sink:
+        webhook = Webhook(WebhookSettings(name="demo", url=Secret(sink.url), secret=Secret(SECRET)))
+        statement = Statement(
+            incident="i", key="k", rule="g/r", group="g", name="r", expr="x", detector="mad", reason=Reason.NEW,
+            tier=Tier.WARNING, at=NOW, opened_at=NOW, group_labels=(), labels={}, annotations={}, alerts=(), total=0,
+        )  # fmt: skip
+        notification = Notification("n-1", "demo", statement, NOW)
+        try:
+            outcome = webhook.send(notification, render(notification, NOW), NOW)
+        finally:
+            webhook.close()
+        assert outcome.kind == OutcomeKind.DELIVERED
+        assert sink.refused == []
+    assert [(one.delivery, one.event, one.body["tier"]) for one in received] == [("n-1", "firing", "warning")]

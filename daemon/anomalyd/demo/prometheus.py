@@ -25,12 +25,13 @@ from anomalyd.demo.server import LoopbackServer, Request, Response, text_respons
 
 LOOKBACK_MS = 5 * MINUTE_MS
 MAX_POINTS = 11_000
+MAX_QUERY = 2_000
 _API = "/api/v1/"
 _FAR = 2**53
 """Times beyond this many milliseconds are not times."""
 
 
-class _Bad(Exception):
+class _Bad(ValueError):
     """A request that Prometheus answers with 400 `bad_data`."""
 
 
@@ -66,6 +67,10 @@ class DemoPrometheus(LoopbackServer):
             "status/runtimeinfo": self._runtimeinfo,
             "metadata": self._metadata,
         }
+
+    def rows(self, selector: str) -> tuple[int, ...]:
+        """The block's rows that a selector matches; raise ``ValueError`` for anything but a plain selector."""
+        return self._select(selector).rows
 
     def _respond(self, request: Request) -> Response:
         if request.path in ("/-/ready", "/-/healthy"):
@@ -202,6 +207,8 @@ class DemoPrometheus(LoopbackServer):
     # -- parsing
 
     def _parse(self, query: str) -> _Selector:
+        if len(query) > MAX_QUERY:  # the parser's recursion is not guarded
+            raise _Bad(f'invalid parameter "query": longer than {MAX_QUERY} characters')
         try:
             expr = promql_parser.parse(query)
         except ValueError as error:
