@@ -23,6 +23,8 @@ from anomalyd.schemas import rules_schema, settings_schema
 HERE = Path(__file__).parent
 _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DURATION = "([0-9]+ms)?)$"
+PARTS = ("Idea", "Works for", "Fails when", "Toy stream", "Reference")
+"""The heads of a detector's docstring, in the order of the guide."""
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -85,17 +87,31 @@ def _sentence(text: str) -> str:
 def detectors() -> str:
     rows = []
     for name in detector_names():
-        cls = load_detector(name)
-        summary = sys.modules[cls.__module__].__doc__ or ""
-        first = re.sub(r"^``\w+``: ", "", summary.split("\n\n")[0].replace("\n", " ")).replace("``", "`")
+        cls, parts = load_detector(name), documented(name)
         facts = [word for word, has in (("streaming", cls.streaming), ("has a band", cls.has_band)) if has]
-        rows.append((f"[`{name}`](#{name})", _sentence(first), ", ".join(facts)))
+        rows.append((f"[`{name}`](#{name})", _sentence(parts[""]), ", ".join(facts)))
     return table(("detector", "idea", "facts"), rows)
 
 
-def parameters(name: str) -> str:
-    schema = rules_schema()["definitions"][f"detector_{name}"]
-    return keys(schema, skip=frozenset({"type"}))
+def detector_sections() -> str:
+    """A section for each detector: what its own docstring says, and its parameters."""
+    definitions = rules_schema()["definitions"]
+    sections = []
+    for name in detector_names():
+        parts = documented(name)
+        words = "\n\n".join(f"**{head}.** {parts[head]}" for head in PARTS if head in parts)
+        parameters = keys(definitions[f"detector_{name}"], skip=frozenset({"type"}))
+        sections.append(f"## {name}\n\n{words}\n\n{parameters}")
+    return "\n".join(sections)
+
+
+def documented(name: str) -> dict[str, str]:
+    """The parts of a detector module's docstring by their heads; the summary under the empty head."""
+    text = sys.modules[load_detector(name).__module__].__doc__ or ""
+    summary, _, rest = text.partition("\n\n")
+    found = re.findall(r"^(\w[^\n]*)\n((?:(?:[ ]{4}[^\n]*)?\n)+)", rest + "\n", re.MULTILINE)
+    parts = {"": re.sub(r"^``\w+``:\s", "", summary), **dict(found)}
+    return {head: " ".join(body.replace("``", "`").split()) for head, body in parts.items()}
 
 
 def metrics() -> str:
@@ -121,6 +137,7 @@ def makers() -> dict[str, Callable[[], str]]:
     made: dict[str, Callable[[], str]] = {
         "commands": commands,
         "detectors": detectors,
+        "detector_sections": detector_sections,
         "metrics": metrics,
         "settings": lambda: keys(settings),
         "group": lambda: keys(rules["GroupModel"]),
@@ -132,8 +149,6 @@ def makers() -> dict[str, Callable[[], str]]:
         short = name.removesuffix("Model").removesuffix("Settings").lower()
         place = f"receiver_{short}" if name.endswith("Settings") else f"settings_{short}"
         made[place] = lambda definition=definition: keys(definition)
-    for name in detector_names():
-        made[f"detector_{name}"] = lambda name=name: parameters(name)
     return made
 
 

@@ -134,7 +134,7 @@ def test_what_the_webhook_receiver_sends_is_taken() -> None:
         )  # fmt: skip
         notification = Notification("n-1", "demo", statement, NOW)
         try:
-            outcome = webhook.send(notification, render(notification, NOW), NOW)
+            outcome = webhook.send(notification, render(statement, NOW), NOW)
         finally:
             webhook.close()
         assert outcome.kind == OutcomeKind.DELIVERED
