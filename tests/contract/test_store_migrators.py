@@ -13,7 +13,7 @@ from anomalyd.store import open_store
 from anomalyd.store.upgrade import SCHEMA
 from contract.store_kit import PostgresServer, whole_slot
 
-PROCESSES = 4
+PROCESSES = 3
 
 OPEN = """
 import sys
@@ -62,8 +62,8 @@ def open_at_once(url: str) -> list[str]:
     return answers
 
 
-def test_a_new_file_opened_by_four(tmp_path: Path) -> None:
-    """All four find the schema in place, one of them has made it."""
+def test_a_new_file_opened_by_three(tmp_path: Path) -> None:
+    """All three find the schema in place, one of them has made it."""
     url = f"sqlite:///{tmp_path}/anomalyd.db"
     assert open_at_once(url) == [SCHEMA.head] * PROCESSES
     store = open_store(url)
@@ -73,8 +73,8 @@ def test_a_new_file_opened_by_four(tmp_path: Path) -> None:
 
 
 @pytest.mark.server("postgres")
-def test_a_new_postgres_database_opened_by_four(postgres: PostgresServer) -> None:
-    """All four find the schema in place, one of them has made it."""
+def test_a_new_postgres_database_opened_by_three(postgres: PostgresServer) -> None:
+    """All three find the schema in place, one of them has made it."""
     url = postgres.empty()
     assert open_at_once(url) == [SCHEMA.head] * PROCESSES
     store = open_store(url)

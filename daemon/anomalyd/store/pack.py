@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from anomalyd.block import F64, I64
 from anomalyd.errors import StoreError
@@ -20,7 +22,6 @@ from anomalyd.score import Observation, Verdicts
 
 _VERSION = 1
 _F32_MAX = float(np.finfo(np.float32).max)
-_PROBE = 2048
 _FLOATS, _BYTES = 5, 3
 
 
@@ -28,14 +29,16 @@ def pack_scores(observation: Observation) -> bytes:
     """Pack the arrays of an observation; its series are packed apart by ``pack_rows``."""
     o, v = observation, observation.verdicts
     columns = [_narrow(column) for column in (o.value, o.expected, o.lower, o.upper, o.surprise)]
-    columns += [np.asarray(column, np.int8).tobytes() for column in (v.kind, v.tier, v.why)]
+    columns += [np.asarray(column, np.int8) for column in (v.kind, v.tier, v.why)]
     flags, lengths, parts = 0, [], []
     for i, column in enumerate(columns):
-        squeezed = _squeeze(column)
-        if squeezed is not None:
+        raw = column.tobytes()
+        squeezed = zlib.compress(raw, 1) if _pays(column) else raw
+        if len(squeezed) + 4 < len(raw):
             flags |= 1 << i
             lengths.append(len(squeezed))
-        parts.append(column if squeezed is None else squeezed)
+            raw = squeezed
+        parts.append(raw)
     return b"".join((struct.pack(f"<BB{len(lengths)}I", _VERSION, flags, *lengths), *parts))
 
 
@@ -47,11 +50,15 @@ def unpack_scores(blob: bytes, at: int, rows: I64) -> Observation:
         raise StoreError("corrupt", f"stored scores of slot {at} cannot be read: {error}") from error
 
 
-def pack_rows(rows: I64) -> tuple[str, bytes]:
-    """Pack row ids (order kept); return a digest that identifies the list, and the bytes."""
+def rows_digest(rows: I64) -> str:
+    """A digest that identifies a list of row ids, order and all."""
+    return hashlib.blake2b(np.asarray(rows, "<i8").tobytes(), digest_size=16).hexdigest()
+
+
+def pack_rows(rows: I64) -> bytes:
+    """Pack row ids, order kept."""
     deltas = np.diff(np.asarray(rows, "<i8"), prepend=np.int64(0)).astype("<i8")
-    raw = deltas.tobytes()
-    return hashlib.blake2b(raw, digest_size=16).hexdigest(), zlib.compress(raw, 6)
+    return zlib.compress(deltas.tobytes(), 6)
 
 
 def unpack_rows(blob: bytes) -> I64:
@@ -86,22 +93,20 @@ def _unpack(blob: bytes, at: int, rows: I64) -> Observation:
     return Observation(at, rows, value, expected, lower, upper, surprise, Verdicts(kind, tier, why))
 
 
-def _narrow(column: F64) -> bytes:
+def _narrow(column: F64) -> npt.NDArray[Any]:
     wide = np.asarray(column, np.float64)
-    clipped = np.where(np.isfinite(wide), np.clip(wide, -_F32_MAX, _F32_MAX), wide)
-    return clipped.astype("<f4").tobytes()
+    if not (np.abs(wide) <= _F32_MAX).all():
+        wide = np.where(np.isfinite(wide), np.clip(wide, -_F32_MAX, _F32_MAX), wide)
+    return wide.astype("<f4")
 
 
 def _widen(column: bytes) -> F64:
     return np.frombuffer(column, "<f4").astype(np.float64)
 
 
-def _squeeze(column: bytes) -> bytes | None:
-    """Compress where it pays: noise does not, NaN bands and verdicts that are all `ok` do. A probe decides cheaply."""
-    if len(column) < 64:
-        return None
-    probe = column[:_PROBE]
-    if len(zlib.compress(probe, 1)) > 0.8 * len(probe):
-        return None
-    squeezed = zlib.compress(column, 1)
-    return squeezed if len(squeezed) + 4 < 0.9 * len(column) else None
+def _pays(column: npt.NDArray[Any]) -> bool:
+    """Whether to try compression: noise does not shrink; runs do (no band at all, every verdict `ok`)."""
+    if len(column) < 32:
+        return False
+    bits = column.view(f"i{column.itemsize}")
+    return bool(np.count_nonzero(bits[1:] == bits[:-1]) > len(bits) // 4)

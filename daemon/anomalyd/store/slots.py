@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
 
 from anomalyd.block import I64
 from anomalyd.records import Fence, RuleSlotRow
-from anomalyd.score import Observation
+from anomalyd.score import Kind, Observation
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
 from anomalyd.store import episodes, outbox
-from anomalyd.store.pack import pack_rows, pack_scores, unpack_rows, unpack_scores
+from anomalyd.store.pack import pack_rows, pack_scores, rows_digest, unpack_rows, unpack_scores
 from anomalyd.store.rows import chunks, insert_new, insert_or_update
 from anomalyd.store.tables import leases, rule_names, rule_slots, series, series_sets, slots
 from anomalyd.store.text import clean
 
 _DETAIL_CHARS = 1000
+
+_Set: TypeAlias = tuple[int, str]
+"""A list of series: the rule's number and the digest of the row ids."""
 
 
 def commit(connection: sa.Connection, wanted: SlotCommit, nonce: str) -> bool:
@@ -32,7 +35,8 @@ def commit(connection: sa.Connection, wanted: SlotCommit, nonce: str) -> bool:
         return bool(connection.execute(sa.select(slots.c.nonce).where(same)).scalar() == nonce)
     ids = _rule_ids(connection, {rule.rule for rule in wanted.rules} | {one.rule for one in wanted.series})
     _add_series(connection, ids, wanted.series)
-    insert_or_update(connection, rule_slots, [_rule_slot(connection, ids[rule.rule], rule) for rule in wanted.rules])
+    sets = _intern(connection, ids, wanted.rules)
+    insert_or_update(connection, rule_slots, [_rule_slot(ids[rule.rule], rule, sets) for rule in wanted.rules])
     episodes.save(connection, wanted.episodes, wanted.incidents)
     outbox.enqueue(connection, wanted.outbox)
     return True
@@ -78,9 +82,8 @@ def _add_series(connection: sa.Connection, ids: dict[str, int], rows: Sequence[S
         connection.execute(sa.insert(series), values)
 
 
-def _rule_slot(connection: sa.Connection, rule_id: int, slot: RuleSlot) -> dict[str, Any]:
+def _rule_slot(rule_id: int, slot: RuleSlot, sets: dict[_Set, int]) -> dict[str, Any]:
     seen = slot.observation
-    counts = {} if seen is None else {kind: n for kind, n in seen.verdicts.counts().items() if n}
     return {
         "rule_id": rule_id,
         "at": slot.at,
@@ -90,22 +93,45 @@ def _rule_slot(connection: sa.Connection, rule_id: int, slot: RuleSlot) -> dict[
         "duration_s": slot.duration_s,
         "cut": slot.cut,
         "model": slot.model,
-        "counts": counts,
+        "counts": {} if seen is None else _counts(seen),
         "series": 0 if seen is None else len(seen.series),
-        "series_set": None if seen is None else _intern(connection, rule_id, seen.series),
+        "series_set": None if seen is None else sets[rule_id, rows_digest(seen.series)],
         "scores": None if seen is None else pack_scores(seen),
     }
 
 
-def _intern(connection: sa.Connection, rule_id: int, rows: I64) -> int:
-    digest, packed = pack_rows(rows)
-    known = sa.select(series_sets.c.id).where(series_sets.c.rule_id == rule_id, series_sets.c.digest == digest)
-    found = connection.execute(known).scalar()
-    if found is None:
-        row = {"rule_id": rule_id, "digest": digest, "rows": packed}
-        insert_new(connection, series_sets, [row], ("rule_id", "digest"))
-        found = connection.execute(known).scalar_one()
-    return int(found)
+def _counts(seen: Observation) -> dict[str, int]:
+    numbers = np.bincount(seen.verdicts.kind, minlength=len(Kind)).tolist()
+    return {kind.name.lower(): numbers[kind] for kind in Kind if numbers[kind]}
+
+
+def _intern(connection: sa.Connection, ids: dict[str, int], rules: Sequence[RuleSlot]) -> dict[_Set, int]:
+    """The numbers of all lists of series in a slot; a list is stored once and found again by its digest."""
+    wanted = {
+        (ids[rule.rule], rows_digest(rule.observation.series)): rule.observation.series
+        for rule in rules
+        if rule.observation is not None
+    }
+    found = _known_sets(connection, wanted)
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        rows = [{"rule_id": key[0], "digest": key[1], "rows": pack_rows(wanted[key])} for key in missing]
+        insert_new(connection, series_sets, rows, ("rule_id", "digest"))
+        found |= _known_sets(connection, missing)
+    return found
+
+
+def _known_sets(connection: sa.Connection, wanted: Iterable[_Set]) -> dict[_Set, int]:
+    table = series_sets
+    keys = set(wanted)
+    found: dict[_Set, int] = {}
+    for part in chunks(sorted({digest for _, digest in keys})):
+        asked = sa.select(table.c.rule_id, table.c.digest, table.c.id).where(
+            table.c.rule_id.in_({rule_id for rule_id, _ in keys}), table.c.digest.in_(part)
+        )
+        for row in connection.execute(asked):
+            found[row.rule_id, row.digest] = int(row.id)
+    return found
 
 
 def last_slot(connection: sa.Connection, group: str) -> int | None:
