@@ -29,24 +29,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from anomalyd.block import F64, Block, Bool
+from anomalyd.block import F64, Bool
 from anomalyd.detectors import base
-from anomalyd.detectors.base import Grid, Raw, State
-from anomalyd.detectors.common import (
-    advanced,
-    blank,
-    check_newer,
-    check_series,
-    civil_times,
-    clean,
-    newest,
-    series_seeds,
-)
-from anomalyd.detectors.embedding import F32, Embedding, joint_vectors, spread_constants
-from anomalyd.errors import DetectorError
-
-Arrays = dict[str, npt.NDArray[Any]]
-FOREST = ("feature", "threshold", "right", "samples")
+from anomalyd.detectors.base import Grid
+from anomalyd.detectors.embedding import F32
+from anomalyd.detectors.vectors import Arrays, VectorDetector
 
 
 class IsolationForestParams(base.Params):
@@ -83,7 +70,7 @@ def pack_sklearn(forest: Any, nodes: int) -> Arrays:
     return packed
 
 
-class IsolationForest:
+class IsolationForest(VectorDetector):
     """One forest per series (or one over all channels); see the module's docstring."""
 
     name: ClassVar[str] = "isolation_forest"
@@ -92,54 +79,17 @@ class IsolationForest:
     has_band: ClassVar[bool] = False
     calibrated: ClassVar[bool] = False
     Params: ClassVar[type[base.Params]] = IsolationForestParams
+    model_names: ClassVar[tuple[str, ...]] = ("feature", "threshold", "right", "samples")
 
     def __init__(self, params: IsolationForestParams, grid: Grid) -> None:
+        super().__init__(grid, params.lags, params.calendar, params.joint)
         self.params = params
-        self.grid = grid
-        self.embedding = Embedding(1 if params.joint else params.lags, params.calendar, changes=True)
 
     @property
     def min_history(self) -> int:
-        return max(self.params.sample, 2 * self.params.lags)
+        return self.params.sample
 
-    def fit(self, history: Block, seed: int) -> State:
-        values, civil = clean(history.values), civil_times(history.times, self.grid.timezone)
-        arrays = self.embedding.learn(values, civil)
-        present = ~np.isnan(values)
-        if self.params.joint:
-            vectors, some = joint_vectors(self.embedding, arrays, values, civil)
-            arrays |= self._blank(1)
-            self._fit_one(arrays, 0, vectors[some], seed)
-            arrays["channels"] = np.array([len(values)])
-            return State(arrays, frozenset({*FOREST, "channels"}), newest(history))
-        arrays |= self._blank(len(history))
-        seeds = series_seeds(history.labels, seed)
-        for rows, chunk in self.embedding.chunks(arrays, values, civil):
-            for i in range(len(chunk)):
-                s = rows.start + i
-                self._fit_one(arrays, s, chunk[i][present[s]], int(seeds[s]))
-        return State(arrays, as_of=newest(history))
-
-    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
-        check_newer(state, fresh)
-        check_series(state, "scale", fresh)
-        values, civil = clean(fresh.values), civil_times(fresh.times, self.grid.timezone)
-        arrays: Arrays = dict(state.arrays)
-        arrays["recent"], arrays["seen"] = state.arrays["recent"].copy(), state.arrays["seen"].copy()
-        raw, present = blank(values.shape), ~np.isnan(values)
-        raw.expected[:] = self.embedding.expected(arrays, civil)
-        if self.params.joint:
-            self._check_channels(state, fresh)
-            vectors, some = joint_vectors(self.embedding, arrays, values, civil)
-            row = np.full((1, len(civil)), np.nan)
-            self._score(vectors[None], arrays, slice(None), some[None], row)
-            raw.score[:] = np.where(present, row, np.nan)
-            return raw, advanced(state, arrays, fresh)
-        for rows, chunk in self.embedding.chunks(arrays, values, civil):
-            self._score(chunk, arrays, rows, present[rows], raw.score[rows])
-        return raw, advanced(state, arrays, fresh)
-
-    def _blank(self, n: int) -> Arrays:
+    def _blank(self, n: int, width: int) -> Arrays:
         shape = (n, self.params.trees, 2 * self.params.sample - 1)
         return {
             "feature": np.full(shape, -1, np.int16),
@@ -149,18 +99,14 @@ class IsolationForest:
         }
 
     def _fit_one(self, arrays: Arrays, s: int, vectors: F32, seed: int) -> None:
-        """Grow the forest of one series from its vectors [R, F]; too few leave it without one."""
         from anomalyd.detectors.kernels.iforest import grow_forest
 
-        if len(vectors) < self.min_history:
-            return
-        vectors = spread_constants(vectors, seed)
         size = self.params.sample
         arrays["samples"][s] = size
         if self.params.builder == "kernel":
             deepest = int(np.ceil(np.log2(size)))
-            forest = (arrays[name][s] for name in ("feature", "threshold", "right"))
-            grow_forest(np.ascontiguousarray(vectors), size, deepest, seed, *forest)
+            feature, threshold, right = (arrays[name][s] for name in self.model_names[:3])
+            grow_forest(vectors, size, deepest, seed, feature, threshold, right)
             return
         from sklearn.ensemble import IsolationForest as Library
 
@@ -168,13 +114,8 @@ class IsolationForest:
         for name, packed in pack_sklearn(library, 2 * size - 1).items():
             arrays[name][s] = packed
 
-    def _score(self, vectors: F32, arrays: Arrays, rows: slice, present: Bool, score: F64) -> None:
+    def _score(self, vectors: F32, model: list[npt.NDArray[Any]], present: Bool, score: F64) -> None:
         from anomalyd.detectors.kernels.iforest import score_forests
 
-        feature, threshold, right, samples = (arrays[name][rows] for name in FOREST)
+        feature, threshold, right, samples = model
         score_forests(vectors, feature, threshold, right, samples, present, score)
-
-    def _check_channels(self, state: State, fresh: Block) -> None:
-        channels = int(state.arrays["channels"][0])
-        if channels != len(fresh):
-            raise DetectorError("shape", f"a joint model of {channels} channels cannot score {len(fresh)}")

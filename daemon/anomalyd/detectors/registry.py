@@ -32,9 +32,13 @@ _BUILT_IN = (
     _built_in("adwin", "Adwin", "evidence that the level has changed, by an adaptive window over residuals"),
     _built_in("cusum", "Cusum", "control chart of the cumulative sum of residuals"),
     _built_in("ewma", "Ewma", "control chart of the weighted mean of residuals"),
+    _built_in(
+        "extended_isolation_forest", "ExtendedIsolationForest", "an isolation forest whose cuts are oblique"
+    ),
     _built_in("half_space_trees", "HalfSpaceTrees", "how empty the place of a residual is, by random half-space trees"),
     _built_in("iqr", "Iqr", "distance from the rolling quartiles in interquartile ranges"),
     _built_in("isolation_forest", "IsolationForest", "how few random cuts isolate a sample with the ones before it"),
+    _built_in("lof", "Lof", "how much lonelier a sample's vector is than its neighbours"),
     _built_in("mad", "Mad", "distance from the rolling median in robust standard deviations"),
     _built_in("stl", "Stl", "distance from a stored profile that STL has learned, with a level that follows"),
     _built_in("zscore", "Zscore", "distance from the rolling mean in standard deviations"),
