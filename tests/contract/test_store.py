@@ -171,6 +171,18 @@ def test_episodes_by_span_rule_phase_and_incident(store: Store) -> None:
     assert ids(limit=1) == ["new"]
 
 
+def test_incidents_by_span_and_rule(store: Store) -> None:
+    """A span finds what overlaps it, open ones reach to the present, newest first."""
+    store.save_episodes([], [
+        incident("old", opened_at=10, closed_at=20), incident("open", opened_at=15),
+        incident("new", opened_at=30, closed_at=40, rule="other"),
+    ])  # fmt: skip
+    assert [one.id for one in store.incidents()] == ["new", "open", "old"]
+    assert [one.id for one in store.incidents(start=21)] == ["new", "open"]
+    assert [one.id for one in store.incidents(start=16, end=20)] == ["open", "old"]
+    assert [one.id for one in store.incidents(rule=RULE, limit=1)] == ["open"]
+
+
 def test_changes_outside_slots_are_whole(store: Store) -> None:
     """Episodes, incidents and notifications of one call are written together."""
     store.save_episodes([episode("e")], [incident("i")], [notification("n", told="i")])

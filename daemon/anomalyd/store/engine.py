@@ -9,6 +9,7 @@ the server, so a transaction-pooling proxy in between does no harm.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -81,6 +82,30 @@ def _sqlite(url: sa.URL, busy_timeout_ms: int) -> Engines:
 def _pool(busy_timeout_ms: int) -> dict[str, Any]:
     """Ten connections at most; who finds none waits twice as long as for a lock."""
     return {"pool_size": 5, "max_overflow": 5, "pool_timeout": 2 * busy_timeout_ms / 1000}
+
+
+NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs", "fuse.glusterfs"})
+"""Where SQLite's write-ahead log, which is shared memory, breaks."""
+
+
+def file_system(path: Path, mounts: str) -> str:
+    """Type of the file system a path lies on, by the text of ``/proc/self/mounts``; empty when unknown."""
+    best, found = -1, ""
+    for line in mounts.splitlines():
+        _, point, kind, *_ = [*line.split(" "), "", "", ""]
+        folder = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal.group(1), 8)), point))
+        if path.is_relative_to(folder) and len(folder.parts) >= best:
+            best, found = len(folder.parts), kind
+    return found
+
+
+def refuse_network_file_system(place: Place, mounts: Path = Path("/proc/self/mounts")) -> None:
+    """StoreError `network` when a SQLite file lies where its locks and its log do not work."""
+    if place.path is None or not mounts.exists():
+        return
+    kind = file_system(place.path.resolve(), mounts.read_text(errors="replace"))
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise store_error(place, "network", f"it lies on a network file system ({kind})")
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

@@ -66,6 +66,21 @@ def open_incidents(connection: sa.Connection, rule: str | None) -> list[Incident
     return [incident_of(row) for row in connection.execute(chosen)]
 
 
+def find_incidents(
+    connection: sa.Connection, rule: str | None, start: int | None, end: int | None, limit: int
+) -> list[Incident]:
+    """Incidents that overlap ``start <= t < end``, newest first."""
+    table = tables.incidents
+    chosen = sa.select(table).order_by(table.c.opened_at.desc(), table.c.id).limit(limit)
+    if rule is not None:
+        chosen = chosen.where(table.c.rule == rule)
+    if end is not None:
+        chosen = chosen.where(table.c.opened_at < end)
+    if start is not None:
+        chosen = chosen.where(sa.or_(table.c.closed_at == 0, table.c.closed_at >= start))
+    return [incident_of(row) for row in connection.execute(chosen)]
+
+
 def incident(connection: sa.Connection, number: str) -> Incident | None:
     """An incident by id."""
     row = connection.execute(sa.select(tables.incidents).where(tables.incidents.c.id == number)).first()

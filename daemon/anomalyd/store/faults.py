@@ -1,7 +1,7 @@
 """Database failures as our errors: which are worth another try, and what a person can do about the others.
 
 Closed set of reasons: locked, deadlock, timeout, pool, connections (all ``StoreBusy``); full, readonly, moved, corrupt,
-foreign, io, connect, auth, conflict, fenced, internal (``StoreError``); too_new (``SchemaTooNew``).
+foreign, network, io, connect, auth, conflict, fenced, internal (``StoreError``); too_new (``SchemaTooNew``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _REMEDIES = {
     "moved": "the file was deleted or replaced while in use; stop, put the right file in place, start again",
     "corrupt": "restore the backup beside it or move the file away to start afresh; it was not changed",
     "foreign": "it is not an anomalyd database; name another file; it was not changed",
+    "network": "put it on a local disk, or use Postgres",
     "io": "look at the volume and the system log",
     "connect": "look at address, name and directory, and whether the server runs",
     "auth": "look at user, password and grants",

@@ -132,6 +132,12 @@ class Store:
         """Incidents that are not closed, of one rule or of all, oldest first."""
         return self._read(lambda c: episode_sql.open_incidents(c, rule))
 
+    def incidents(
+        self, *, rule: str | None = None, start: int | None = None, end: int | None = None, limit: int = 1000
+    ) -> list[Incident]:
+        """Incidents that overlap a span, open or closed, newest first."""
+        return self._read(lambda c: episode_sql.find_incidents(c, rule, start, end, limit))
+
     def incident(self, id: str) -> Incident | None:
         """An incident by id."""
         return self._read(lambda c: episode_sql.incident(c, id))
@@ -212,7 +218,8 @@ class Store:
 
     def save_threshold(self, change: ThresholdChange) -> int:
         """Append to the threshold history; return the number of the entry."""
-        return self._write(lambda c: votes.save_threshold(c, change))
+        nonce = uuid.uuid4().hex
+        return self._write(lambda c: votes.save_threshold(c, change, nonce))
 
     def undo_threshold(self, id: int, now: int) -> bool:
         """Take a threshold change back; it stays in the record."""

@@ -176,6 +176,7 @@ thresholds = sa.Table(
     sa.Column("detail", Text, nullable=False),
     sa.Column("feedback", Text, nullable=False),
     sa.Column("undone_at", Ms, nullable=False),
+    sa.Column("nonce", Text, nullable=False, unique=True),  # makes a repeated insert of ours harmless
     sa.Index("thresholds_rule", "rule", "id"),
     sqlite_autoincrement=True,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from anomalyd.errors import StoreBusy
-from anomalyd.store.engine import APPLICATION_ID, Engines, read_header, reading_only
+from anomalyd.store.engine import APPLICATION_ID, Engines, read_header, reading_only, refuse_network_file_system
 from anomalyd.store.faults import Place, store_error, translated
 
 
@@ -42,6 +42,7 @@ _PATIENCE = 24
 
 def upgrade(engines: Engines, *, backup: bool, schema: Schema = SCHEMA) -> None:
     """Migrate to the schema's head; SchemaTooNew or StoreError (`foreign`, `readonly`...) without any write."""
+    refuse_network_file_system(engines.place)
     header = read_header(engines.place, engines.busy_timeout_ms)
     if header is not None and header.foreign:
         raise store_error(engines.place, "foreign", f"it has {header.tables} tables of another program")

@@ -41,10 +41,11 @@ def find_feedback(connection: sa.Connection, rule: str | None, episode: str | No
     return [feedback_of(row) for row in connection.execute(chosen)]
 
 
-def save_threshold(connection: sa.Connection, change: ThresholdChange) -> int:
-    """Append to the history; return the number of the entry."""
-    added = sa.insert(tables.thresholds).returning(tables.thresholds.c.id)
-    return int(connection.execute(added, threshold_row(change)).scalar_one())
+def save_threshold(connection: sa.Connection, change: ThresholdChange, nonce: str) -> int:
+    """Append to the history, once for a nonce; return the number of the entry."""
+    table = tables.thresholds
+    insert_new(connection, table, [threshold_row(change) | {"nonce": nonce}], ("nonce",))
+    return int(connection.execute(sa.select(table.c.id).where(table.c.nonce == nonce)).scalar_one())
 
 
 def undo_threshold(connection: sa.Connection, number: int, now: int) -> bool:

@@ -178,7 +178,9 @@ def _people() -> None:
         *_columns(_REAL, "warning", "critical", "emergency", nullable=True),
         *_columns(_TEXT, "reason", "who", "detail", "feedback"),
         *_columns(_INT64, "undone_at"),
+        *_columns(_TEXT, "nonce"),
         sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("nonce"),
         sqlite_autoincrement=True,
     )
     op.create_index("thresholds_rule", "thresholds", ["rule", "id"])
