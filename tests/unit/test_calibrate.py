@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomalyd.detectors.calibrate import ADOPTED, FEWEST, Calibrator
+from anomalyd.detectors.kernels import tail
 
 
-def learned(raw: np.ndarray, window: int = 2048):
+def learned(raw: np.ndarray, half_life: int = 50_000):
     """A calibrator and its state after the given raw scores [N, T]."""
-    calibrator = Calibrator(window)
+    calibrator = Calibrator(half_life)
     return calibrator, calibrator.score(calibrator.empty(len(raw)), raw, 3.0)[2]
 
 
@@ -32,12 +33,17 @@ def test_surprise_is_minus_log10_of_the_tail_probability(noise: str) -> None:
     assert (surprise > 3).mean() == pytest.approx(0.001, rel=0.6)
 
 
-def test_ring_and_sorted_copy_hold_the_last_window() -> None:
-    """After any number of scores the sorted copy is exactly the last W of them, sorted."""
+def test_old_scores_fade() -> None:
+    """After many half-lives at a new scale, what was normal before counts for nothing."""
     rng = np.random.default_rng(2)
-    raw = np.round(rng.exponential(size=(3, 500)), 1)
-    _, state = learned(raw, window=128)
-    np.testing.assert_array_equal(state["ordered"], np.sort(raw[:, -128:].astype(np.float32), axis=1))
+    raw = np.concatenate([rng.exponential(size=(1, 2000)), 100 * rng.exponential(size=(1, 4000))], axis=1)
+    calibrator, state = learned(raw, half_life=300)
+    assert calibrator.score(state, np.array([[100.0]]), 3.0)[0][0, 0] < 1.0
+    slow, state = learned(raw, half_life=50_000)
+    assert slow.score(state, np.array([[100.0]]), 3.0)[0][0, 0] < 1.0
+    assert slow.score(state, np.array([[10.0]]), 3.0)[0][0, 0] > calibrator.score(
+        learned(raw, half_life=300)[1], np.array([[10.0]]), 3.0
+    )[0][0, 0]
 
 
 def test_young_series_have_no_surprise() -> None:
@@ -61,10 +67,10 @@ def test_missing_scores_are_neither_judged_nor_learned() -> None:
 def test_held_series_are_judged_and_not_learned() -> None:
     """With hold the surprise is given and the state of that series stays."""
     calibrator, state = learned(np.random.default_rng(4).exponential(size=(2, 200)))
-    surprise, _, after = calibrator.score(state, np.full((2, 4), 50.0), 3.0, np.array([True, False]))
+    surprise, _, after = calibrator.score(state, np.full((2, 20), 50.0), 3.0, np.array([True, False]))
     assert (surprise[0] == surprise[0, 0]).all()
-    assert surprise[1, 3] < surprise[1, 0]
-    assert after["held"].tolist() == [200, 204]
+    assert surprise[1, 19] < surprise[1, 0]
+    assert after["lines"][:, tail.SEEN].tolist() == [200, 220]
 
 
 def test_score_leaves_the_old_state_alone() -> None:
@@ -83,7 +89,7 @@ def test_score_leaves_the_old_state_alone() -> None:
 def test_cutting_changes_nothing_and_everything_is_finite(values: list[float], cut: int) -> None:
     """However the samples are cut into calls, the surprises are the same, finite and not negative."""
     raw = np.array([values])
-    calibrator = Calibrator(window=64)
+    calibrator = Calibrator(half_life=64)
     whole, bound, _ = calibrator.score(calibrator.empty(1), raw, 4.0)
     head, _, state = calibrator.score(calibrator.empty(1), raw[:, :cut], 4.0)
     rest, _, _ = calibrator.score(state, raw[:, cut:], 4.0)
@@ -111,11 +117,10 @@ def test_newcomers_adopt_their_siblings_past_and_outgrow_it() -> None:
     """A young series is judged by its siblings' median at once, and by itself alone after a window of its own."""
     rng = np.random.default_rng(6)
     loud = np.array([[1.0], [1.0], [1.0], [1.0], [1000.0]])
-    calibrator, siblings = learned(rng.exponential(size=(5, 3000)) * loud, window=512)
+    calibrator, siblings = learned(rng.exponential(size=(5, 3000)) * loud, half_life=500)
     young = calibrator.adopt(calibrator.empty(1), siblings)
-    assert young["held"].tolist() == [ADOPTED]
+    assert young["lines"][0, tail.SEEN] == ADOPTED
     surprise = calibrator.score(young, np.array([[20.0]]), 3.0)[0][0, 0]
     assert 3.0 < surprise < 20.0
-    _, _, grown = calibrator.score(young, rng.exponential(size=(1, 512)) * 1000, 3.0)
-    assert grown["ordered"][0, 0] > 0.1
+    _, _, grown = calibrator.score(young, rng.exponential(size=(1, 6000)) * 1000, 3.0)
     assert calibrator.score(grown, np.array([[20.0]]), 3.0)[0][0, 0] < 0.2

@@ -8,6 +8,7 @@ import pytest
 from anomalyd.block import Block, Bool, make_labels
 from anomalyd.detectors.base import Grid, Params, Raw, State, state_from_bytes
 from anomalyd.detectors.calibrate import FEWEST
+from anomalyd.detectors.kernels import tail
 from anomalyd.detectors.model import Model
 from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec
@@ -99,7 +100,7 @@ def test_batch_calibration_is_out_of_sample() -> None:
     m = model(streaming=False)
     state = m.fit(block(noise(1, 500)))
     assert m.detector.fitted == [300, 500]
-    assert state.arrays["c.held"].tolist() == [200]
+    assert state.arrays["c.lines"][:, tail.SEEN].tolist() == [200]
 
 
 def test_slices_score_as_the_whole() -> None:
@@ -126,7 +127,7 @@ def test_newcomer_is_calibrated_by_its_siblings() -> None:
     m = model()
     state = m.fit(block(noise(3, 800)))
     joined = m.join(state, block(np.zeros((1, 0)), first=3))
-    assert len(joined.arrays["c.held"]) == 4
+    assert len(joined.arrays["c.lines"]) == 4
     fresh = np.concatenate([noise(3, 4, seed=3), [[0.0, 0.1, 0.0, 8.0]]])
     surprise = m.score(joined, block(fresh, 800), cut=3.0)[0].surprise
     assert surprise[3, 2] < 1.5

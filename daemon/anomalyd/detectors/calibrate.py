@@ -1,12 +1,12 @@
 """Calibration: a detector's raw score becomes a surprise, -log10 of its tail probability in the series' own past.
 
-So all detectors speak one unit, combine, and can be cut at a budget. Streaming and exact: each series keeps its last W
-scores; the body of the distribution is empirical, the tail above the 98 % quantile generalised Pareto with a shape
-shrunk to a prior (``kernels/tail.py``; the idea is SPOT's, Siffer et al. 2017). A score is judged before it is
-remembered, so a surprise never depends on later samples, nor on how they were cut into blocks.
+So all detectors speak one unit, combine, and can be cut at a budget. Streaming and exact: each series keeps a fading
+histogram of its scores; the body of the distribution is empirical, the tail above the 98 % quantile generalised Pareto
+with a shape shrunk to a prior (``kernels/tail.py``; the idea is SPOT's, Siffer et al. 2017). A score is judged before
+it is counted, so a surprise never depends on later samples, nor on how they were cut into blocks.
 
-A young series starts with its siblings' scores: ``adopt`` fills its past with quantiles of the scores of the rule's
-other series, which weigh less with every score of its own and leave the window last of all.
+A young series starts with its siblings' scores: ``adopt`` gives it the middle sibling's histogram with the weight of a
+hundred scores, which fades as its own come in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalyd.block import F32, F64, I64, Bool
+from anomalyd.block import F64, Bool
 from anomalyd.detectors.kernels import tail
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -27,73 +27,79 @@ FEWEST = 64
 """Scores a series must have seen, of its own or its siblings', before a surprise means anything."""
 
 ADOPTED = 128
-"""Sibling scores a young series starts with."""
+"""Scores that what siblings taught counts for."""
+
+HALF_LIFE = 50_000
+"""Scores after which one counts half: five weeks of minutes, half a year of five minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrator:
-    """Recipe of the calibration. Its state is four arrays with the series as first axis.
+    """Recipe of the calibration. Its state is two arrays with the series as first axis, 1.4 kB a series.
 
     Attributes:
-        window: scores remembered of each series (8 bytes each in memory).
+        half_life: scores after which an old one counts half.
         fewest: scores needed before a surprise is given; NaN until then.
     """
 
-    window: int = 2048
+    half_life: int = HALF_LIFE
     fewest: int = FEWEST
 
     def empty(self, series: int) -> Arrays:
         """The state of series that have no past."""
-        return {
-            "ring": np.zeros((series, self.window), np.float32),
-            "ordered": np.zeros((series, self.window), np.float32),
-            "held": np.zeros(series, np.int32),
-            "seen": np.zeros(series, np.int64),
-        }
+        return {"counts": np.zeros((series, tail.BINS), np.float32), "lines": blank_lines(series)}
 
     def score(
         self, state: Mapping[str, npt.NDArray[Any]], raw: F64, cut: float, hold: Bool | None = None
     ) -> tuple[F64, F64, Arrays]:
-        """Judge, then remember, the raw scores [N, T].
+        """Judge, then count, the raw scores [N, T].
 
         Returns the surprise [N, T] (never negative, NaN where raw is or while young), the raw score at which the
         surprise would be ``cut`` [N, T] (the edge of the band), and the new state. Series with ``hold`` [N] are judged
-        and not remembered. Raw scores below 0 count as 0; scores beyond 1e30 as 1e30.
+        and not counted. Raw scores below 0 count as 0; scores beyond 1e30 as 1e30.
         """
         after = {name: array.copy() for name, array in state.items()}
-        kept = np.zeros(len(raw), np.bool_) if hold is None else hold
-        finite_cut = min(max(cut, 0.0), 300.0)
+        kept = np.zeros(len(raw), np.bool_) if hold is None else np.ascontiguousarray(hold, np.bool_)
+        growth = 2.0 ** (1.0 / self.half_life)
         surprise, bound = tail.calibrate_block(
-            np.ascontiguousarray(raw, np.float64), kept, finite_cut, self.fewest,
-            after["ring"], after["ordered"], after["held"], after["seen"],
+            np.ascontiguousarray(raw, np.float64), kept, min(max(cut, 0.0), 300.0), self.fewest, growth,
+            after["counts"], after["lines"],
         )  # fmt: skip
         return surprise, bound, after
 
     def adopt(self, state: Mapping[str, npt.NDArray[Any]], siblings: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Give each series of ``state`` without a past the quantiles of its siblings' scores as a start.
+        """Give each series of ``state`` without a past the middle histogram of its siblings as a start.
 
         Siblings still young themselves do not count; without any other the state is returned as it is.
         """
-        mature = np.flatnonzero(siblings["held"] >= max(self.fewest, ADOPTED))
-        young = np.flatnonzero(state["held"] == 0)
         after = {name: array.copy() for name, array in state.items()}
-        if not len(mature) or not len(young):
-            return after
-        pooled = _pooled_quantiles(siblings, mature)
-        # Shuffled by a fixed stride, so that later scores replace low and high ones alike.
-        order = (np.arange(ADOPTED) * 37) % ADOPTED
-        for i in young:
-            after["ordered"][i, :ADOPTED] = pooled
-            after["ring"][i, :ADOPTED] = pooled[order]
-            after["held"][i] = ADOPTED
-            after["seen"][i] = ADOPTED
+        seen = siblings["lines"][:, tail.SEEN]
+        mature = np.flatnonzero((seen >= max(self.fewest, ADOPTED)) & (siblings["lines"][:, tail.ORIGIN] > -1e3))
+        young = np.flatnonzero(state["lines"][:, tail.SEEN] == 0)
+        if len(mature) and len(young):
+            counts, line = _middle(siblings["counts"][mature], siblings["lines"][mature])
+            after["counts"][young] = counts
+            after["lines"][young] = line
         return after
 
 
-def _pooled_quantiles(siblings: Mapping[str, npt.NDArray[Any]], mature: I64) -> F32:
-    """The median sibling's quantiles: one loud sibling must not make a new series deaf."""
-    levels = (np.arange(ADOPTED) + 0.5) / ADOPTED
-    held = siblings["held"][mature]
-    index = np.minimum((levels[None, :] * held[:, None]).astype(np.int64), held[:, None] - 1)
-    quantiles = np.take_along_axis(siblings["ordered"][mature], index, axis=1)
-    return np.sort(np.median(quantiles, axis=0)).astype(np.float32)
+def blank_lines(*shape: int) -> F64:
+    """Lines of histograms that hold nothing, [*shape, LINE]."""
+    lines = np.zeros((*shape, tail.LINE))
+    lines[..., tail.ORIGIN] = tail.NO_ORIGIN
+    lines[..., tail.INCREMENT] = 1.0
+    return lines
+
+
+def _middle(counts: npt.NDArray[np.float32], lines: F64) -> tuple[npt.NDArray[np.float32], F64]:
+    """The sibling whose 98 % quantile is the middle one, rescaled to the weight of what is adopted.
+
+    One loud sibling must not make a new series deaf, so it is one of them and not their mean.
+    """
+    order = np.argsort(lines[:, tail.EDGE], kind="stable")
+    i = int(order[len(order) // 2])
+    line = lines[i].copy()
+    share = ADOPTED / line[tail.TOTAL]
+    line[tail.TOTAL], line[tail.INCREMENT], line[tail.SEEN] = ADOPTED, 1.0, ADOPTED
+    line[tail.ABOVE] *= share
+    return (counts[i] * share).astype(np.float32), line

@@ -1,11 +1,14 @@
-"""Kernels of the tail calibration: sorted rings, generalised-Pareto tails, probabilities and their inverse.
+"""Kernels of the tail calibration: histograms of past scores, their tails, probabilities and the inverse.
 
-One series' past scores are ``ring`` (in the order they came, a circle of W) and ``ordered`` (the same values sorted).
-Above the 98 % quantile u the tail is generalised Pareto: P(S > s) = share above u * (1 + shape * (s - u) / scale) **
-(-1 / shape). Shape by probability-weighted moments (Hosking & Wallis 1987), shrunk to a prior with the weight of some
-exceedances, because forty exceedances alone do not tell a shape. Scale from the mean excess at that shape.
+One series' past scores are a histogram over the logarithm of the score: ``counts`` [BINS], eight bins an octave over
+forty octaves, anchored where the first score was; and ``line`` [LINE], what goes with it. Old scores fade: a new one
+counts ``increment``, which grows so that after a half-life it counts twice. A kilobyte so remembers months, where a
+ring of samples would remember a day; long memory is what makes a tail (``docs/detection.md``).
 
-Everything here is finite for finite input: the shape is bounded away from 0 and 1, scales from 0.
+Above the 98 % quantile u the tail is P(S > s) = above * (1 + shape * (s - u) / scale) ** (-1 / shape). ``fit_moments``
+takes mean and variance of the excess over u (generalised Pareto; honest for light tails), ``fit_hill`` the mean
+logarithmic excess (Hill; scale = shape * u, never lighter than a power law, what detectors are combined on). Both
+shrink the shape to a prior. Everything here is finite for finite input.
 """
 
 from __future__ import annotations
@@ -13,128 +16,194 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from anomalyd.detectors.kernels.jit import kernel
+
+BINS = 320
+PER_OCTAVE = 8
+BELOW = 20
+"""Octaves below the first score."""
 
 TAIL_SHARE = 0.02
-PRIOR_SHAPE = 0.25
-PRIOR_WEIGHT = 40.0
-LOWEST_SHAPE = 0.02
-HIGHEST_SHAPE = 0.9
 LARGEST = 1e30
-"""Scores are clipped here: it fits float32 with room for sums."""
+"""Scores are clipped here."""
+
+ORIGIN, INCREMENT, TOTAL, SEEN, EDGE, ABOVE, SCALE, SHAPE, FIRST = 0, 1, 2, 3, 4, 5, 6, 7, 8
+LINE = 9
+"""Slots of ``line``: octave of the first bin; weight of the next score; weight of all; number of scores; u; weight
+above u; scale; shape; first bin above u."""
+
+MOMENTS_SHAPE, MOMENTS_WEIGHT = 0.25, 40.0
+HILL_SHAPE, HILL_WEIGHT = 0.3, 10.0
+LOWEST_SHAPE, HIGHEST_SHAPE = 0.02, 0.9
+REFIT = 8
+"""A tail is fitted anew after this many scores: it hardly moves in between."""
+
+MIDDLE = 2.0 ** (0.5 / PER_OCTAVE)
+LN10 = math.log(10.0)
+NO_ORIGIN = -10_000.0
 
 
-@njit(cache=True, nogil=True, inline="always")
-def lower_bound(ordered, n, x):  # type: ignore[no-untyped-def]
-    """Index of the first of ``ordered[:n]`` that is not less than x."""
-    low, high = 0, n
-    while low < high:
-        middle = (low + high) >> 1
-        if ordered[middle] < x:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+@kernel
+def place(line, s):  # type: ignore[no-untyped-def]
+    """Position of a score on the histogram's axis, in bins (not rounded); 0 for nothing."""
+    if s <= 0.0 or line[ORIGIN] == NO_ORIGIN:
+        return 0.0
+    return min(max((math.log2(s) - line[ORIGIN]) * PER_OCTAVE, 0.0), BINS - 1e-6)
 
 
-@njit(cache=True, nogil=True)
-def remember(ring, ordered, n, seen, x):  # type: ignore[no-untyped-def]
-    """Put x into the ring and the sorted copy; return the new number of values held. ``seen`` counts all puts ever."""
-    capacity = len(ring)
-    slot = seen % capacity
-    at = lower_bound(ordered, n, x)
-    if n < capacity:
-        for i in range(n, at, -1):
-            ordered[i] = ordered[i - 1]
-        ordered[at] = x
-        ring[slot] = x
-        return n + 1
-    gone = lower_bound(ordered, n, ring[slot])
-    if gone < at:
-        at -= 1
-        for i in range(gone, at):
-            ordered[i] = ordered[i + 1]
-    else:
-        for i in range(gone, at, -1):
-            ordered[i] = ordered[i - 1]
-    ordered[at] = x
-    ring[slot] = x
-    return n
+@kernel
+def edge_of(line, b):  # type: ignore[no-untyped-def]
+    """Score at the lower edge of bin b."""
+    return 2.0 ** (line[ORIGIN] + b / PER_OCTAVE)
 
 
-@njit(cache=True, nogil=True)
-def fit_tail(ordered, n):  # type: ignore[no-untyped-def]
-    """Return (number above u, u, scale, shape) of the tail of ``ordered[:n]``; n at least 2."""
-    k = max(1, math.ceil(TAIL_SHARE * n))
-    u = float(ordered[n - k - 1])
-    mean, weighted = 0.0, 0.0
-    for i in range(k):
-        excess = float(ordered[n - k + i]) - u
-        mean += excess
-        weighted += excess * (1.0 - (i + 0.65) / k)
-    mean /= k
-    weighted /= k
-    spread = mean - 2.0 * weighted
-    shape = 2.0 - mean / spread if spread > 1e-12 * mean and mean > 0.0 else PRIOR_SHAPE
-    shape = min(max(shape, -0.5), HIGHEST_SHAPE)
-    shape = (k * shape + PRIOR_WEIGHT * PRIOR_SHAPE) / (k + PRIOR_WEIGHT)
-    shape = min(max(shape, LOWEST_SHAPE), HIGHEST_SHAPE)
-    # A past without excess says nothing of scale: take a small share of u, and of one unit where u is nothing either.
-    scale = max(mean * (1.0 - shape), 1e-3 * abs(u), 1e-6)
-    return k, u, scale, shape
+@kernel
+def find_edge(counts, line, floor):  # type: ignore[no-untyped-def]
+    """Put u, the lower edge of the tail, on the bin edge nearest to the 98 % quantile and not below the floor."""
+    wanted = TAIL_SHARE * line[TOTAL]
+    above, j = 0.0, BINS - 1
+    while j > 0 and above + counts[j] < wanted:
+        above += counts[j]
+        j -= 1
+    first = j + 1
+    if above < 0.25 * wanted and j > 0:
+        above += counts[j]
+        first = j
+    lowest = int(math.ceil(place(line, floor))) if floor > 0.0 else 0  # noqa: RUF046 - an int for the compiler
+    if first < lowest:
+        for b in range(first, lowest):
+            above -= counts[b]
+        first = lowest
+    line[FIRST] = first
+    line[EDGE] = edge_of(line, first)
+    line[ABOVE] = max(above, 0.0)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def tail_surprise(ordered, n, k, u, scale, shape, s):  # type: ignore[no-untyped-def]
-    """-log10 of the probability of a score of at least s, given a fitted tail."""
-    if s <= u:
-        above = n - lower_bound(ordered, n, s)
-        return max(0.0, -math.log10(min(1.0, (above + 0.5) / (n + 1.0))))
-    beyond = math.log1p(shape * (s - u) / scale) / shape
-    return -math.log10((k + 0.5) / (n + 1.0)) + beyond / math.log(10.0)
+@kernel
+def fit_hill(counts, line, floor):  # type: ignore[no-untyped-def]
+    """Fit the tail by the mean logarithmic excess."""
+    find_edge(counts, line, floor)
+    excess = 0.0
+    for b in range(int(line[FIRST]), BINS):
+        excess += counts[b] * (b + 0.5 - line[FIRST])
+    excess *= math.log(2.0) / PER_OCTAVE
+    number = line[ABOVE] / line[INCREMENT]
+    shape = (excess / line[INCREMENT] + HILL_WEIGHT * HILL_SHAPE) / (number + HILL_WEIGHT)
+    line[SHAPE] = max(shape, LOWEST_SHAPE)
+    line[SCALE] = line[SHAPE] * line[EDGE]
 
 
-@njit(cache=True, nogil=True, inline="always")
-def tail_score(ordered, n, k, u, scale, shape, surprise):  # type: ignore[no-untyped-def]
-    """The score whose surprise is ``surprise``: the inverse of ``tail_surprise``."""
-    at_u = -math.log10((k + 0.5) / (n + 1.0))
-    if surprise > at_u:
-        beyond = min((surprise - at_u) * math.log(10.0) * shape, 60.0)
-        return min(u + scale * math.expm1(beyond) / shape, LARGEST)
-    above = 10.0 ** (-surprise) * (n + 1.0) - 0.5
-    index = n - math.ceil(above)
-    return float(ordered[min(max(index, 0), n - 1)])
+@kernel
+def fit_moments(counts, line, floor):  # type: ignore[no-untyped-def]
+    """Fit the tail by mean and variance of the excess."""
+    find_edge(counts, line, floor)
+    u, above = line[EDGE], line[ABOVE]
+    mean, square = 0.0, 0.0
+    for b in range(int(line[FIRST]), BINS):
+        if counts[b] > 0.0:
+            excess = edge_of(line, b) * MIDDLE - u
+            mean += counts[b] * excess
+            square += counts[b] * excess * excess
+    shape = MOMENTS_SHAPE
+    if above > 0.0:
+        mean /= above
+        variance = square / above - mean * mean
+        if variance > 1e-9 * mean * mean and mean > 0.0:
+            number = above / line[INCREMENT]
+            own = min(max(0.5 * (1.0 - mean * mean / variance), -0.5), HIGHEST_SHAPE)
+            shape = (number * own + MOMENTS_WEIGHT * MOMENTS_SHAPE) / (number + MOMENTS_WEIGHT)
+    line[SHAPE] = min(max(shape, LOWEST_SHAPE), HIGHEST_SHAPE)
+    line[SCALE] = max(mean * (1.0 - line[SHAPE]), 0.1 * line[SHAPE] * u)
 
 
-@njit(cache=True, nogil=True)
-def calibrate_block(raw, hold, cut, fewest, ring, ordered, held, seen):  # type: ignore[no-untyped-def]
+@kernel
+def surprise_of(counts, line, s):  # type: ignore[no-untyped-def]
+    """-log10 of the probability of a score of at least s. Monotone in s, never negative."""
+    number = line[TOTAL] / line[INCREMENT]
+    if line[ORIGIN] == NO_ORIGIN:  # nothing but zeros so far
+        return 0.0 if s <= 0.0 else math.log10((number + 1.0) / 0.5)
+    at_u = -math.log10((line[ABOVE] / line[INCREMENT] + 0.5) / (number + 1.0))
+    if s > line[EDGE]:
+        return at_u + math.log1p(line[SHAPE] * (s - line[EDGE]) / line[SCALE]) / line[SHAPE] / LN10
+    position = place(line, s)
+    b = int(position)
+    above = counts[b] * (b + 1.0 - position) if b > 0 else counts[0]
+    for i in range(b + 1, BINS):
+        above += counts[i]
+    share = (above / line[INCREMENT] + 0.5) / (number + 1.0)
+    return min(max(0.0, -math.log10(min(1.0, share))), at_u)
+
+
+@kernel
+def score_of(counts, line, surprise):  # type: ignore[no-untyped-def]
+    """The score whose surprise is ``surprise``: the inverse of ``surprise_of``."""
+    number = line[TOTAL] / line[INCREMENT]
+    if line[ORIGIN] == NO_ORIGIN:
+        return 0.0
+    at_u = -math.log10((line[ABOVE] / line[INCREMENT] + 0.5) / (number + 1.0))
+    if surprise >= at_u:
+        beyond = min((surprise - at_u) * LN10 * line[SHAPE], 60.0)
+        return min(line[EDGE] + line[SCALE] * math.expm1(beyond) / line[SHAPE], LARGEST)
+    wanted = (10.0 ** (-surprise) * (number + 1.0) - 0.5) * line[INCREMENT]
+    above = 0.0
+    for b in range(BINS - 1, 0, -1):
+        if above + counts[b] >= wanted:
+            return min(edge_of(line, b + 1.0 - (wanted - above) / counts[b]), line[EDGE])
+        above += counts[b]
+    return 0.0
+
+
+@kernel
+def learn(counts, line, s, growth):  # type: ignore[no-untyped-def]
+    """Count a score. ``growth`` is the factor by which the next one weighs more."""
+    if line[ORIGIN] == NO_ORIGIN and s > 0.0:
+        line[ORIGIN] = math.floor(math.log2(s)) - BELOW
+    b = int(place(line, s))
+    counts[b] += line[INCREMENT]
+    line[TOTAL] += line[INCREMENT]
+    if b >= line[FIRST]:
+        line[ABOVE] += line[INCREMENT]
+    line[INCREMENT] *= growth
+    line[SEEN] += 1.0
+    if line[INCREMENT] > 1e6:
+        for b in range(BINS):
+            counts[b] /= line[INCREMENT]
+        line[TOTAL] /= line[INCREMENT]
+        line[ABOVE] /= line[INCREMENT]
+        line[INCREMENT] = 1.0
+
+
+@kernel
+def due(line, fewest):  # type: ignore[no-untyped-def]
+    """Whether the tail must be fitted before the next score is judged."""
+    seen = int(line[SEEN])
+    return seen == fewest or (seen > fewest and seen % REFIT == 0)
+
+
+@kernel
+def calibrate_block(raw, hold, cut, fewest, growth, counts, lines):  # type: ignore[no-untyped-def]
     """Surprise of each raw score against the past of its series, and the score at which the surprise is ``cut``.
 
-    Each score is judged before it is remembered; a series with ``hold`` is judged and not remembered. NaN in, NaN out.
-    The four state arrays are changed in place.
+    Each score is judged before it is counted; a series with ``hold`` is judged and not counted. NaN in, NaN out.
+    ``counts`` [N, BINS] and ``lines`` [N, LINE] are changed in place.
     """
     series, samples = raw.shape
     surprise = np.full((series, samples), np.nan)
     bound = np.full((series, samples), np.nan)
     for i in range(series):
-        n = held[i]
-        k, u, scale, shape = 0, 0.0, 1.0, PRIOR_SHAPE
-        stale = True
         for t in range(samples):
-            if n >= fewest and stale:
-                k, u, scale, shape = fit_tail(ordered[i], n)
-                stale = False
-            if n >= fewest:
-                bound[i, t] = tail_score(ordered[i], n, k, u, scale, shape, cut)
+            if due(lines[i], fewest):
+                fit_moments(counts[i], lines[i], 0.0)
+            known = lines[i, SEEN] >= fewest
+            if known:
+                bound[i, t] = score_of(counts[i], lines[i], cut)
             s = raw[i, t]
             if math.isnan(s):
                 continue
-            s = np.float64(np.float32(min(max(s, 0.0), LARGEST)))
-            if n >= fewest:
-                surprise[i, t] = tail_surprise(ordered[i], n, k, u, scale, shape, s)
+            s = min(max(s, 0.0), LARGEST)
+            if known:
+                surprise[i, t] = surprise_of(counts[i], lines[i], s)
             if not hold[i]:
-                n = remember(ring[i], ordered[i], n, seen[i], np.float32(s))
-                seen[i] += 1
-                stale = True
-        held[i] = n
+                learn(counts[i], lines[i], s, growth)
     return surprise, bound
