@@ -200,8 +200,11 @@ def test_what_was_told_for_certain(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "doubt"),
-    [("timeout", True), ("server", True), ("cut", True), ("connect", False), ("rate_limited", False), ("auth", False)],
-)
+    [
+        ("timeout", True), ("server", True), ("cut", True), ("internal", True),
+        ("connect", False), ("rate_limited", False), ("auth", False),
+    ],
+)  # fmt: skip
 def test_doubt_after_an_attempt(store: Store, reason: str, doubt: bool) -> None:
     """A timeout or a cut answer may have arrived; a refused connection has not."""
     store.enqueue([notification("n")])

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from anomalyd.errors import SchemaTooNew, StoreBusy, StoreError
 from anomalyd.incident import Outcome, OutcomeKind
+from anomalyd.records import Fence
 from anomalyd.store import Store, open_store
 from contract.store_kit import MINUTE, RULE, PostgresServer, episode, notification, slot, whole_slot
 from servers import wait_until
@@ -78,6 +79,22 @@ def test_two_daemons_commit_a_slot_once(url: str) -> None:
             answers = list(pool.map(lambda store, n=number: store.commit_slot(whole_slot(n)), stores))  # type: ignore[misc]
             assert sorted(answers) == [False, False, False, True]
     assert len(stores[0].notifications()) == 10
+    for store in stores:
+        store.close()
+
+
+def test_one_of_many_becomes_the_leader(url: str) -> None:
+    """Of four who ask at once one gets the lease; when it has run out, one of them gets it with the next number."""
+    stores = [open_store(url) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(1, 6):
+            now = number * 100
+
+            def ask(i: int, now: int = now) -> Fence | None:
+                return stores[i].acquire_lease("leader", f"d{i}-{now}", now, 100)
+
+            got = list(pool.map(ask, range(4)))
+            assert [fence.number for fence in got if fence is not None] == [number]
     for store in stores:
         store.close()
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from anomalyd.episode import Episode, Phase
-from anomalyd.errors import StoreBusy, StoreError
+from anomalyd.errors import StoreError
 from anomalyd.incident import Incident, Notification, Outcome
 from anomalyd.records import (
     Feedback,
@@ -357,14 +357,15 @@ class Store:
             self._writer.release()
 
     def _persist(self, once: Callable[[], T]) -> T:
-        for tried in range(1, max(_TRIES.values()) + 1):
+        tried = 0
+        while True:
+            tried += 1
             try:
                 return once()
             except StoreError as error:
                 if tried >= _TRIES.get(error.reason, 1):
                     raise
             self._pause.wait(random.uniform(0.01, 0.05) * tried)
-        raise StoreBusy("deadlock", "unreachable: the last try returns or raises")
 
     def _check_file(self) -> None:
         """A file deleted or replaced under us would swallow every write without a word."""
