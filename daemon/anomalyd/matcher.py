@@ -16,7 +16,9 @@ from anomalyd.records import Matcher, MatchOp, Silence
 
 MAX_PATTERN = 512
 MAX_VALUE = 1_024
-_TEXT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=~|!~|!=|=)\s*(?:\"((?:[^\"\\]|\\.)*)\"|((?:[^\",{}\s=][^\",{}\s]*)?))\s*")
+_TEXT = re.compile(
+    r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=~|!~|!=|=)\s*(?:\"((?:[^\"\\]|\\.)*)\"|((?:[^\",{}\s=][^\",{}\s]*)?))\s*"
+)
 _ESCAPE = re.compile(r"\\(.)")
 # A repeat of something that itself repeats without end: what makes an expression take exponential time.
 _NESTED = re.compile(r"\([^()]*[*+}][^()]*\)\s*[*+{]")

@@ -20,7 +20,7 @@ from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason
 from anomalyd.receivers import RECEIVER_SETTINGS, build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.render import Action, Chart, render
-from fakes import grafana, pagerduty, slack
+from fakes import alertmanager, grafana, pagerduty, slack, teams
 from fakes.sink import Answer, Fault, Sink, answer
 from fakes.statements import START, a_notification, a_statement, hostile_statement
 from fakes.webhook import FakeWebhook
@@ -68,9 +68,17 @@ KITS = {
         lambda s: {"type": "grafana", "url": s.base, "token": grafana.TOKEN},
         lambda s: len(s.annotations),
     ),
+    "alertmanager": Kit(
+        alertmanager.FakeAlertmanager,
+        lambda s: {"type": "alertmanager", "urls": [s.base + "/"], "bearer_token": "bearer-canary"},
+        lambda s: len(s.alerts),
+    ),
+    "teams": Kit(
+        teams.FakeTeams, lambda s: {"type": "teams", "webhook_url": s.url + teams.HOOK}, lambda s: len(s.cards)
+    ),
 }  # fmt: skip
 
-LOST_ANSWER_COLLAPSES = {"pagerduty", "grafana", "webhook", "webhook-alertmanager"}
+LOST_ANSWER_COLLAPSES = {"pagerduty", "grafana", "alertmanager", "webhook", "webhook-alertmanager"}
 """Receivers whose peers know a repeated attempt: by dedup_key, tag search or Idempotency-Key."""
 
 
@@ -135,11 +143,11 @@ def test_hostile_statements_stay_within_limits(kit: Kit, pair: tuple[Receiver, A
     assert outcome.kind == OutcomeKind.DELIVERED, outcome
     for request in sink.requests:
         for forbidden in (b"\x1b", b"\\u001b", b"\\u0000", "\u202e".encode(), b"javascript:", b"\\ud800"):
-            assert forbidden not in request.body or b"webhook" in kit_name(kit)
+            assert forbidden not in request.body or kit_name(kit).startswith((b"webhook", b"alertmanager"))
 
 
 def kit_name(kit: Kit) -> bytes:
-    """The webhook's body is data for programs and carries labels as they are; JSON keeps them harmless."""
+    """Webhooks and Alertmanager get data for programs, with labels as they are; JSON keeps them harmless."""
     return next(name for name, k in KITS.items() if k is kit).encode()
 
 
@@ -259,7 +267,7 @@ def test_unreadable_secret_is_tried_again(kit: Kit, tmp_path: Path) -> None:
     """A secret's file that is gone for a moment delays the message and does not lose it."""
     with kit.sink() as sink:
         plain = kit.settings(sink)
-        secrets = {"url", "webhook_url", "bot_token", "routing_key", "token"} & set(plain)
+        secrets = {"url", "webhook_url", "bot_token", "routing_key", "token", "bearer_token"} & set(plain)
         key = next(k for k in sorted(secrets) if k != "url" or plain["type"] == "webhook")
         file = tmp_path / "secret"
         settings = {k: v for k, v in plain.items() if k != key} | {f"{key}_file": str(file)}
@@ -285,7 +293,9 @@ def certificates() -> dict[str, Path]:
 def test_tls_on_a_plain_port(kit: Kit) -> None:
     """https to a port that speaks plain HTTP fails as TLS and is never sent in clear."""
     with kit.sink() as sink:
-        receiver = make({k: v.replace("http://", "https://") for k, v in kit.settings(sink).items()})
+        plain = kit.settings(sink)
+        receiver = make({k: [u.replace("http:", "https:") for u in v] if isinstance(v, list) else
+                         v.replace("http:", "https:") for k, v in plain.items()})  # fmt: skip
         outcome = send(receiver)
         receiver.close()
         assert (outcome.kind, outcome.reason) == (OutcomeKind.RETRY, "tls")

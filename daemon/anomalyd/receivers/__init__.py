@@ -12,6 +12,10 @@ _MODULES: Mapping[str, tuple[str, str]] = {
     "slack": ("slack", "SlackSettings"),
     "pagerduty": ("pagerduty", "PagerDutySettings"),
     "grafana": ("grafana", "GrafanaSettings"),
+    "alertmanager": ("alertmanager", "AlertmanagerSettings"),
+    "teams": ("teams", "TeamsSettings"),
+    "email": ("email", "EmailSettings"),
+    "apprise": ("apprise", "AppriseSettings"),
 }
 
 

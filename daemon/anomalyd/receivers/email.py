@@ -1,0 +1,189 @@
+"""Email over SMTP: one message a statement, threaded by incident.
+
+Port 587 with STARTTLS, which is required unless ``tls: none`` is written; 465 with TLS from the start. Header values
+lose line breaks, so no label can add a header. 4xx replies are tried again, 5xx are final.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import smtplib
+import socket
+import ssl
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import format_datetime, parseaddr
+from html import escape
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from anomalyd.errors import DeliveryError, redact_urls
+from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason
+from anomalyd.receivers.base import DurationMs, Pace, ReceiverSettings, TlsSettings, failed, guarded, retry
+from anomalyd.receivers.transport import tls_context
+from anomalyd.render import Rendered, clean
+from anomalyd.secret import Secret, either
+
+
+class EmailSettings(ReceiverSettings):
+    """Emails."""
+
+    kind: ClassVar[str] = "email"
+
+    type: Literal["email"] = "email"
+    to: tuple[str, ...] = Field(min_length=1, max_length=50, description="addresses")
+    sender: str = Field(description="address that the messages come from")
+    host: str = Field(min_length=1, description="mail server")
+    port: int = Field(default=587, ge=1, le=65_535)
+    security: Literal["starttls", "tls", "none"] = Field(default="starttls", description="tls is for port 465")
+    username: str = ""
+    password: Secret | None = None
+    password_file: str = ""
+    timeout: DurationMs = Field(default="20s", description="for each answer of the mail server")  # type: ignore[assignment]
+    tls: TlsSettings = TlsSettings()
+
+    @model_validator(mode="after")
+    def _whole(self) -> EmailSettings:
+        either(self.password, self.password_file, "password")
+        for address in (*self.to, self.sender):
+            _address(address)
+        if bool(self.username) != bool(self.password or self.password_file):
+            raise ValueError("username and password belong together")
+        if self.username and self.security == "none":
+            raise ValueError("a password is not sent over a connection without TLS")
+        return self
+
+
+def _address(text: str) -> Address:
+    name, spec = parseaddr(text)
+    user, at, domain = spec.rpartition("@")
+    if not at or not user or not domain or any(c.isspace() for c in spec):
+        raise ValueError(f"{text!r} is not an email address")
+    return Address(clean(name, 100), user, domain)
+
+
+class Email:
+    """Sends through one mail server."""
+
+    kind = EmailSettings.kind
+    pace = Pace(every_ms=1_000, burst=10)
+
+    def __init__(self, settings: EmailSettings):
+        self.name = settings.name
+        self.send_resolved = settings.send_resolved
+        self._settings = settings
+        self._password = either(settings.password, settings.password_file, "password")
+        self._context = tls_context(settings.tls)
+
+    def send(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
+        return guarded(lambda: self._deliver(notification, rendered, now))
+
+    def _deliver(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
+        letter = compose(notification, rendered, now, self._settings)
+        try:
+            refused = self._hand_over(letter)
+        except smtplib.SMTPResponseException as error:
+            return _judge(error.smtp_code, error.smtp_error, isinstance(error, smtplib.SMTPAuthenticationError))
+        except smtplib.SMTPRecipientsRefused as error:
+            code, text = next(iter(error.recipients.values()))
+            return _judge(code, text, False)
+        except smtplib.SMTPNotSupportedError as error:
+            return failed("config", str(error))
+        except ssl.SSLError as error:
+            said = getattr(error, "verify_message", "") or error.reason or "failed"
+            raise DeliveryError("tls", f"TLS with {self._settings.host}: {said}", retry_after_s=300.0) from None
+        except TimeoutError:
+            raise DeliveryError("timeout", f"{self._settings.host} does not answer") from None
+        except smtplib.SMTPServerDisconnected as error:
+            reason = "timeout" if isinstance(error.__context__, TimeoutError) else "cut"
+            raise DeliveryError(reason, f"{self._settings.host}: {error}") from None
+        except (OSError, socket.gaierror) as error:
+            raise DeliveryError("connect", f"{self._settings.host}: {error.strerror or error}") from None
+        note = f"refused for {len(refused)} of {len(self._settings.to)} addresses" if refused else ""
+        return Outcome(OutcomeKind.DELIVERED, message=note)
+
+    def _hand_over(self, letter: EmailMessage) -> dict[str, tuple[int, bytes]]:
+        """Give the letter to the server; return the addresses that it refused while it took others."""
+        s = self._settings
+        timeout = s.timeout / 1000
+        server = (
+            smtplib.SMTP_SSL(s.host, s.port, timeout=timeout, context=self._context)
+            if s.security == "tls"
+            else smtplib.SMTP(s.host, s.port, timeout=timeout)
+        )
+        try:
+            if s.security == "starttls":
+                server.starttls(context=self._context)
+            if self._password:
+                server.login(s.username, self._password.get())
+            return server.send_message(letter)
+        finally:
+            server.close()
+
+    def close(self) -> None:
+        """Nothing is kept open between messages."""
+
+
+def compose(notification: Notification, rendered: Rendered, now: int, settings: EmailSettings) -> EmailMessage:
+    """The letter: plain text and HTML; the subject alone says how bad, what and where."""
+    s = notification.statement
+    letter = EmailMessage()
+    sender = _address(settings.sender)
+    letter["Subject"] = clean(rendered.title, 140)
+    letter["From"] = sender
+    letter["To"] = [_address(to) for to in settings.to]
+    letter["Date"] = format_datetime(datetime.fromtimestamp(now / 1000, UTC))
+    letter["Message-ID"] = _message_id(f"{notification.id}", sender.domain)
+    root = _message_id(f"incident {s.incident}", sender.domain)
+    letter["In-Reply-To"] = root
+    letter["References"] = root
+    letter["Auto-Submitted"] = "auto-generated"
+    letter["X-Anomalyd-Tier"] = s.tier.word
+    if s.tier >= 3 and s.reason not in (Reason.RESOLVED, Reason.TEST):
+        letter["Importance"] = "high"
+    letter.set_content(rendered.text)
+    letter.add_alternative(page(rendered), subtype="html")
+    if rendered.chart and rendered.chart.png:
+        letter.add_attachment(rendered.chart.png, maintype="image", subtype="png", filename="chart.png")
+    return letter
+
+
+def _message_id(text: str, domain: str) -> str:
+    return f"<{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}@{domain}>"
+
+
+def page(rendered: Rendered) -> str:
+    """The HTML part; everything is escaped, nothing is loaded from elsewhere."""
+    rows = "".join(
+        f'<tr><td style="color:#666;padding-right:12px">{escape(k)}</td><td>{escape(v)}</td></tr>'
+        for k, v in rendered.fields
+    )
+    links = [(a.text, a.url) for a in rendered.actions if a.url] + [(link.text, link.url) for link in rendered.links]
+    anchors = " · ".join(f'<a href="{escape(url)}">{escape(text)}</a>' for text, url in links)
+    listed = "".join(f"<li>{escape(line)}</li>" for line in rendered.lines)
+    more = f"<p>…and {rendered.more} more</p>" if rendered.more else ""
+    parts = [
+        '<div style="font-family:sans-serif;font-size:15px;line-height:1.4;max-width:640px">',
+        f"<h2 style=\"font-size:18px\">{escape(rendered.title)}</h2><p>{escape(rendered.summary)}</p>",
+        f"<p>{escape(rendered.sentence)}</p>" if rendered.sentence != rendered.summary else "",
+        f"<p>{escape(rendered.description)}</p>" if rendered.description else "",
+        f"<table>{rows}</table>" if rows else "",
+        f"<ul>{listed}</ul>{more}" if listed else "",
+        f"<p>{anchors}</p>" if anchors else "",
+        "</div>",
+    ]
+    return "".join(parts)
+
+
+def _judge(code: int, answer: bytes | str, auth: bool) -> Outcome:
+    said = redact_urls(answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer)
+    message = f"the mail server answered {code}: {clean(said, 300)}"
+    if 400 <= code < 500:
+        return retry("rate_limited" if code in (421, 450, 451, 452) and "rate" in said.lower() else "server", message)
+    return failed("auth" if auth or code in (530, 535) else "client", message)
+
+
+def build(settings: EmailSettings) -> Email:
+    return Email(settings)
