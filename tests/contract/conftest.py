@@ -23,7 +23,7 @@ def postgres() -> Iterator[PostgresServer]:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store on each engine in turn."""
     urls = {"memory": "sqlite://", "file": f"sqlite:///{tmp_path}/anomalyd.db"}
-    url = urls[request.param] if request.param in urls else request.getfixturevalue("postgres").migrated()
+    url = urls[request.param] if request.param in urls else request.getfixturevalue("postgres").emptied()
     opened = open_store(url)
     yield opened
     opened.close()

@@ -14,6 +14,7 @@ from anomalyd.records import Fence
 from anomalyd.score import Kind, Observation, Tier, Verdicts, Why
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
 from anomalyd.store import open_store
+from anomalyd.store.tables import metadata
 from servers import new_database
 
 RULE = "shop/Latency"
@@ -90,6 +91,7 @@ class PostgresServer:
     def __init__(self, url: str):
         self.maintenance = url
         self._template = ""
+        self._shared = ""
 
     def admin(self) -> psycopg.Connection[tuple[object, ...]]:
         """A connection outside of any database under test."""
@@ -109,6 +111,14 @@ class PostgresServer:
         with self.admin() as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}".encode())
         return f"{self.maintenance.rpartition('/')[0]}/{name}"
+
+    def emptied(self) -> str:
+        """URL of one database with our schema that is emptied each time: quicker than a new one."""
+        self._shared = self._shared or self.migrated()
+        with psycopg.connect(self._shared.replace("+psycopg", ""), autocommit=True) as connection:
+            tables = [table.name for table in reversed(metadata.sorted_tables)]
+            connection.execute("; ".join(f"DELETE FROM {name}" for name in tables).encode())
+        return self._shared
 
 
 def fence(number: int) -> Fence:
