@@ -27,7 +27,7 @@ from anomalyd.render import Actions, Charts, Rendered, clean, render
 from anomalyd.score import Tier
 from anomalyd.suppress import STAGES, Drop, Hold, Quiet, Stage, Subject, collapse, decide
 
-LEASE_MS = 2 * MINUTE_MS
+LEASE_MS = 30_000
 BATCH = 16
 """Incidents claimed at once; a pass also ends when half its lease is used up."""
 BACKOFF_FIRST_MS = SECOND_MS

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +48,17 @@ def run(
         if server is not None:
             server.stop()
         app.close()
+    _leave()
+
+
+def _leave() -> None:
+    """End the process though a query may hang: pool threads would be waited for until its deadline.
+
+    Everything worth keeping is in the store, and the store is closed.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def probes_of(app: App, drive: Drive) -> Probes:

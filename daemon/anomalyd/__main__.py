@@ -1,0 +1,5 @@
+"""``python -m anomalyd``."""
+
+from anomalyd.cli import main
+
+main()
