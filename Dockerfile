@@ -18,6 +18,7 @@ WORKDIR /src
 RUN python3 -m venv /opt/anomalyd
 COPY contrib/ci/constraints.txt pyproject.toml README.md LICENSE ./
 COPY daemon ./daemon
+COPY rules ./rules
 RUN /opt/anomalyd/bin/python -m pip install --constraint constraints.txt '.[postgres]'
 RUN /opt/anomalyd/bin/python -m compileall -q -j 0 /opt/anomalyd/lib
 RUN /opt/anomalyd/bin/anomalyd --version

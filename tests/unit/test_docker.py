@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -116,6 +117,16 @@ def test_what_is_copied_exists_and_passes_the_ignore_file() -> None:
     assert sources == let_through
     assert all((ROOT / source).exists() for source in sources)
     assert not any(fnmatch.fnmatch("tests", pattern) for pattern in let_through)
+
+
+def test_what_the_wheel_includes_is_copied() -> None:
+    """Folders that the build puts into the package are in the build stage."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {Path(path).parts[0] for path in (*wheel["packages"], *wheel.get("force-include", {}))}
+    needed |= {project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml"}
+    sources = {source for rest in rest_of("COPY", 0) for source in rest.split()[:-1]}
+    assert needed <= sources
 
 
 def test_oci_labels() -> None:
