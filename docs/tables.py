@@ -1,28 +1,32 @@
-"""The reference tables of the guide, made from what the daemon itself knows.
+"""The reference parts of the guide, made from what the daemon itself knows.
 
     python docs/tables.py            bring the tables in docs/*.md up to date
     python docs/tables.py --check    exit 1 if one of them is stale
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Tables of keys come from the JSON Schemas of rules
-and settings files, tables of detectors from their registry, the table of metrics from the daemon's registry.
+A part stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Keys come from the JSON Schemas of rules and
+settings files, detectors and receivers from their registries and docstrings, metrics from the daemon's registry,
+commands from their own help. What is added there is in the guide after one run of this file.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from anomalyd.cli import COMMANDS
+from anomalyd.cli import COMMANDS, load_command
 from anomalyd.detectors.registry import detector_names, load_detector
 from anomalyd.metrics import SERIES_HELP, Metrics
+from anomalyd.receivers import RECEIVER_SETTINGS
 from anomalyd.schemas import rules_schema, settings_schema
 
 HERE = Path(__file__).parent
 _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DURATION = "([0-9]+ms)?)$"
+RULE_TOP = ("GroupModel", "RuleModel", "DetectorSpec", "Detector")
+"""Definitions of a rules file that have a place of their own in the guide."""
 PARTS = ("Idea", "Works for", "Fails when", "Toy stream", "Reference")
 """The heads of a detector's docstring, in the order of the guide."""
 
@@ -126,35 +130,116 @@ def metrics() -> str:
 
 
 def commands() -> str:
-    rows = [(f"`anomalyd {name}`", entry.help) for name, entry in COMMANDS.items()]
+    rows = [(f"[`anomalyd {name}`](commands.md#anomalyd-{name})", entry.help) for name, entry in COMMANDS.items()]
     return table(("command", "what it does"), rows)
 
 
+def command_sections() -> str:
+    """Each command's own help, and that of its subcommands."""
+    sections = []
+    for name in COMMANDS:
+        command = load_command(name)
+        texts = [_help(command, f"anomalyd {name}")]
+        texts += [_help(sub, f"anomalyd {name} {each}") for each, sub in getattr(command, "commands", {}).items()]
+        sections.append(f"## anomalyd {name}\n\n" + "\n".join(f"```text\n{text}\n```\n" for text in texts))
+    return "\n".join(sections)
+
+
+def _help(command: Any, path: str) -> str:
+    context = command.context_class(command, info_name=path, terminal_width=88, max_content_width=88)
+    lines = str(command.get_help(context)).strip().splitlines()
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def receiver_sections() -> str:
+    """A section for each receiver: what its module says of it, and its keys."""
+    definitions = settings_schema()["definitions"]
+    sections = []
+    for name, cls in RECEIVER_SETTINGS.items():
+        paragraphs = _paragraphs(sys.modules[cls.__module__].__doc__ or "")
+        words = "\n\n".join(p for p in paragraphs if not p.startswith("Invariant"))
+        sections.append(f"## {name}\n\n{words}\n\n{keys(definitions[cls.__name__])}")
+    return "\n".join(sections)
+
+
+def _paragraphs(text: str) -> list[str]:
+    parts = (" ".join(part.replace("``", "`").split()) for part in text.strip().split("\n\n"))
+    return [part for part in parts if part]
+
+
+def sections_of(schema: Mapping[str, Any], properties: Mapping[str, Any], skip: set[str], level: int = 2) -> str:
+    """A section for every definition that the properties lead to, each once, in the order of the keys."""
+    parts = []
+    for key, field in properties.items():
+        for name in _references(field):
+            if name not in skip:
+                skip.add(name)
+                definition = schema["definitions"][name]
+                heading = f"{'#' * level} `{key}`\n\n{_sentence(definition.get('description', ''))}\n\n"
+                own = definition.get("properties", {})
+                body = keys(definition) if own else ""
+                parts.append(heading + body + "\n" + sections_of(schema, own, skip, min(level + 1, 4)))
+    return "".join(parts)
+
+
+def _references(field: Any) -> Iterator[str]:
+    """Names of the definitions that a schema mentions."""
+    if isinstance(field, dict):
+        for key, value in field.items():
+            if key == "$ref":
+                yield str(value).rsplit("/", 1)[-1]
+            else:
+                yield from _references(value)
+    elif isinstance(field, list):
+        for value in field:
+            yield from _references(value)
+
+
+def rule_sections() -> str:
+    schema = rules_schema()
+    named = {name for name in schema["definitions"] if name.startswith("detector_")}
+    properties = {**schema["properties"], **schema["definitions"]["GroupModel"]["properties"]}
+    properties |= schema["definitions"]["RuleModel"]["properties"]
+    return sections_of(schema, properties, named | set(RULE_TOP), level=3)
+
+
+def settings_sections() -> str:
+    schema = settings_schema()
+    receivers = {cls.__name__ for cls in RECEIVER_SETTINGS.values()}
+    return sections_of(schema, schema["properties"], receivers)
+
+
+def receiver_shared() -> str:
+    """What the receivers' keys lead to: the sections that they share."""
+    schema = settings_schema()
+    properties: dict[str, Any] = {}
+    for cls in RECEIVER_SETTINGS.values():
+        properties |= schema["definitions"][cls.__name__]["properties"]
+    return sections_of(schema, properties, set(), level=3)
+
+
 def makers() -> dict[str, Callable[[], str]]:
-    """Table name to what makes it."""
-    rules, settings = rules_schema()["definitions"], settings_schema()
-    known = settings["definitions"]
-    made: dict[str, Callable[[], str]] = {
+    """Name of a part to what makes it."""
+    rules = rules_schema()["definitions"]
+    return {
         "commands": commands,
+        "command_sections": command_sections,
         "detectors": detectors,
         "detector_sections": detector_sections,
         "metrics": metrics,
-        "settings": lambda: keys(settings),
+        "settings": lambda: keys(settings_schema()),
+        "settings_sections": settings_sections,
+        "receiver_sections": receiver_sections,
+        "receiver_shared": receiver_shared,
         "group": lambda: keys(rules["GroupModel"]),
         "rule": lambda: keys(rules["RuleModel"]),
-        "tier": lambda: keys(rules["TierModel"]),
-        "min_deviation": lambda: keys(rules["MinDeviationModel"]),
+        "rule_sections": rule_sections,
     }
-    for name, definition in known.items():
-        short = name.removesuffix("Model").removesuffix("Settings").lower()
-        place = f"receiver_{short}" if name.endswith("Settings") else f"settings_{short}"
-        made[place] = lambda definition=definition: keys(definition)
-    return made
 
 
 def fresh(text: str, made: Mapping[str, Callable[[], str]]) -> str:
     """A page with its tables made anew."""
-    return _PLACE.sub(lambda match: f"{match[1]}\n{made[match[2]]()}\n{match[3]}", text)
+    return _PLACE.sub(lambda match: f"{match[1]}\n{made[match[2]]().strip()}\n\n{match[3]}", text)
 
 
 def main(arguments: list[str]) -> int:
