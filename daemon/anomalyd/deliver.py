@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from anomalyd.budget import Budget
 from anomalyd.clock import MINUTE_MS, SECOND_MS, Clock, SystemClock
 from anomalyd.crashpoint import crashpoint
 from anomalyd.errors import redact_urls
 from anomalyd.gate import Gate
-from anomalyd.incident import Notification, Outcome, OutcomeKind, Statement
+from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind, Statement
 from anomalyd.logs import get_logger
 from anomalyd.receivers.base import Receiver
-from anomalyd.records import Fence, Told
+from anomalyd.records import Fence, OutboxRow, OutboxState, Told
 from anomalyd.render import Actions, Charts, Rendered, clean, render
 from anomalyd.score import Tier
 from anomalyd.suppress import STAGES, Drop, Hold, Quiet, Stage, Subject, collapse, decide
@@ -58,6 +59,26 @@ class Outbox(Protocol):
     def told(self, receiver: str, incident: str) -> Told | None: ...
 
     def series_told(self, receiver: str, rule: str, fingerprints: Sequence[str]) -> dict[str, tuple[int, Tier]]: ...
+
+    def enqueue(self, notifications: Sequence[Notification]) -> None: ...
+
+    def open_incidents(self, rule: str | None = None) -> list[Incident]: ...
+
+    def notifications(
+        self, *, incident: str | None = None, receiver: str | None = None, state: OutboxState | None = None,
+        limit: int = 100,
+    ) -> list[OutboxRow]: ...  # fmt: skip
+
+
+@runtime_checkable
+class KeepsAlive(Protocol):
+    """A receiver whose peer forgets what is not repeated (Alertmanager)."""
+
+    def beat_at(self) -> int | None: ...
+
+    def keep_alive(self, now: int) -> Outcome: ...
+
+    def restore(self, statement: Statement, rendered: Rendered, now: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +127,7 @@ class _Lane:
     gate: Gate
     waiting: dict[str, _Waiting] = field(default_factory=dict)
     failures: int = 0
+    restored: bool = False
 
     def next_at(self) -> int | None:
         return min((row.next_at for row in self.waiting.values()), default=None)
@@ -126,6 +148,7 @@ class Deliverer:
         stages: asked in order before those that hold for everybody.
         actions, chart: what ``render`` adds to a message.
         observe: told of everything that became of a notification.
+        budget: of messages an hour; its stage must be among ``stages``.
         fence: proof of leadership for each claim, where several daemons share a store.
     """
 
@@ -135,6 +158,7 @@ class Deliverer:
         receivers: Mapping[str, Receiver],
         *,
         stages: Sequence[Stage] = (),
+        budget: Budget | None = None,
         actions: Actions | None = None,
         chart: Charts | None = None,
         observe: Callable[[Delivery], None] = lambda delivery: None,
@@ -146,6 +170,7 @@ class Deliverer:
         self._store = store
         self._stages = (*stages, *STAGES)
         self._actions, self._chart = actions, chart
+        self._budget = budget
         self._observe = observe
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
@@ -162,6 +187,14 @@ class Deliverer:
         lane = self._lanes[receiver]
         if self.began_at is None:
             self.began_at = now
+        beat_at = self._beat(receiver, lane, now)
+        served = self._serve(receiver, lane, now)
+        if self._budget is not None and (digest := self._budget.digest(receiver, now)) is not None:
+            self._store.enqueue([digest])
+            served = replace(served, next_at=now)
+        return served if beat_at is None else replace(served, next_at=min(beat_at, served.next_at or beat_at))
+
+    def _serve(self, receiver: str, lane: _Lane, now: int) -> Pass:
         if (opens_at := lane.gate.opens_at(now)) > now:
             return Pass(next_at=opens_at)
         room = lane.gate.room(now)
@@ -179,12 +212,33 @@ class Deliverer:
             return Pass(tuple(one.deliveries), max(one.now(), lane.gate.opens_at(one.now())))
         return Pass(tuple(one.deliveries), lane.next_at())
 
+    def _beat(self, name: str, lane: _Lane, now: int) -> int | None:
+        """Repeat what the receiver's peer would forget; return when that is due again."""
+        receiver = self.receivers[name]
+        if not isinstance(receiver, KeepsAlive):
+            return None
+        if not lane.restored:
+            lane.restored = True
+            for incident in self._store.open_incidents():
+                told = self._store.notifications(
+                    incident=incident.id, receiver=name, state=OutboxState.DELIVERED, limit=1
+                )
+                if told and not (statement := told[0].notification.statement).resolved:
+                    receiver.restore(statement, self.rendered(statement, now, name), now)
+        beat_at = receiver.beat_at()
+        if beat_at is not None and beat_at <= now:
+            outcome = receiver.keep_alive(now)
+            if outcome.kind != OutcomeKind.DELIVERED:
+                log.warning("alerts could not be repeated", receiver=name, reason=outcome.reason, error=outcome.message)
+            beat_at = receiver.beat_at()
+        return beat_at
+
     def adopt(self, older: Deliverer) -> None:
         """Go on where another left off (a reload): what its receivers of the same name asked for stays asked."""
         self.began_at = older.began_at
         for name, lane in older._lanes.items():
             if name in self._lanes:
-                self._lanes[name] = lane
+                self._lanes[name] = replace(lane, restored=False)
 
     def close(self) -> None:
         """Close all receivers."""
@@ -315,6 +369,8 @@ class _Run:
     def _tell(self, row: Notification, outcome: str, reason: str, message: str = "") -> None:
         delivery = Delivery(self._receiver.name, row, outcome, reason, message)
         self.deliveries.append(delivery)
+        if self._deliverer._budget is not None:
+            self._deliverer._budget.account(self._receiver.name, row, outcome, self.now())
         _log(delivery)
         self._deliverer._observe(delivery)
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.incident import Notification, Outcome, OutcomeKind
-from anomalyd.receivers.base import Pace, ReceiverSettings, failed, guarded, retry
+from anomalyd.receivers.base import Pace, PeopleSettings, failed, guarded, retry
 from anomalyd.render import Rendered
 from anomalyd.score import Tier
 from anomalyd.secret import Secret, either
@@ -25,7 +25,7 @@ LOCAL_SCHEMES = frozenset((
 """Schemes that reach into the machine, or that our own webhook does better."""
 
 
-class AppriseSettings(ReceiverSettings):
+class AppriseSettings(PeopleSettings):
     """Any service that apprise knows."""
 
     kind: ClassVar[str] = "apprise"

@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from anomalyd.clock import MINUTE_MS
+from anomalyd.clock import HOUR_MS, MINUTE_MS
 from anomalyd.durations import parse_duration
 from anomalyd.errors import ConfigError, DeliveryError, redact_urls
 from anomalyd.incident import Notification, Outcome, OutcomeKind
@@ -76,13 +76,33 @@ DurationMs = Annotated[
 class ReceiverSettings(BaseModel):
     """What the settings of all receivers share."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="what rules call this receiver")
     type: str
     send_resolved: bool = Field(default=True, description="whether the end of an incident is sent too")
+    min_tier: Literal["warning", "critical", "emergency"] = Field(
+        default="warning", description="nothing below this tier is sent"
+    )
+    repeat_interval: DurationMs = Field(
+        default=0, description="an incident that stays open is told again; 0: it is not"
+    )
+    budget_per_hour: int = Field(
+        default=0, ge=0, description="messages an hour; beyond it a digest, emergencies always pass; 0: no limit"
+    )
 
     kind: ClassVar[str] = ""
+
+
+class PeopleSettings(ReceiverSettings):
+    """Receivers that people read: they are reminded, and spared a flood."""
+
+    repeat_interval: DurationMs = Field(
+        default=4 * HOUR_MS, description="an incident that stays open is told again; 0: not"
+    )
+    budget_per_hour: int = Field(
+        default=120, ge=0, description="messages an hour; beyond it a digest, emergencies always pass; 0: no limit"
+    )
 
 
 class TlsSettings(BaseModel):
@@ -99,7 +119,9 @@ class TlsSettings(BaseModel):
 class HttpSettings(ReceiverSettings):
     """What the settings of all receivers that speak HTTP share."""
 
-    timeout: DurationMs = Field(default="10s", description="deadline of one attempt, from connecting to the last byte")  # type: ignore[assignment]
+    timeout: DurationMs = Field(
+        default=10_000, description="deadline of one attempt, from connecting to the last byte"
+    )
     tls: TlsSettings = TlsSettings()
     proxy_url: str = Field(default="", pattern=r"^(https?://\S+)?$", description="HTTP proxy, e.g. http://proxy:3128")
 

@@ -21,13 +21,13 @@ from pydantic import Field, model_validator
 
 from anomalyd.errors import DeliveryError, redact_urls
 from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason
-from anomalyd.receivers.base import DurationMs, Pace, ReceiverSettings, TlsSettings, failed, guarded, retry
+from anomalyd.receivers.base import DurationMs, Pace, PeopleSettings, TlsSettings, failed, guarded, retry
 from anomalyd.receivers.transport import tls_context
 from anomalyd.render import Rendered, clean
 from anomalyd.secret import Secret, either
 
 
-class EmailSettings(ReceiverSettings):
+class EmailSettings(PeopleSettings):
     """Emails."""
 
     kind: ClassVar[str] = "email"
@@ -41,7 +41,7 @@ class EmailSettings(ReceiverSettings):
     username: str = ""
     password: Secret | None = None
     password_file: str = ""
-    timeout: DurationMs = Field(default="20s", description="for each answer of the mail server")  # type: ignore[assignment]
+    timeout: DurationMs = Field(default=20_000, description="for each answer of the mail server")
     tls: TlsSettings = TlsSettings()
 
     @model_validator(mode="after")

@@ -12,14 +12,25 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason
-from anomalyd.receivers.base import HttpSettings, Pace, Reply, classify, failed, guarded, retry, retry_after_s, to_json
+from anomalyd.receivers.base import (
+    HttpSettings,
+    Pace,
+    PeopleSettings,
+    Reply,
+    classify,
+    failed,
+    guarded,
+    retry,
+    retry_after_s,
+    to_json,
+)
 from anomalyd.receivers.blocks import escape, message
 from anomalyd.receivers.transport import Transport
 from anomalyd.render import Rendered
 from anomalyd.secret import Secret, either
 
 
-class SlackSettings(HttpSettings):
+class SlackSettings(PeopleSettings, HttpSettings):
     """Messages in a Slack channel."""
 
     kind: ClassVar[str] = "slack"

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from anomalyd.incident import Notification, Outcome, Reason, Statement
-from anomalyd.receivers.base import HttpSettings, Pace, classify, guarded, to_json
+from anomalyd.receivers.base import HttpSettings, Pace, PeopleSettings, classify, guarded, to_json
 from anomalyd.receivers.transport import Transport
 from anomalyd.render import Rendered, cut
 from anomalyd.score import Tier
@@ -20,7 +20,7 @@ from anomalyd.secret import Secret, either
 MAX_BODY = 26_000
 
 
-class TeamsSettings(HttpSettings):
+class TeamsSettings(PeopleSettings, HttpSettings):
     """Cards in a Teams channel."""
 
     kind: ClassVar[str] = "teams"
