@@ -45,7 +45,7 @@ class Figure:
     Attributes:
         name: what was measured, with its size ("tick of 10,000 series, CPU s").
         ours, theirs: the two sides in the same unit; ``theirs`` None where there is no other side.
-        ratio: how many times better ours is (for costs theirs / ours, for qualities ours / theirs); None without theirs.
+        ratio: how many times better ours is (costs: theirs / ours, qualities: ours / theirs); None without theirs.
         target: what was promised, in words (">= 20", "< 2 s").
         ok: whether the target is met; None where the figure is only reported.
     """
@@ -63,7 +63,8 @@ class Figure:
         theirs = "-" if self.theirs is None else _short(self.theirs)
         ratio = "-" if self.ratio is None else _short(self.ratio)
         note = f" ({self.note})" if self.note else ""
-        return f"{self.name}: ours {_short(self.ours)}, theirs {theirs}, ratio {ratio}, target {self.target}: {word}{note}"
+        sides = f"ours {_short(self.ours)}, theirs {theirs}, ratio {ratio}"
+        return f"{self.name}: {sides}, target {self.target}: {word}{note}"
 
 
 def cost(name: str, ours: float, theirs: float, *, at_least: float, note: str = "") -> Figure:

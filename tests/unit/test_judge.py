@@ -52,7 +52,7 @@ WARNING = (Kind.ANOMALOUS, Tier.WARNING, Why.SURPRISE)
         ({"min_deviation": MinDeviation(relative=0.2)}, 1.3, 1, 4, WARNING),
         ({"min_deviation": MinDeviation(1.0, 0.2)}, 1.3, 1, 4, (Kind.OK, Tier.NONE, Why.MIN_DEVIATION)),
         ({"min_deviation": MinDeviation(absolute=9.5)}, 10, NAN, 4, WARNING),
-        ({"direction": "up", "min_deviation": MinDeviation(absolute=99)}, -10, 1, 4, (Kind.OK, Tier.NONE, Why.DIRECTION)),
+        ({"direction": "up", "min_deviation": MinDeviation(99)}, -10, 1, 4, (Kind.OK, Tier.NONE, Why.DIRECTION)),
     ],
 )  # fmt: skip
 def test_verdict_of_one_sample(
