@@ -1,4 +1,4 @@
-"""``anomalyd check``: settings and rules files held against everything that can be known without running them."""
+"""``anomalyd check``: settings, rules and test files held against everything that can be known without running them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.rules import RuleSet, expand, read_rules
 from anomalyd.settings import Settings, is_settings, read_settings
+from anomalyd.testfile import is_tests, read_tests
 from anomalyd.yamlfile import MAX_BYTES, Document, read_file, read_yaml
 
 STDIN = "<stdin>"
@@ -36,7 +37,9 @@ def check_files(files: list[str]) -> list[Checked]:
     documents = {name: document for name in files if (document := _read(name, checked)) is not None}
     settings: Settings | None = None
     for name, document in list(documents.items()):
-        if is_settings(document.data):
+        if is_tests(document.data):
+            _tests(checked[name], documents.pop(name))
+        elif is_settings(document.data):
             del documents[name]
             settings = _settings(checked[name], document) or settings
     for name in _named_rules(settings, checked):
@@ -70,6 +73,14 @@ def _settings(one: Checked, document: Document) -> Settings | None:
     parts = _count(len(settings.sources), "source"), _count(len(settings.receivers), "receiver")
     one.found = f"{', '.join(parts)}, {_count(len(settings.rule_files), 'pattern')} of rules files"
     return settings
+
+
+def _tests(one: Checked, document: Document) -> None:
+    one.kind = "tests"
+    try:
+        one.found = f"{_count(len(read_tests(document)), 'test')} found"
+    except ConfigError as error:
+        one.problems += error.problems
 
 
 def _named_rules(settings: Settings | None, checked: dict[str, Checked]) -> tuple[str, ...]:
@@ -125,9 +136,9 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Check settings and rules files.
+    """Check settings, rules and test files.
 
-    A file is taken for settings or rules by its top keys. The rules files that settings name are checked too, and rules
+    A file is taken for what it is by its top keys. The rules files that settings name are checked too, and rules
     against the sources and receivers of the settings. Nothing is connected to. Exit code 0: all is well; 2: it is not.
     """
     checked = check_files(list(dict.fromkeys(files or [DEFAULT_FILE])))

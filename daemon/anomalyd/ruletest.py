@@ -1,0 +1,250 @@
+"""Runs a rule test: the daemon's own evaluation and delivery, on recorded series, under a virtual clock.
+
+What runs is what runs in production: ``Evaluator``, ``Deliverer`` and a store (SQLite in memory), driven by
+``run_virtually``. Only the source and the receivers are stand-ins. The result is every episode and every delivered
+notification, held against what the test expects; whatever it does not expect is a failure, so a test is also a promise
+of quiet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from anomalyd.block import Block, Labels
+from anomalyd.clock import VirtualClock
+from anomalyd.deliver import Deliverer
+from anomalyd.durations import format_duration
+from anomalyd.episode import Episode
+from anomalyd.evaluate import Evaluator
+from anomalyd.executors import InlineExecutor
+from anomalyd.incident import Notification, Outcome, OutcomeKind
+from anomalyd.metrics import Metrics
+from anomalyd.receivers.base import Pace
+from anomalyd.render import Rendered
+from anomalyd.rule import Rule, RuleGroup
+from anomalyd.run import Daemon, run_virtually
+from anomalyd.store import open_store
+from anomalyd.template import render_annotations
+from anomalyd.testfile import ExpectedEpisode, ExpectedNotification, RuleTest, shown
+
+A = TypeVar("A")
+E = TypeVar("E")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the recorded source replies."""
+
+    block: Block
+    partial: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class RecordedSource:
+    """Answers queries from a block, whatever the expression: the block stands for its result.
+
+    Invariant: an instant answer holds only series that have a sample at that time, as a server's does.
+    """
+
+    def __init__(self, block: Block):
+        self._block = block
+
+    def instant(self, expr: str, at_ms: int, *, limit: int | None = None) -> Answer:
+        """The samples at exactly ``at_ms``."""
+        block = self._block
+        column = int(np.searchsorted(block.times, at_ms))
+        if column == len(block.times) or block.times[column] != at_ms:
+            return Answer(Block((), np.array([at_ms], np.int64), np.zeros((0, 1))))
+        present = np.nonzero(np.isfinite(block.values[:, column]))[0]
+        return Answer(block.take(present).window(column, column + 1))
+
+    def range(self, expr: str, start_ms: int, end_ms: int, step_ms: int) -> Answer:
+        """The samples on the grid; series without any in it are left out."""
+        times = np.arange(start_ms, end_ms + 1, step_ms, dtype=np.int64)
+        block = self._block
+        values = np.full((len(block), len(times)), np.nan)
+        place = np.searchsorted(block.times, times)
+        known = place < len(block.times)
+        known[known] = block.times[place[known]] == times[known]
+        values[:, known] = block.values[:, place[known]]
+        present = np.nonzero(np.isfinite(values).any(axis=1))[0]
+        return Answer(Block(tuple(block.labels[i] for i in present), times, values[present]))
+
+
+class RecordingReceiver:
+    """Takes every notification and remembers when it came."""
+
+    kind = "test"
+    send_resolved = True
+    pace = Pace()
+
+    def __init__(self, name: str, log: list[Sent]):
+        self.name = name
+        self._log = log
+
+    def send(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
+        statement = notification.statement
+        self._log.append(Sent(now, statement.reason.value, statement.tier.word, self.name, rendered.title))
+        return Outcome(OutcomeKind.DELIVERED)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A notification as it was delivered; ``at`` in wall milliseconds."""
+
+    at: int
+    reason: str
+    tier: str
+    receiver: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What living through a test gave: episodes that opened, in that order, and notifications."""
+
+    episodes: tuple[Episode, ...]
+    sent: tuple[Sent, ...]
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a test went: lines of a diff, empty when it passed (``-`` expected and absent, ``+`` unexpected)."""
+
+    test: RuleTest
+    outcomes: Outcomes
+    diff: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.diff
+
+
+def run_test(test: RuleTest) -> Verdict:
+    """Live through a test and hold the outcome against its expectations."""
+    outcomes = live(test.rule, test.block, test.start, test.until)
+    lines = [f"! {error}" for error in outcomes.errors]
+    wanted, got = _match(test.episodes, outcomes.episodes, lambda e, a: _fits(e, a, test.start))
+    lines += [f"- episode {_wanted_episode(test.rule, e)}" for e in wanted]
+    lines += [f"+ episode {_got_episode(test.rule, a, test.start)}" for a in got]
+    if test.notifications is not None:
+        at = _data_time(test)
+        missing, extra = _match(test.notifications, outcomes.sent, lambda e, a: _arrives(e, a, at(a)))
+        lines += [f"- notification {_wanted_notification(e)}" for e in missing]
+        lines += [f"+ notification {_got_notification(a, at(a))}" for a in extra]
+    return Verdict(test, outcomes, tuple(lines))
+
+
+def live(rule: Rule, block: Block, start: int, until: int) -> Outcomes:
+    """Evaluate and deliver one rule over recorded series from ``start`` for ``until`` milliseconds."""
+    group = RuleGroup(rule.group, rule.interval_ms, (rule,))
+    clock = VirtualClock(start + rule.query_delay_ms + rule.interval_ms // 4)
+    sent: list[Sent] = []
+    store = open_store("sqlite://")
+    inline = InlineExecutor()
+    try:
+        evaluator = Evaluator(
+            store, {rule.source: RecordedSource(block)}, annotate=render_annotations, links=_no_links, fit=inline,
+            background=inline,
+        )  # fmt: skip
+        evaluator.add(rule)
+        receivers = {name: RecordingReceiver(name, sent) for name in rule.receivers}
+        daemon = Daemon(store, evaluator, Deliverer(store, receivers, clock=clock), Metrics(), clock, [group])
+        # Until the last sample's slot was evaluated and what it owes was sent.
+        run_virtually(daemon, clock, start + until + rule.query_delay_ms + rule.interval_ms // 2)
+        episodes = [e for e in store.episodes(limit=100_000) if e.opened_at]
+        slots = store.rule_slots(rule.id, 0, 1 << 62)
+        failed = sorted({f"{slot.reason}: {slot.detail}" for slot in slots if slot.outcome == "error"})
+        return Outcomes(tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), tuple(sent), tuple(failed))
+    finally:
+        store.close()
+
+
+def _no_links(rule: Rule) -> Mapping[str, str]:
+    return {}
+
+
+def _match(expected: Sequence[E], actual: Sequence[A], fits: Callable[[E, A], bool]) -> tuple[list[E], list[A]]:
+    """Pair each expectation with its own outcome; return what is left on either side.
+
+    Pairs are found by augmenting paths, so overlapping windows never steal each other's only outcome.
+    """
+    owner: dict[int, int] = {}
+
+    def find(i: int, tried: set[int]) -> bool:
+        for j, outcome in enumerate(actual):
+            if j not in tried and fits(expected[i], outcome):
+                tried.add(j)
+                if j not in owner or find(owner[j], tried):
+                    owner[j] = i
+                    return True
+        return False
+
+    missing = [expected[i] for i in range(len(expected)) if not find(i, set())]
+    return missing, [outcome for j, outcome in enumerate(actual) if j not in owner]
+
+
+def _fits(wanted: ExpectedEpisode, got: Episode, start: int) -> bool:
+    closed = got.closed_at - start if got.closed_at else None
+    return (
+        set(wanted.series) <= set(got.labels)
+        and got.opened_at - start in wanted.opens
+        and wanted.tier in ("", got.tier.word)
+        and wanted.close in ("", str(got.close or ""))
+        and not (wanted.stays and closed is not None)
+        and (wanted.closes is None or (closed is not None and closed in wanted.closes))
+    )
+
+
+def _data_time(test: RuleTest) -> Callable[[Sent], int]:
+    """When the data were from that made us send, milliseconds since the start: the newest slot by then."""
+    interval, delay = test.rule.interval_ms, test.rule.query_delay_ms
+    return lambda sent: (sent.at - delay - test.start) // interval * interval
+
+
+def _arrives(wanted: ExpectedNotification, got: Sent, at: int) -> bool:
+    return (
+        at in wanted.at
+        and wanted.reason == got.reason
+        and wanted.tier in ("", got.tier)
+        and wanted.receiver in ("", got.receiver)
+    )
+
+
+def _series(rule: Rule, labels: Labels) -> str:
+    return f"{rule.name}{shown(labels)}"
+
+
+def _wanted_episode(rule: Rule, wanted: ExpectedEpisode) -> str:
+    parts = [_series(rule, wanted.series), f"opens {wanted.opens}"]
+    if wanted.stays:
+        parts.append("stays open")
+    if wanted.closes is not None:
+        parts.append(f"closes {wanted.closes}")
+    return ", ".join(parts + [word for word in (wanted.tier, wanted.close) if word])
+
+
+def _got_episode(rule: Rule, got: Episode, start: int) -> str:
+    parts = [_series(rule, got.labels), f"opened {format_duration(got.opened_at - start)}"]
+    ended = f"closed {format_duration(got.closed_at - start)} ({got.close})" if got.closed_at else "still open"
+    peak = f"peak {got.peak_value:.4g} where {got.peak_expected:.4g} was expected, surprise {got.peak_surprise:.1f}"
+    if not math.isfinite(got.peak_value):
+        peak = f"no sample ({got.why.name.lower()})"
+    return ", ".join([*parts, ended, got.tier.word, peak])
+
+
+def _wanted_notification(wanted: ExpectedNotification) -> str:
+    return ", ".join(w for w in (f"at {wanted.at}", wanted.reason, wanted.tier, wanted.receiver) if w)
+
+
+def _got_notification(got: Sent, at: int) -> str:
+    return f"at {format_duration(at)}, {got.reason}, {got.tier}, {got.receiver}: {got.title}"
