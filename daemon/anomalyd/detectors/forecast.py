@@ -1,0 +1,142 @@
+"""``forecast``: a limit is reached within a horizon: the disk is full in four days, the pool runs dry.
+
+Idea
+    Follow the series' level, slope and daily profile robustly; project them to the end of the horizon with an interval
+    that widens with the uncertainty of the slope. The score is a surprise by itself: -log10 of the chance that the
+    limit is *not* reached in time. 2 means 99 % certain, and a value beyond the limit is certain.
+
+Works for
+    Things that fill up or run out: disks, quotas, connection pools, certificate lifetimes, backlogs, error budgets.
+    A cleanup (a jump of the level) is understood after five samples, and the slope is kept.
+
+Fails when
+    Growth is not a line over the ``memory``: exponential growth is seen late. It says nothing of a contextual or
+    collective anomaly that has no trend.
+
+Toy stream
+    A disk at 60 %, 1 % more each hour, limit 100, horizon two days: reached in 40 hours; the score is high at once.
+
+Reference
+    Discounted least squares: Brown, Smoothing, Forecasting and Prediction (1963). This detector goes on learning while
+    its episode is open: the trend is its subject, and whoever fixes the disk wants the alert to end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.clock import DAY_MS
+from anomalyd.detectors import base
+from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.common import (
+    ABSOLUTE_FLOOR,
+    RELATIVE_FLOOR,
+    SpanField,
+    advanced,
+    blank,
+    check_newer,
+    check_series,
+    civil_times,
+    clean,
+    copied,
+    span,
+)
+
+DAY_BINS = 48
+VISITS = 5.0
+
+
+class ForecastParams(base.Params):
+    """Parameters of ``forecast``."""
+
+    limit: float = Field(description="The value that must not be reached, in the series' unit.")
+    when: Literal["above", "below"] = Field("above", description="Whether at or above, or at or below, is too far.")
+    horizon: SpanField = Field(span("4d"), description="How far ahead the limit matters.")
+    memory: SpanField = Field(span("3d"), description="How much past makes the slope.")
+    floor: float = Field(RELATIVE_FLOOR, ge=0, description="Smallest spread, as a share of the value.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecasts:
+    """Forecasts of N series at T future times, each [N, T], in the series' unit; NaN for a series never seen."""
+
+    expected: F64
+    lower: F64
+    upper: F64
+
+
+class Forecast:
+    """Robust trend against a limit; see the module's docstring."""
+
+    name: ClassVar[str] = "forecast"
+    streaming: ClassVar[bool] = True
+    multivariate: ClassVar[bool] = False
+    has_band: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = True
+    Params: ClassVar[type[base.Params]] = ForecastParams
+
+    def __init__(self, params: ForecastParams, grid: Grid) -> None:
+        self.params = params
+        self.grid = grid
+        self.step = max(1, grid.step_ms)
+        self.memory = max(30, params.memory.count(self.step))
+        self.horizon = float(params.horizon.count(self.step))
+        self.bins = DAY_BINS if self.step * 4 <= DAY_MS else 1
+        self.visits = VISITS * max(1.0, DAY_MS / self.step / self.bins)
+        self.rate = min(0.05, max(0.005, 6 * self.step / DAY_MS))
+        self.floors = np.array([params.floor, ABSOLUTE_FLOOR])
+
+    @property
+    def min_history(self) -> int:
+        return max(30, self.memory // 8)
+
+    def fit(self, history: Block, seed: int) -> State:
+        n = len(history)
+        return self._run(State({"fit": np.zeros((n, 12)), "day": np.zeros((n, 2, self.bins))}), history)[1]
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        check_newer(state, fresh)
+        check_series(state, "fit", fresh)
+        return self._run(state, fresh)
+
+    def forecast(self, state: State, times: I64, coverage: float = 0.95) -> Forecasts:
+        """What the series will be at times [T] after the state, with the interval that holds a share of outcomes."""
+        from anomalyd.detectors.kernels.trend import project
+
+        shape = (len(state.arrays["fit"]), len(times))
+        expected, deviation = np.full(shape, np.nan), np.full(shape, np.nan)
+        civil = civil_times(times, self.grid.timezone)
+        fit, day = state.arrays["fit"], state.arrays["day"]
+        project(times, civil, fit, day, float(self.step), self.floors, expected, deviation)
+        half = NormalDist().inv_cdf(0.5 + coverage / 2) * deviation
+        return Forecasts(expected, expected - half, expected + half)
+
+    def _run(self, state: State, fresh: Block) -> tuple[Raw, State]:
+        from anomalyd.detectors.kernels.trend import reach_limit
+
+        arrays, raw = copied(state), blank(fresh.values.shape)
+        reach_limit(
+            clean(fresh.values),
+            fresh.times,
+            civil_times(fresh.times, self.grid.timezone),
+            arrays["fit"],
+            arrays["day"],
+            float(self.step),
+            1 - 1 / self.memory,
+            self.rate,
+            self.visits,
+            self.params.limit,
+            self.params.when == "above",
+            self.horizon,
+            self.min_history,
+            self.floors,
+            raw.score,
+            raw.expected,
+        )
+        return raw, advanced(state, arrays, fresh)
