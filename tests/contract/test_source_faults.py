@@ -190,6 +190,18 @@ class TestNetwork:
         assert fault(fake.url).reason == "protocol"
         assert fake.seen[0].headers["accept-encoding"] == "identity"
 
+    def test_connections_are_kept(self, fake: FakePrometheus) -> None:
+        """Queries one after the other share a connection, whatever the server says in between."""
+        with FaultProxy(fake.url) as proxy:
+            source = reader(proxy.url)
+            source.instant("up", AT)
+            fake.then(400, '{"status":"error","errorType":"bad_data","error":"no"}')
+            with pytest.raises(QueryRejected):
+                source.instant("up", AT)
+            source.range("up", AT - MINUTE, AT, MINUTE)
+            source.close()
+            assert proxy.connections == 1
+
     def test_no_turn(self, fake: FakePrometheus) -> None:
         """No more queries run at once than allowed; who gets no turn in time says so."""
         with FaultProxy(fake.url) as proxy:
@@ -620,12 +632,28 @@ class TestSeries:
         edges = [(one.params["start"], one.params["end"]) for one in fake.queries()]
         first = start // 1000
         assert edges == [
-            (str(first), str(first + 10_999)),
-            (str(first + 11_000), str(first + 21_999)),
-            (str(first + 22_000), str(first + 25_000)),
+            (str(first), str(first + 359)),
+            (str(first + 360), str(first + 11_359)),
+            (str(first + 11_360), str(first + 22_359)),
+            (str(first + 22_360), str(first + 25_000)),
         ]
         for i in range(9):
             assert reply.block.values[0, -1 - i * 60] == i
+
+    def test_parts_of_even_size(self, fake: FakePrometheus) -> None:
+        """Much data is read in parts of a few megabytes, however long the range is."""
+        times = range(AT - 2_999 * 1000, AT + 1, 1000)
+        bulky = f"{'0' * 1_100}.5"
+        samples = dict.fromkeys(times, bulky)
+        fake.series = [FakeSeries({"__name__": "up", "i": str(i)}, samples) for i in range(4)]
+        source = reader(fake.url, timeout_s=60.0)
+        reply = source.range("up", times[0], AT, 1000)
+        source.close()
+        assert (reply.block.values == 0.5).all()
+        sizes = [int(one.params["end"]) - int(one.params["start"]) + 1 for one in fake.queries()]
+        assert sizes[0] == 360
+        assert sum(sizes) == 3_000
+        assert 1_000 < sizes[1] < 2_000
 
     def test_series_that_come_and_go(self, fake: FakePrometheus) -> None:
         """A series that is in some parts of a range only is NaN elsewhere, and keeps its own row."""

@@ -45,6 +45,13 @@ __all__ = ["BasicAuth", "BuildInfo", "PrometheusSource", "RawReply", "Reply", "S
 MAX_POINTS = 11_000
 """Points per series and request that every server accepts."""
 
+FIRST_POINTS = 360
+PART_BYTES = 8 * 1024 * 1024
+MIN_POINTS = 64
+"""A range is asked for in parts: the first one small, because nobody knows how many series there are, the others of
+about ``PART_BYTES``. Prometheus builds an answer in memory: for larger ones it measurably works harder (16 MB cost a
+third more CPU than twice 8 MB), for fewer points the labels outweigh the samples."""
+
 _TRUNCATED = "results truncated due to limit"
 _HISTOGRAM_ADVICE = "wrap the expression in histogram_quantile(), histogram_count() or histogram_sum()"
 
@@ -109,7 +116,7 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
         """Evaluate an expression every ``step_ms`` from ``start_ms`` to ``end_ms``, which is included if on the grid.
 
         Long ranges take several requests on one grid; where an answer is too large for the byte cap or for the
-        server's limit of samples, shorter pieces are asked for. Points without a sample are NaN.
+        server's limit of samples, shorter parts are asked for. Points without a sample are NaN.
 
         Args:
             deadline_s: total time for all requests; without it each request has the spec's timeout.
@@ -118,7 +125,7 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
         whole = None if deadline_s is None else self._deadline(deadline_s)
         collector = Collector(times)
         answers: list[Decoded] = []
-        size, points, first = 0, MAX_POINTS, 0
+        size, first, points, most = 0, 0, FIRST_POINTS, MAX_POINTS
         while first < len(times):
             part = times[first : first + points]
             try:
@@ -126,12 +133,13 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
             except SourceError as error:
                 if not _too_much(error) or len(part) == 1:
                     raise
-                points = (len(part) + 1) // 2
+                most = points = (len(part) + 1) // 2
                 continue
             collector.add(first, decoded)
             answers.append(_without_values(decoded))
             size += bytes_read
             first += len(part)
+            points = min(most, max(MIN_POINTS, PART_BYTES * len(part) // max(bytes_read, 1)))
         return self._reply(collector.block(), answers, size, limit, collector.ambiguous())
 
     def samples(
