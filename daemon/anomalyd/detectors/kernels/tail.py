@@ -14,6 +14,7 @@ shrink the shape to a prior. Everything here is finite for finite input.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ NO_ORIGIN = -10_000.0
 
 
 @kernel
-def place(line, s):  # type: ignore[no-untyped-def]
+def place(line: Any, s: Any) -> Any:
     """Position of a score on the histogram's axis, in bins (not rounded); 0 for nothing."""
     if s <= 0.0 or line[ORIGIN] == NO_ORIGIN:
         return 0.0
@@ -53,13 +54,13 @@ def place(line, s):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def edge_of(line, b):  # type: ignore[no-untyped-def]
+def edge_of(line: Any, b: Any) -> Any:
     """Score at the lower edge of bin b."""
     return 2.0 ** (line[ORIGIN] + b / PER_OCTAVE)
 
 
 @kernel
-def find_edge(counts, line, floor):  # type: ignore[no-untyped-def]
+def find_edge(counts: Any, line: Any, floor: Any) -> Any:
     """Put u, the lower edge of the tail, on the bin edge nearest to the 98 % quantile and not below the floor."""
     wanted = TAIL_SHARE * line[TOTAL]
     above, j = 0.0, BINS - 1
@@ -81,7 +82,7 @@ def find_edge(counts, line, floor):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def fit_hill(counts, line, floor):  # type: ignore[no-untyped-def]
+def fit_hill(counts: Any, line: Any, floor: Any) -> Any:
     """Fit the tail by the mean logarithmic excess."""
     find_edge(counts, line, floor)
     excess = 0.0
@@ -95,7 +96,7 @@ def fit_hill(counts, line, floor):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def fit_moments(counts, line, floor):  # type: ignore[no-untyped-def]
+def fit_moments(counts: Any, line: Any, floor: Any) -> Any:
     """Fit the tail by mean and variance of the excess."""
     find_edge(counts, line, floor)
     u, above = line[EDGE], line[ABOVE]
@@ -118,7 +119,7 @@ def fit_moments(counts, line, floor):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def surprise_of(counts, line, s):  # type: ignore[no-untyped-def]
+def surprise_of(counts: Any, line: Any, s: Any) -> Any:
     """-log10 of the probability of a score of at least s. Monotone in s, never negative."""
     number = line[TOTAL] / line[INCREMENT]
     if line[ORIGIN] == NO_ORIGIN:  # nothing but zeros so far
@@ -136,7 +137,7 @@ def surprise_of(counts, line, s):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def score_of(counts, line, surprise):  # type: ignore[no-untyped-def]
+def score_of(counts: Any, line: Any, surprise: Any) -> Any:
     """The score whose surprise is ``surprise``: the inverse of ``surprise_of``."""
     number = line[TOTAL] / line[INCREMENT]
     if line[ORIGIN] == NO_ORIGIN:
@@ -155,7 +156,7 @@ def score_of(counts, line, surprise):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def learn(counts, line, s, growth):  # type: ignore[no-untyped-def]
+def learn(counts: Any, line: Any, s: Any, growth: Any) -> Any:
     """Count a score. ``growth`` is the factor by which the next one weighs more."""
     if line[ORIGIN] == NO_ORIGIN and s > 0.0:
         line[ORIGIN] = math.floor(math.log2(s)) - BELOW
@@ -175,14 +176,14 @@ def learn(counts, line, s, growth):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def due(line, fewest):  # type: ignore[no-untyped-def]
+def due(line: Any, fewest: Any) -> Any:
     """Whether the tail must be fitted before the next score is judged."""
     seen = int(line[SEEN])
     return seen == fewest or (seen > fewest and seen % REFIT == 0)
 
 
 @kernel
-def calibrate_block(raw, hold, cut, fewest, growth, counts, lines):  # type: ignore[no-untyped-def]
+def calibrate_block(raw: Any, hold: Any, cut: Any, fewest: Any, growth: Any, counts: Any, lines: Any) -> Any:
     """Surprise of each raw score against the past of its series, and the score at which the surprise is ``cut``.
 
     Each score is judged before it is counted; a series with ``hold`` is judged and not counted. NaN in, NaN out.

@@ -1,0 +1,160 @@
+"""``auto``: the default; several detectors that see each series differently, combined on one scale without tuning.
+
+Idea
+    Five members watch each series: the residual of a least-squares forecast from the last samples, yesterday and last
+    week; the residual of seasonal experts (last level, day, week, slow mean); both averaged over ten samples; and the
+    distance to the nearest contexts of the past. Each is turned into the tail probability of its own past, so that
+    they combine: the residuals tell what begins, neighbours and averages what goes on. One configuration serves all
+    series; nothing is looked up, named or tuned. With ``joint`` the series of a rule are the channels of one vector:
+    principal components, neighbours and the largest deviations are combined the same way.
+
+Works for
+    Gauges, rates, ratios and counts with or without rhythm; young series (it starts after 120 samples); levels that
+    shift for good (they are learned unless an episode is open).
+
+Fails when
+    Only the shape of a pattern changes while level, spread and neighbourhood stay ordinary; a limit is approached
+    without any deviation (use ``forecast``); the series is so sparse that most samples are equal.
+
+Toy stream
+    A sine with noise 1, then one sample 8 above it: the forecast's and the seasonal residual are both 8, far in the
+    tails of their pasts; surprise 6 or more, where ordinary samples have less than 2.
+
+Reference
+    Measured member by member in ``docs/detection.md``. Hill (1975) for the tails; Haykin, Adaptive Filter Theory, for
+    the forecast.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
+from anomalyd.detectors import base
+from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.calibrate import HALF_LIFE, blank_lines
+from anomalyd.detectors.common import (
+    advanced,
+    blank,
+    check_newer,
+    check_series,
+    civil_times,
+    clean,
+    copied,
+    held,
+)
+
+LARGEST = 1e30
+"""Samples beyond this are taken for this: float32 state and squares stay finite."""
+SLOT_MS = 5 * MINUTE_MS
+"""Yesterday and last week are remembered as means over this, or over the step where it is longer."""
+BOOK_MS = 14 * DAY_MS
+"""Contexts are spread over this much past."""
+
+
+class AutoParams(base.Params):
+    """Parameters of ``auto``: none is needed."""
+
+    contexts: int = Field(4032, ge=64, le=20_000, description="Contexts remembered of each series.")
+    warm_up: int = Field(120, ge=60, description="Samples before the first score.")
+
+
+class Auto:
+    """The shipped default; see the module's docstring."""
+
+    name: ClassVar[str] = "auto"
+    streaming: ClassVar[bool] = True
+    multivariate: ClassVar[bool] = False
+    has_band: ClassVar[bool] = True
+    calibrated: ClassVar[bool] = True
+    Params: ClassVar[type[base.Params]] = AutoParams
+
+    def __init__(self, params: AutoParams, grid: Grid) -> None:
+        self.params, self.grid = params, grid
+        step = max(1, grid.step_ms)
+        self.slot_ms = max(SLOT_MS, step)
+        self.day_slots = round(DAY_MS / self.slot_ms) if 4 * self.slot_ms <= DAY_MS else 0
+        self.day_bins = max(1, self.day_slots)
+        self.every = max(1, round(BOOK_MS / (params.contexts * step)))
+
+    @property
+    def min_history(self) -> int:
+        return self.params.warm_up
+
+    def fit(self, history: Block, seed: int) -> State:
+        """Replay the history; ``seed`` is not needed, nothing is drawn."""
+        state = State(self._empty(len(history)), as_of=-1)
+        after = self._run(state, history, None)[2]
+        return State(after.arrays, as_of=max(0, after.as_of))
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        raw, _, after = self.signals(state, fresh, hold)
+        return raw, after
+
+    def signals(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, F64, State]:
+        """As ``score``, with the paging signal [N, T] between: above 1 where an episode opens or worsens, else less.
+
+        The surprise in ``Raw.score`` ranks every sample; the paging signal is 0 nearly everywhere.
+        """
+        check_newer(state, fresh)
+        check_series(state, "recent", fresh)
+        return self._run(state, fresh, hold)
+
+    def _empty(self, n: int) -> dict[str, npt.NDArray[Any]]:
+        from anomalyd.detectors.kernels import auto, extreme, knn, rls, seasonal, tail
+
+        weights = np.zeros((n, rls.FEATURES))
+        weights[:, 1] = 1.0
+        spread = np.zeros((n, rls.FEATURES, rls.FEATURES))
+        spread[:] = 1e3 * np.eye(rls.FEATURES)
+        lines = np.zeros((n, rls.LINE))
+        lines[:, rls.SLOT] = -1.0
+        bins = 8 * self.day_bins
+        return {
+            "recent": np.zeros((n, rls.RECENT)),
+            "slots": np.full((n, max(4, 8 * self.day_slots)), np.nan, np.float32),
+            "weights": weights,
+            "spread": spread,
+            "forecast": lines,
+            "profile": np.zeros((n, bins), np.float32),
+            "visits": np.zeros((n, bins), np.uint8),
+            "seasons": np.zeros((n, seasonal.LINE)),
+            "book": np.zeros((n, knn.WIDTH, self.params.contexts), np.float32),
+            "nearest": np.zeros((n, knn.LINE)),
+            "residuals": np.zeros((n, 2, auto.AVERAGED)),
+            "counts": np.zeros((n, auto.MEMBERS, tail.BINS), np.float32),
+            "tails": blank_lines(n, auto.MEMBERS),
+            "extremes": np.zeros((n, auto.EXTREMES, extreme.LINE)),
+            "peaks": np.zeros((n, auto.PEAK_BINS)),
+            "signals": np.zeros((n, auto.LINE)),
+        }
+
+    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, F64, State]:
+        from anomalyd.detectors.kernels.auto import auto_block
+
+        a, raw = copied(state), blank(fresh.values.shape)
+        page = np.full(fresh.values.shape, np.nan)
+        values = np.clip(clean(fresh.values), -LARGEST, LARGEST)
+        phases, days, weeks = self._calendar(fresh.times)
+        auto_block(
+            values, fresh.times // self.slot_ms, phases, days, weeks, held(hold, len(fresh)), self.day_slots,
+            self.every, 2.0 ** (1.0 / HALF_LIFE), self.params.warm_up,
+            a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"], a["profile"], a["visits"], a["seasons"],
+            a["book"], a["nearest"], a["residuals"], a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"],
+            raw.score, page, raw.expected, raw.unit,
+        )  # fmt: skip
+        return raw, page, advanced(state, a, fresh)
+
+    def _calendar(self, times: I64) -> tuple[F64, I64, I64]:
+        """Phase of the day in radians, bin of the day, bin of the week (behind the day's bins) of each time [T]."""
+        civil = civil_times(times, self.grid.timezone)
+        of_day, of_week = civil % DAY_MS, civil % WEEK_MS
+        phases = of_day * (2 * np.pi / DAY_MS)
+        days = of_day * self.day_bins // DAY_MS
+        weeks = self.day_bins + of_week * (7 * self.day_bins) // WEEK_MS
+        return phases, days.astype(np.int64), weeks.astype(np.int64)

@@ -1,0 +1,204 @@
+"""Kernel of the recursive-least-squares forecast: each sample from the last ones, yesterday's and last week's.
+
+Features of the next sample, all in units of a slow spread around a slow mean and clipped at ten: a constant, the last
+three samples, means of the last six and twelve, the same time yesterday (itself, the one before it, its neighbours)
+and the same time last week. Weights follow by least squares that forget (Haykin, Adaptive Filter Theory, ch. 13); an
+error beyond three usual ones teaches no more than three. The covariance is kept symmetric and bounded: it diverges on
+hundreds of thousands of samples otherwise.
+
+State of one series: ``recent`` [RECENT] newest first, ``slots`` [L] a ring of means by five minutes (or the step) over
+eight days, ``weights`` [P], ``spread`` [P, P], ``line`` [LINE].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from anomalyd.detectors.kernels.jit import kernel
+
+FEATURES = 10
+RECENT = 12
+MEAN, VARIANCE, USUAL, SEEN, SLOT, SUM, NUMBER = 0, 1, 2, 3, 4, 5, 6
+"""Slots of ``line``: slow mean, slow variance, usual error in units of the spread, samples learned; the ring's current
+slot (-1: none yet), sum and number of the samples in it."""
+LINE = 7
+YOUNG = 13
+FORGET = 0.9995
+MEAN_RATE = 0.001
+CLIP = 10.0
+LARGEST_TRACE = 1e5
+
+
+@kernel
+def turn(slots: Any, line: Any, slot: Any) -> Any:
+    """Move the ring to a slot: store the mean of the one that ended, blank those that were skipped."""
+    size = len(slots)
+    current = np.int64(line[SLOT])
+    if slot <= current:
+        return
+    if current >= 0:
+        slots[current % size] = line[SUM] / line[NUMBER] if line[NUMBER] > 0.0 else np.nan
+        skipped = min(slot - current - 1, size)
+        for k in range(skipped):
+            slots[(current + 1 + k) % size] = np.nan
+    line[SLOT] = slot
+    line[SUM] = 0.0
+    line[NUMBER] = 0.0
+
+
+@kernel
+def at_lag(slots: Any, slot: Any, lag: Any, base: Any) -> Any:
+    """Distance from ``base`` of the mean ``lag`` slots ago; NaN where there is none."""
+    if lag <= 0 or lag >= len(slots) or slot < lag:
+        return np.nan
+    return float(slots[(slot - lag) % len(slots)]) - base
+
+
+@kernel
+def around(slots: Any, slot: Any, lag: Any, reach: Any, with_middle: Any, base: Any) -> Any:
+    """Mean of the slots within ``reach`` of a lag, from ``base``; NaN where there are none."""
+    total, number = 0.0, 0
+    for k in range(-reach, reach + 1):
+        if k == 0 and not with_middle:
+            continue
+        d = at_lag(slots, slot, lag - k, base)
+        if not math.isnan(d):
+            total += d
+            number += 1
+    return total / number if number > 0 else np.nan
+
+
+@kernel
+def scale_of(line: Any) -> Any:
+    """The unit of features and errors: the slow spread, never nothing."""
+    seen = line[SEEN]
+    trust = 1.0 - (1.0 - MEAN_RATE) ** min(seen, 20_000.0)
+    spread = math.sqrt(line[VARIANCE] / trust) if trust > 0.0 and line[VARIANCE] > 0.0 else 0.0
+    return max(spread, 1e-3 * abs(line[MEAN]), 1e-9)
+
+
+@kernel
+def describe(recent: Any, slots: Any, line: Any, day: Any, scale: Any, f: Any) -> Any:
+    """Fill the features f [FEATURES] of the next sample; ``day`` is the number of slots in a day (0: no rhythm)."""
+    base = line[MEAN]
+    slot = np.int64(line[SLOT])
+    f[0] = 1.0
+    short, long = 0.0, 0.0
+    for j in range(RECENT):
+        d = recent[j] - base
+        long += d
+        if j < 6:
+            short += d
+        if j < 3:
+            f[1 + j] = d / scale
+    f[4] = short / 6.0 / scale
+    f[5] = long / RECENT / scale
+    f[6] = at_lag(slots, slot, day, base) / scale
+    f[7] = around(slots, slot, day, 2, False, base) / scale
+    f[8] = around(slots, slot, 7 * day, 1, True, base) / scale
+    f[9] = at_lag(slots, slot, day + 1, base) / scale
+    for k in range(1, FEATURES):
+        f[k] = 0.0 if math.isnan(f[k]) else min(max(f[k], -CLIP), CLIP)
+
+
+@kernel
+def forecast(weights: Any, f: Any) -> Any:
+    """The forecast in units of the spread."""
+    total = 0.0
+    for k in range(FEATURES):
+        total += weights[k] * f[k]
+    return total
+
+
+@kernel
+def adapt(weights: Any, spread: Any, line: Any, f: Any, error: Any, gain: Any) -> Any:
+    """Teach the weights one error (in units of the spread)."""
+    usual = line[USUAL]
+    old = line[SEEN] > 60.0
+    taught = min(max(error, -3.0 * usual), 3.0 * usual) if old and usual > 0.0 else error
+    below = FORGET
+    for a in range(FEATURES):
+        g = 0.0
+        for b in range(FEATURES):
+            g += spread[a, b] * f[b]
+        gain[a] = g
+        below += f[a] * g
+    trace = 0.0
+    for a in range(FEATURES):
+        weights[a] += gain[a] / below * taught
+        for b in range(a + 1):
+            v = (spread[a, b] - gain[a] * gain[b] / below) / FORGET
+            spread[a, b] = v
+            spread[b, a] = v
+        trace += spread[a, a]
+    if trace > LARGEST_TRACE:
+        for a in range(FEATURES):
+            for b in range(FEATURES):
+                spread[a, b] *= LARGEST_TRACE / trace
+    size = abs(error)
+    line[USUAL] = 0.99 * usual + 0.01 * min(size, 5.0 * usual) if old else 0.9 * usual + 0.1 * size
+
+
+@kernel
+def settle(line: Any, x: Any) -> Any:
+    """Teach mean and spread a sample; one far out teaches as one six spreads out."""
+    seen = line[SEEN]
+    d = x - line[MEAN]
+    if seen > 100.0:
+        limit = 6.0 * scale_of(line)
+        d = min(max(d, -limit), limit)
+    line[MEAN] += max(MEAN_RATE, 1.0 / (seen + 1.0)) * d
+    line[VARIANCE] = (1.0 - MEAN_RATE) * line[VARIANCE] + (MEAN_RATE * d * d if seen > 0.0 else 0.0)
+    line[SEEN] = seen + 1.0
+
+
+@kernel
+def push(recent: Any, line: Any, x: Any) -> Any:
+    """Put a sample in front of the recent ones and into the current slot."""
+    for j in range(RECENT - 1, 0, -1):
+        recent[j] = recent[j - 1]
+    recent[0] = x
+    line[SUM] += x
+    line[NUMBER] += 1.0
+
+
+@kernel
+def rls_block(
+    values: Any, slot_of: Any, day: Any, hold: Any, floor: Any, recent: Any, slots: Any, weights: Any,
+    spread: Any, lines: Any, score: Any, expected: Any, unit: Any,
+) -> Any:  # fmt: skip
+    """Score a block [N, T]: |x - forecast| in units of the usual error. State is changed in place.
+
+    ``slot_of`` [T] is the ring's slot of each time. A series with ``hold`` is scored and not learned: the forecast
+    goes on from what it was.
+    """
+    series, samples = values.shape
+    f, gain = np.zeros(FEATURES), np.zeros(FEATURES)
+    for i in range(series):
+        for t in range(samples):
+            line = lines[i]
+            turn(slots[i], line, slot_of[t])
+            scale = scale_of(line)
+            predicted = line[MEAN]
+            if line[SEEN] >= YOUNG:
+                describe(recent[i], slots[i], line, day, scale, f)
+                predicted = line[MEAN] + forecast(weights[i], f) * scale
+            if line[SEEN] > 0.0:
+                expected[i, t] = predicted
+                unit[i, t] = max(line[USUAL] * scale, floor * abs(line[MEAN]), 1e-9)
+            x = values[i, t]
+            if math.isnan(x):
+                continue
+            if line[SEEN] >= 40.0:
+                score[i, t] = min(abs(x - predicted) / unit[i, t], 1e12)
+            if hold[i]:
+                if line[SEEN] > 0.0:
+                    push(recent[i], line, predicted)
+                continue
+            if line[SEEN] >= YOUNG:
+                adapt(weights[i], spread[i], line, f, (x - predicted) / scale, gain)
+            settle(line, x)
+            push(recent[i], line, x)
