@@ -150,6 +150,11 @@ class FakePrometheus:
         """Answer every request with this."""
         self._always = _scripted(status, text, headers)
 
+    def heal(self) -> None:
+        """Answer from the series again."""
+        self._always = None
+        self._scripted.clear()
+
     def queries(self) -> list[Seen]:
         """The queries among the requests."""
         return [one for one in self.seen if "/query" in one.path]
