@@ -100,7 +100,7 @@ JSON = "application/json"
 FAULTS = [
     ("connect", breaks(Reset(0))),
     ("timeout", breaks(Drip(1, 0.2))),
-    ("protocol", breaks(Cut(260))),
+    ("connect", breaks(Cut(260))),
     ("starting", answers(503, "Service Unavailable", X_Prometheus_Stopping="false")),
     ("execution", answers(422, '{"status":"error","errorType":"execution","error":"too many"}', Content_Type=JSON)),
     ("not_prometheus", answers(200, "<html>please log in</html>", Content_Type="text/html")),
