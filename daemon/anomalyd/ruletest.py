@@ -221,7 +221,7 @@ def _arrives(wanted: ExpectedNotification, got: Sent, at: int) -> bool:
 
 
 def _series(rule: Rule, labels: Labels) -> str:
-    return f"{rule.name}{shown(labels)}"
+    return rule.name + shown(tuple(pair for pair in labels if pair[0] != "__name__"))
 
 
 def _wanted_episode(rule: Rule, wanted: ExpectedEpisode) -> str:
