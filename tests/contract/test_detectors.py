@@ -23,7 +23,11 @@ HISTORY = 4 * DAY
 FRESH = 120
 GRID = Grid(STEP)
 
-CHEAP: dict[str, dict[str, object]] = {"forecast": {"limit": 400.0}}
+CHEAP: dict[str, dict[str, object]] = {
+    "forecast": {"limit": 400.0},
+    "lstm": {"hidden": 8, "window": 16, "windows": 8_192},
+    "autoencoder": {"window": 12, "windows": 20_000},
+}
 """Parameters a detector must be given, or that make its fit short enough for a battery; its defaults otherwise."""
 
 

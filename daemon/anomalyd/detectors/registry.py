@@ -30,6 +30,7 @@ def _built_in(name: str, class_name: str, summary: str, extra: str = "") -> Dete
 
 _BUILT_IN = (
     _built_in("adwin", "Adwin", "evidence that the level has changed, by an adaptive window over residuals"),
+    _built_in("autoencoder", "Autoencoder", "error with which a narrow net rebuilds a stretch or all channels", "lstm"),
     _built_in("cusum", "Cusum", "control chart of the cumulative sum of residuals"),
     _built_in("ewma", "Ewma", "control chart of the weighted mean of residuals"),
     _built_in(
@@ -40,6 +41,7 @@ _BUILT_IN = (
     _built_in("iqr", "Iqr", "distance from the rolling quartiles in interquartile ranges"),
     _built_in("isolation_forest", "IsolationForest", "how few random cuts isolate a sample with the ones before it"),
     _built_in("lof", "Lof", "how much lonelier a sample's vector is than its neighbours"),
+    _built_in("lstm", "Lstm", "error of a recurrent net's forecast", "lstm"),
     _built_in("mad", "Mad", "distance from the rolling median in robust standard deviations"),
     _built_in("matrix_profile", "MatrixProfile", "how unlike everything before the last stretch of samples is"),
     _built_in("peer", "Peer", "outlier among the siblings of a rule at one time"),
