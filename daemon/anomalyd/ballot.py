@@ -1,0 +1,312 @@
+"""``Ballot``: takes votes, writes down what they change, and tells the evaluation what holds.
+
+The votes and the threshold history in the store are all the state there is: whoever votes - the console, Slack, the
+command line in another process - writes rows, and the daemon reads them (``StoredFeedback``) within a minute, at once
+where the vote came in through itself. A vote that is refused changes nothing; a repeated one is harmless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from anomalyd.clock import DAY_MS, MINUTE_MS
+from anomalyd.episode import Episode
+from anomalyd.errors import AnomalydError, StoreError
+from anomalyd.feedback import (
+    NO_FEEDBACK,
+    FeedbackPolicy,
+    Moved,
+    Preview,
+    RuleFeedback,
+    believe,
+    changes_of,
+    counted,
+    factors,
+    judgements,
+    labels_of,
+    moved_of,
+    preview,
+    steps,
+    voter,
+)
+from anomalyd.logs import get_logger
+from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
+from anomalyd.recurring import Recurring, recurring
+from anomalyd.render import clean
+from anomalyd.rule import Rule
+from anomalyd.store import Store
+from anomalyd.threshold import initial_threshold
+
+REFRESH_MS = MINUTE_MS
+MAX_TEXT = 1_000
+PREVIEW_DAYS = 30
+
+log = get_logger("feedback")
+
+
+class Refused(AnomalydError):
+    """A vote that is not taken.
+
+    ``reason``: not_found, rate_limited, bad_vote.
+    """
+
+    def __init__(self, reason: str, message: str):
+        self.reason = reason
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """What a vote did: the vote as it is kept, whether it is new, the rows it wrote, and its effect in words."""
+
+    vote: Feedback
+    added: bool
+    changes: tuple[ThresholdChange, ...] = ()
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The votes that count on a rule with all they are about."""
+
+    votes: list[Feedback]
+    episodes: dict[str, Episode]
+    missed: dict[str, float]
+    history: list[ThresholdChange]
+    base: tuple[float, float, float]
+
+
+class Ballot:
+    """Casts votes and takes them back.
+
+    Args:
+        rules: the rules that are running, by id; votes on others are kept and move nothing.
+        changed: told the id of a rule whose feedback has changed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rules: Callable[[], Mapping[str, Rule]],
+        policy: FeedbackPolicy,
+        changed: Callable[[str], None] = lambda rule: None,
+    ):
+        self._store, self._rules, self.policy, self._changed = store, rules, policy, changed
+        self._one_at_a_time = threading.Lock()
+
+    def vote_on(
+        self, episode: str, label: FeedbackLabel, who: str, via: str, now: int, *, cause: str = "", text: str = "",
+        id: str = "",
+    ) -> Feedback:  # fmt: skip
+        """A vote on an episode, ready to be cast; raise ``Refused`` (not_found) when there is no such episode."""
+        found = self._store.episode(episode)
+        if found is None:
+            raise Refused("not_found", f"there is no episode {clean(episode, 60)!r}")
+        parts = f"{via}\0{who}\0{episode}\0{label}\0{now}"
+        identity = id or hashlib.blake2b(parts.encode(), digest_size=10).hexdigest()
+        return Feedback(
+            id=identity, label=label, rule=found.rule, at=now, who=who, via=via, episode=episode,
+            fingerprint=found.fingerprint, start=found.started_at, end=found.closed_at or found.seen_at, cause=cause,
+            text=text,
+        )  # fmt: skip
+
+    def cast(self, vote: Feedback, now: int) -> Cast:
+        """Take a vote and move the cuts that follow from it; raise ``Refused``."""
+        vote = _tidy(vote)
+        with self._one_at_a_time:
+            self._check(vote)
+            if not self._store.add_feedback(vote):
+                return Cast(vote, False, effect="this vote was counted before")
+            changes = self._rewrite(vote, now, "feedback")
+        self._changed(vote.rule)
+        effect = self._effect(vote, changes)
+        log.info("vote", rule=vote.rule, episode=vote.episode, label=vote.label.value, who=vote.who, via=vote.via,
+                 effect=effect)  # fmt: skip
+        return Cast(vote, True, tuple(changes), effect)
+
+    def undo(self, id: str, who: str, now: int) -> Feedback:
+        """Take a vote back and undo what it changed; raise ``Refused`` when there is none that counts."""
+        with self._one_at_a_time:
+            vote = next((vote for vote in self._store.feedback() if vote.id == id and not vote.undone_at), None)
+            if vote is None or not self._store.undo_feedback(id, now):
+                raise Refused("not_found", f"there is no vote {clean(id, 60)!r} that counts")
+            self._rewrite(replace(vote, who=clean(who, 200)), now, "undo")
+        self._changed(vote.rule)
+        log.info("vote taken back", rule=vote.rule, episode=vote.episode, who=who, vote=id)
+        return replace(vote, undone_at=now)
+
+    def undo_change(self, rule: str, id: int, now: int) -> None:
+        """Take one entry of the threshold history back: the one before it holds again, until the next vote."""
+        if not any(row.id == id for row in self._store.thresholds(rule)) or not self._store.undo_threshold(id, now):
+            raise Refused("not_found", f"rule {clean(rule, 100)!r} has no threshold change {id} that counts")
+        self._changed(rule)
+
+    def preview(self, vote: Feedback, now: int) -> Preview:
+        """What a vote, were it cast now, would have spared and cost over the last 30 days."""
+        rule = self._rules().get(vote.rule)
+        if rule is None:
+            raise Refused("not_found", f"rule {clean(vote.rule, 100)!r} is not running")
+        standing = self._standing(rule, [vote])
+        after = _feedback(rule, standing, self._asked(standing, now), now, self.policy)
+        return self._compare(rule, after, standing.base, now)
+
+    def standing(self, rule_id: str, now: int) -> Preview:
+        """What the feedback that holds now spares and costs over the last 30 days."""
+        rule = self._rules().get(rule_id)
+        if rule is None:
+            raise Refused("not_found", f"rule {clean(rule_id, 100)!r} is not running")
+        standing = self._standing(rule, [])
+        after = _feedback(rule, standing, moved_of(standing.history), now, self.policy)
+        return self._compare(rule, after, standing.base, now)
+
+    def real(self, episode: Episode, now: int) -> float | None:
+        """The probability that an alert like this one is real, from the votes on its series; None without votes."""
+        rule = self._rules().get(episode.rule)
+        if rule is None:
+            return None
+        standing = self._standing(rule, [])
+        base = min(standing.base)
+        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, self.policy)
+        mine = [one for one in judged if one.fingerprint == episode.fingerprint]
+        if not mine or not math.isfinite(episode.peak_surprise):
+            return None
+        return believe(mine, 0.0, 1.0, self.policy).real(episode.peak_surprise / base)
+
+    def _check(self, vote: Feedback) -> None:
+        if vote.label == FeedbackLabel.MISSED:
+            if not vote.rule or not vote.fingerprint or vote.end < vote.start:
+                raise Refused("bad_vote", "a missed span needs rule, fingerprint, start and end")
+            if vote.end - vote.start > DAY_MS:
+                raise Refused("bad_vote", "a missed span is at most a day long")
+        elif not vote.episode:
+            raise Refused("bad_vote", "the vote names no episode")
+        day = [v for v in self._store.feedback() if v.at // DAY_MS == vote.at // DAY_MS and voter(v) == voter(vote)]
+        if len(day) >= self.policy.votes_per_person_per_day and all(v.id != vote.id for v in day):
+            limit = self.policy.votes_per_person_per_day
+            raise Refused("rate_limited", f"{vote.who} has given {limit} votes today, which is the limit")
+
+    def _rewrite(self, vote: Feedback, now: int, reason: str) -> list[ThresholdChange]:
+        """Bring the threshold history up to date with the votes that count now."""
+        rule = self._rules().get(vote.rule)
+        if rule is None:
+            return []
+        standing = self._standing(rule, [])
+        base = min(standing.base)
+        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, self.policy)
+        moves = steps(factors(judged, self.policy), standing.history, now, self.policy)
+        rows = changes_of(rule.id, standing.base, moves, judged, vote, now, self.policy, reason)
+        return [replace(row, id=self._store.save_threshold(row)) for row in rows]
+
+    def _standing(self, rule: Rule, more: Sequence[Feedback]) -> _Standing:
+        votes = counted([*self._store.feedback(rule=rule.id), *more], self.policy)
+        episodes = {vote.episode: self._store.episode(vote.episode) for vote in votes if vote.episode}
+        missed = {v.id: self._surprise(v) for v in votes if v.label == FeedbackLabel.MISSED}
+        known = {id: episode for id, episode in episodes.items() if episode is not None}
+        return _Standing(votes, known, missed, self._store.thresholds(rule.id), base_cuts(self._store, rule))
+
+    def _surprise(self, vote: Feedback) -> float:
+        """The largest surprise that was scored within a span; NaN where no scores are kept."""
+        row = next((s.row for s in self._store.series(vote.rule) if s.fingerprint == vote.fingerprint), None)
+        if row is None:
+            return math.nan
+        seen = self._store.scores(vote.rule, vote.start, vote.end + 1, [row])
+        values = np.array([one.surprise[0] for one in seen if len(one.surprise)])
+        finite = values[np.isfinite(values)]
+        return float(finite.max()) if len(finite) else math.nan
+
+    def _asked(self, standing: _Standing, now: int) -> dict[str, Moved]:
+        base = min(standing.base)
+        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, self.policy)
+        moves = steps(factors(judged, self.policy), standing.history, now, self.policy)
+        return {**moved_of(standing.history), **{name: Moved(after, now) for name, (_, after) in moves.items()}}
+
+    def _compare(self, rule: Rule, after: RuleFeedback, base: tuple[float, float, float], now: int) -> Preview:
+        past = self._store.episodes(rule=rule.id, start=now - PREVIEW_DAYS * DAY_MS, limit=10_000)
+        return preview(after, past, base, now, self.policy, PREVIEW_DAYS)
+
+    def _effect(self, vote: Feedback, changes: Sequence[ThresholdChange]) -> str:
+        if vote.label == FeedbackLabel.NEW_NORMAL:
+            return "the episode is closed and the series is learned anew from its beginning"
+        if vote.label == FeedbackLabel.EXPECTED:
+            rule = self._rules().get(vote.rule)
+            found = self.exceptions(rule) if rule else ()
+            words = next((one.words for one in found if one.feedback == vote.id), "")
+            return f"expected again {words}" if words else "noted; it makes no exception that recurs"
+        mine = [change for change in changes if change.fingerprint in (vote.fingerprint, "")]
+        if not mine:
+            return "noted; the thresholds stay"
+        lowest = min(mine[-1].cuts)
+        return f"this series is now told from a surprise of {lowest:.2f} on"
+
+    def exceptions(self, rule: Rule) -> tuple[Recurring, ...]:
+        """The recurring exceptions of a rule."""
+        standing = self._standing(rule, [])
+        return _feedback(rule, standing, {}, 0, self.policy).recurring
+
+
+def base_cuts(store: Store, rule: Rule) -> tuple[float, float, float]:
+    """A rule's own cuts; a budget stated per rule is shared by all its series."""
+    shared = any(policy.budget is not None and policy.budget.per == "rule" for policy in rule.tiers)
+    return initial_threshold(rule, max(1, len(store.series(rule.id))) if shared else 1).cuts
+
+
+def _feedback(
+    rule: Rule, standing: _Standing, moved: Mapping[str, Moved], now: int, policy: FeedbackPolicy
+) -> RuleFeedback:
+    votes = standing.votes
+    spans = tuple((v.fingerprint, v.start, v.end) for v in votes if v.label == FeedbackLabel.MISSED)
+    exceptions = recurring(
+        votes, standing.episodes, min(standing.base), rule.timezone, policy.max_factor, policy.half_life_ms
+    )
+    return RuleFeedback(moved, exceptions, labels_of(votes), spans)
+
+
+def _tidy(vote: Feedback) -> Feedback:
+    """People's text is cleaned once, before it is kept."""
+    return replace(
+        vote, who=clean(vote.who, 200) or "somebody", cause=clean(vote.cause, 200),
+        text=clean(vote.text, MAX_TEXT, lines=True),
+    )  # fmt: skip
+
+
+class StoredFeedback:
+    """What holds for each rule, read from the store and kept for a minute of slot time.
+
+    A store that does not answer leaves what was known: a vote can wait, a slot cannot.
+    """
+
+    def __init__(self, store: Store, policy: FeedbackPolicy):
+        self._store, self.policy = store, policy
+        self._known: dict[str, tuple[int, RuleFeedback]] = {}
+
+    def __call__(self, rule: Rule, at: int) -> RuleFeedback:
+        """The feedback on a rule as of a slot."""
+        read_at, known = self._known.get(rule.id, (0, NO_FEEDBACK))
+        if rule.id in self._known and 0 <= at - read_at < REFRESH_MS:
+            return known
+        try:
+            known = self._read(rule)
+        except StoreError as error:
+            log.warning("feedback not read; what was known holds", rule=rule.id, reason=error.reason)
+        self._known[rule.id] = (at, known)
+        return known
+
+    def changed(self, rule: str) -> None:
+        """Read a rule's feedback anew at its next slot."""
+        self._known.pop(rule, None)
+
+    def _read(self, rule: Rule) -> RuleFeedback:
+        votes = counted(self._store.feedback(rule=rule.id), self.policy)
+        history = self._store.thresholds(rule.id)
+        if not votes and not history:
+            return NO_FEEDBACK
+        wanted = {vote.episode for vote in votes if vote.label == FeedbackLabel.EXPECTED}
+        episodes = {id: found for id in wanted if (found := self._store.episode(id)) is not None}
+        standing = _Standing(votes, episodes, {}, history, base_cuts(self._store, rule))
+        return _feedback(rule, standing, moved_of(history), 0, self.policy)

@@ -1,0 +1,464 @@
+"""Votes in, cuts out: what analysts say about episodes moves each series' thresholds. Pure.
+
+Everything is measured in anomaly scores, surprise divided by the rule's own lowest cut, so 1 is where the rule begins.
+A series is taken to have a score m above which its alerts are real; P(real | score) is logistic in log(score / m) with
+a share of wrong votes at either end. m has a log-normal prior around the rule's own m, which in turn is estimated from
+the votes on all series and lies around 1. The cut becomes the posterior mean of m.
+
+Invariants: few votes move nothing; a day moves a cut by a bounded factor, and never beyond ``max_factor`` nor below
+``floor``; an emergency's cut moves by a tenth at most and no cut is ever above it, so a value that surprising still
+pages whatever was voted; a person counts once an episode and no more than so often a day; a vote taken back was never
+given. Old votes fade, and so does a moved cut that nobody votes on any more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from anomalyd.block import F64, Fingerprint
+from anomalyd.clock import DAY_MS, WEEK_MS
+from anomalyd.episode import Episode
+from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
+from anomalyd.recurring import Recurring
+from anomalyd.threshold import NEVER
+
+SLOPE = 8.0
+"""How sharply real and false alarms part: at a score 15 % above m a vote is three times as likely "true"."""
+WRONG = 0.05
+"""Share of votes that are wrong whatever the score."""
+SERIES_SPREAD = 1.0
+"""Prior spread of log m of a series around its rule's."""
+RULE_SPREAD = 0.5
+"""Prior spread of log m of a rule around 0."""
+SERIES_WEIGHT_MAX = 4.0
+"""Votes that one series counts for, at most, when its rule's m is estimated."""
+STEP_MIN = 0.01
+"""A change of a factor that is smaller than this share is not written down."""
+EMERGENCY_FACTOR = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackPolicy:
+    """How far feedback may go.
+
+    Attributes:
+        min_votes: judged episodes (of a series, or of two series of a rule) before a cut moves.
+        max_factor: a cut is raised to this multiple of the rule's own at most.
+        max_factor_per_day: and within a day to this multiple of what it was.
+        min_factor: a cut falls to this share of the rule's own at most.
+        floor: surprise below which feedback brings no cut.
+        half_life_ms: age at which a vote, or a moved cut, counts half.
+        votes_per_person_per_day: more are refused.
+    """
+
+    min_votes: int = 2
+    max_factor: float = 6.0
+    max_factor_per_day: float = 2.0
+    min_factor: float = 0.5
+    floor: float = 1.5
+    half_life_ms: int = 90 * DAY_MS
+    votes_per_person_per_day: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An episode (or a missed span) with what people said of it.
+
+    Attributes:
+        score: anomaly score at its peak, against the rule's own lowest cut.
+        real: share of the votes that call it real: 0, 1 or between where people disagree.
+        weight: 1 for a fresh judgement, less as it ages and where it shares its incident with others.
+    """
+
+    fingerprint: Fingerprint
+    score: float
+    real: float
+    at: int
+    weight: float = 1.0
+    missed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A factor on the rule's own cuts, as of ``at``; it fades towards 1."""
+
+    factor: float
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFeedback:
+    """All that feedback says about one rule.
+
+    Attributes:
+        moved: by fingerprint; the empty one is for the series that have none of their own.
+        recurring: the exceptions.
+        labels: the verdict on each judged episode.
+        missed: spans (fingerprint, start, end) that should have been told.
+    """
+
+    moved: Mapping[Fingerprint, Moved] = field(default_factory=dict)
+    recurring: tuple[Recurring, ...] = ()
+    labels: Mapping[str, FeedbackLabel] = field(default_factory=dict)
+    missed: tuple[tuple[Fingerprint, int, int], ...] = ()
+
+    @property
+    def moves_cuts(self) -> bool:
+        return bool(self.moved or self.recurring)
+
+
+NO_FEEDBACK = RuleFeedback()
+
+
+# From votes to judgements --------------------------------------------------------------------------------------------
+
+
+def voter(vote: Feedback) -> str:
+    """Whose limit a vote counts against: the person, or for a signed link the receiver it was sent to.
+
+    The name that somebody types on a page that needs no login proves nothing.
+    """
+    who = vote.who.rpartition("@")[2] if vote.via == "link" else vote.who
+    return f"{vote.via}:{who}"
+
+
+def counted(votes: Iterable[Feedback], policy: FeedbackPolicy) -> list[Feedback]:
+    """The votes that count, oldest first: not taken back, one a person and episode (the newest), within the limit."""
+    chosen: dict[tuple[str, str, Fingerprint, int], Feedback] = {}
+    a_day: dict[tuple[str, int], int] = {}
+    for vote in sorted(votes, key=lambda v: (v.at, v.id)):
+        if vote.undone_at:
+            continue
+        day = (voter(vote), vote.at // DAY_MS)
+        a_day[day] = a_day.get(day, 0) + 1
+        if a_day[day] > policy.votes_per_person_per_day:
+            continue
+        key = (voter(vote), vote.episode, vote.fingerprint, 0 if vote.episode else vote.start)
+        chosen.pop(key, None)
+        chosen[key] = vote
+    return list(chosen.values())
+
+
+def labels_of(votes: Iterable[Feedback]) -> dict[str, FeedbackLabel]:
+    """The verdict on each episode: what most say, the newest word where it is a draw."""
+    said: dict[str, list[FeedbackLabel]] = {}
+    for vote in votes:
+        if vote.episode:
+            said.setdefault(vote.episode, []).append(vote.label)
+    return {
+        episode: max(labels, key=lambda label: (labels.count(label), len(labels) - labels[::-1].index(label)))
+        for episode, labels in said.items()
+    }
+
+
+def judgements(
+    votes: Sequence[Feedback],
+    episodes: Mapping[str, Episode],
+    missed: Mapping[str, float],
+    base: float,
+    now: int,
+    policy: FeedbackPolicy,
+) -> list[Judged]:
+    """What counted votes say about scores.
+
+    Args:
+        votes: as ``counted`` gives them.
+        episodes: those voted on, by id; a vote whose episode is gone says nothing about scores.
+        missed: largest surprise within each missed span, by the vote's id.
+        base: the rule's own lowest cut.
+    """
+    by_episode: dict[str, list[Feedback]] = {}
+    for vote in votes:
+        if vote.label in (FeedbackLabel.TRUE, FeedbackLabel.FALSE) and vote.episode in episodes:
+            by_episode.setdefault(vote.episode, []).append(vote)
+    share: dict[str, int] = {}
+    for name in by_episode:
+        group = episodes[name].incident or name
+        share[group] = share.get(group, 0) + 1
+    found = []
+    for name, given in by_episode.items():
+        episode, newest = episodes[name], max(vote.at for vote in given)
+        real = sum(vote.label == FeedbackLabel.TRUE for vote in given) / len(given)
+        if score := _score(episode.peak_surprise, base):
+            weight = _fading(now - newest, policy) / math.sqrt(share[episode.incident or name])
+            found.append(Judged(episode.fingerprint, score, real, newest, weight))
+    for vote in votes:
+        if vote.label == FeedbackLabel.MISSED and (score := _score(missed.get(vote.id, math.nan), base)):
+            weight = _fading(now - vote.at, policy)
+            found.append(Judged(vote.fingerprint, score, 1.0, vote.at, weight, missed=True))
+    return sorted(found, key=lambda judged: judged.at)
+
+
+def _score(surprise: float, base: float) -> float:
+    return surprise / base if math.isfinite(surprise) and surprise > 0 and 0 < base < NEVER else 0.0
+
+
+def _fading(age_ms: int, policy: FeedbackPolicy) -> float:
+    return float(0.5 ** (max(0, age_ms) / policy.half_life_ms))
+
+
+# From judgements to factors ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posterior:
+    """What is believed of log m: weights over a grid."""
+
+    grid: F64
+    weight: F64
+
+    @property
+    def mean(self) -> float:
+        return float(self.grid @ self.weight)
+
+    def real(self, score: float) -> float:
+        """The probability that an alert with this anomaly score is real."""
+        return float(_likely(math.log(max(score, 1e-6)), self.grid) @ self.weight)
+
+
+def believe(judged: Sequence[Judged], centre: float, spread: float, policy: FeedbackPolicy) -> Posterior:
+    """The posterior of log m after judgements, from a prior around ``centre``."""
+    grid = np.arange(math.log(policy.min_factor), math.log(policy.max_factor) + 0.005, 0.01)
+    log_weight = -0.5 * ((grid - centre) / spread) ** 2
+    for one in judged:
+        likely = _likely(math.log(one.score), grid)
+        log_weight += one.weight * (one.real * np.log(likely) + (1 - one.real) * np.log(1 - likely))
+    weight = np.exp(log_weight - log_weight.max())
+    return Posterior(grid, weight / weight.sum())
+
+
+def _likely(log_score: float, grid: F64) -> F64:
+    steep = np.clip(SLOPE * (log_score - grid), -50.0, 50.0)
+    likely: F64 = WRONG + (1 - 2 * WRONG) / (1 + np.exp(-steep))
+    return likely
+
+
+def factors(judged: Sequence[Judged], policy: FeedbackPolicy) -> dict[Fingerprint, tuple[float, int]]:
+    """The factor that the judgements ask for, unbounded by time, with their number, by fingerprint; "" is the rule's.
+
+    A series with too few judgements of its own is not named: it follows its rule.
+    """
+    own: dict[Fingerprint, list[Judged]] = {}
+    for one in judged:
+        own.setdefault(one.fingerprint, []).append(one)
+    asked: dict[Fingerprint, tuple[float, int]] = {}
+    centre = 0.0
+    if len(own) >= 2 and len(judged) >= policy.min_votes:
+        centre = math.log(_factor(_pooled(own), 0.0, RULE_SPREAD, policy))
+        asked[""] = (math.exp(centre), len(judged))
+    for name, mine in own.items():
+        if len(mine) >= policy.min_votes or any(one.missed for one in mine):
+            asked[name] = (_factor(mine, centre, SERIES_SPREAD, policy), len(mine))
+    return asked
+
+
+def _factor(judged: Sequence[Judged], centre: float, spread: float, policy: FeedbackPolicy) -> float:
+    """Votes on alerts only ever raise a cut; what was missed may lower it."""
+    factor = math.exp(believe(judged, centre, spread, policy).mean)
+    lowest = policy.min_factor if any(one.missed for one in judged) else 1.0
+    return min(max(factor, lowest), policy.max_factor)
+
+
+def _pooled(own: Mapping[Fingerprint, Sequence[Judged]]) -> list[Judged]:
+    """All judgements, a series' weight limited, so that one noisy series does not speak for the others."""
+    pooled = []
+    for mine in own.values():
+        scale = min(1.0, SERIES_WEIGHT_MAX / max(1e-9, sum(one.weight for one in mine)))
+        pooled += [
+            Judged(one.fingerprint, one.score, one.real, one.at, one.weight * scale, one.missed) for one in mine
+        ]
+    return pooled
+
+
+def faded(moved: Moved, at: int, policy: FeedbackPolicy) -> float:
+    """A factor as it is at a later time."""
+    return float(moved.factor ** _fading(at - moved.at, policy))
+
+
+def steps(
+    asked: Mapping[Fingerprint, tuple[float, int]],
+    history: Sequence[ThresholdChange],
+    now: int,
+    policy: FeedbackPolicy,
+) -> dict[Fingerprint, tuple[float, float]]:
+    """What may be changed now: (factor before, factor after) by fingerprint, bounded by what it was within a day.
+
+    A series that was moved and that no judgement asks for any more goes back to its rule.
+    """
+    current = moved_of(history)
+    changes = {}
+    for name in sorted(asked.keys() | current.keys()):
+        before = faded(current[name], now, policy) if name in current else 1.0
+        wanted = asked.get(name, (asked.get("", (1.0, 0))[0] if name else 1.0, 0))[0]
+        lowest = min([before, *_within_a_day(name, history, now, policy)])
+        after = min(wanted, max(lowest * policy.max_factor_per_day, before) if wanted > before else wanted)
+        if abs(after / before - 1) > STEP_MIN:
+            changes[name] = (before, after)
+    return changes
+
+
+def _within_a_day(
+    name: Fingerprint, history: Sequence[ThresholdChange], now: int, policy: FeedbackPolicy
+) -> list[float]:
+    """The factors a series had within the last day, also those that were taken back: undoing buys no second step."""
+    mine = [change for change in history if change.fingerprint == name]
+    recent = [read_detail(change).factor for change in mine if change.at > now - DAY_MS]
+    older = [change for change in mine if change.at <= now - DAY_MS]
+    if not recent:
+        return []
+    start = faded(Moved(read_detail(older[-1]).factor, older[-1].at), now - DAY_MS, policy) if older else 1.0
+    return [start, *recent]
+
+
+def moved_of(history: Sequence[ThresholdChange]) -> dict[Fingerprint, Moved]:
+    """The factors that hold: the newest entry of each series that was not taken back."""
+    return {
+        change.fingerprint: Moved(read_detail(change).factor, change.at)
+        for change in history
+        if not change.undone_at and read_detail(change).factor > 0
+    }
+
+
+def moved_cuts(base: tuple[float, float, float], factor: float, policy: FeedbackPolicy) -> tuple[float, float, float]:
+    """Apply a factor to a rule's own cuts (warning, critical, emergency), within the floor and below the emergency."""
+    array = _bounded(np.array([base]), np.array([factor]), policy)[0]
+    return float(array[0]), float(array[1]), float(array[2])
+
+
+def _bounded(base: F64, factor: F64, policy: FeedbackPolicy) -> F64:
+    """Cuts [N, 3] of own cuts [N, 3] times factors [N]."""
+    floor = np.minimum(base, policy.floor)
+    cuts = np.maximum(base * factor[:, None], floor)
+    cuts[:, 2] = np.clip(cuts[:, 2], floor[:, 2], base[:, 2] * EMERGENCY_FACTOR)
+    # A raise belongs to where alerts begin; a higher tier follows only as far as it must, and a lower one never
+    # passes the emergency.
+    rises = factor > 1
+    lowest = np.where(np.isfinite(base), cuts, np.inf).min(axis=1)
+    first = base == base.min(axis=1, keepdims=True)
+    for tier in (0, 1):
+        raised = np.where(first[:, tier], cuts[:, tier], np.maximum(base[:, tier], lowest))
+        cuts[:, tier] = np.minimum(np.where(rises, raised, cuts[:, tier]), cuts[:, 2])
+    return np.where(np.isfinite(base), cuts, np.inf)
+
+
+def apply(
+    feedback: RuleFeedback, base: F64, fingerprints: Sequence[Fingerprint], at: int, policy: FeedbackPolicy
+) -> F64:
+    """Each series' cuts [N, 3] in the slot ``at``, from the rule's own [N, 3]."""
+    known = {name: i for i, name in enumerate(fingerprints)}
+    factor = np.ones(len(fingerprints))
+    if (whole := feedback.moved.get("")) is not None and whole.at <= at:
+        factor[:] = faded(whole, at, policy)
+    for name, moved in feedback.moved.items():
+        if name in known and moved.at <= at:
+            factor[known[name]] = faded(moved, at, policy)
+    for one in feedback.recurring:
+        if one.fingerprint in known and at < one.until and one.interval.holds(at):
+            row = known[one.fingerprint]
+            factor[row] = max(factor[row], one.factor)
+    return _bounded(base, np.clip(factor, policy.min_factor, policy.max_factor), policy)
+
+
+# The record ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What a row of the threshold history says beyond its cuts.
+
+    Attributes:
+        factor: the factor on the rule's own cuts; 0 where the row was not written by feedback.
+        before: the cuts until then.
+        why: in words.
+    """
+
+    factor: float = 0.0
+    before: tuple[float, float, float] = (NEVER, NEVER, NEVER)
+    why: str = ""
+
+
+def write_detail(detail: Detail) -> str:
+    """A detail as the text that is stored."""
+    before = [None if cut == NEVER else round(cut, 4) for cut in detail.before]
+    return json.dumps({"factor": round(detail.factor, 5), "before": before, "why": detail.why})
+
+
+def read_detail(change: ThresholdChange) -> Detail:
+    """The detail of a stored row; a row of another origin keeps its text as the reason."""
+    try:
+        data = json.loads(change.detail)
+        before = [NEVER if cut is None else float(cut) for cut in data["before"]]
+        return Detail(float(data["factor"]), (before[0], before[1], before[2]), str(data["why"]))
+    except (ValueError, TypeError, KeyError, IndexError):
+        return Detail(why=change.detail)
+
+
+def changes_of(
+    rule: str,
+    base: tuple[float, float, float],
+    moves: Mapping[Fingerprint, tuple[float, float]],
+    judged: Sequence[Judged],
+    vote: Feedback,
+    now: int,
+    policy: FeedbackPolicy,
+    reason: str = "feedback",
+) -> list[ThresholdChange]:
+    """The rows that record the moves; ``vote`` is what caused them."""
+    rows = []
+    for name, (before, after) in moves.items():
+        mine = [one for one in judged if not name or one.fingerprint == name]
+        real = sum(one.real >= 0.5 and not one.missed for one in mine)
+        missed = sum(one.missed for one in mine)
+        why = f"{len(mine) - real - missed} false, {real} real, {missed} missed of {len(mine)} judged; × {after:.2f}"
+        detail = write_detail(Detail(after, moved_cuts(base, before, policy), why))
+        cuts = moved_cuts(base, after, policy)
+        rows.append(ThresholdChange(rule, now, cuts, reason, name, vote.who, detail, vote.id))
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a change of cuts would have done to the past.
+
+    Attributes:
+        removed: alerts that would not have been; ``confirmed`` of them were called real.
+        kept: alerts that would have been all the same.
+    """
+
+    days: int
+    removed: int
+    kept: int
+    confirmed: int
+    exceptions: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """One sentence for people."""
+        real = "no confirmed one" if not self.confirmed else f"{self.confirmed} confirmed"
+        alerts = "1 alert" if self.removed == 1 else f"{self.removed} alerts"
+        said = f"would have removed {alerts} and {real} in {self.days} days"
+        return said + (f"; expects {', '.join(self.exceptions)}" if self.exceptions else "")
+
+
+def preview(
+    after: RuleFeedback, episodes: Sequence[Episode], base: tuple[float, float, float], now: int,
+    policy: FeedbackPolicy, days: int = 30,
+) -> Preview:  # fmt: skip
+    """What feedback would have made of the episodes told within ``days``, had its cuts been in effect all along."""
+    told = [e for e in episodes if e.opened_at and e.started_at >= now - days * DAY_MS]
+    in_effect = {name: Moved(moved.factor, 0) for name, moved in after.moved.items()}
+    ever = replace(policy, half_life_ms=10**6 * WEEK_MS)
+    standing = RuleFeedback(in_effect, after.recurring)
+    removed = []
+    for episode in told:
+        cuts = apply(standing, np.array([base]), [episode.fingerprint], episode.peak_at or episode.started_at, ever)
+        if episode.peak_surprise <= cuts.min():
+            removed.append(episode)
+    confirmed = sum(after.labels.get(e.id) == FeedbackLabel.TRUE for e in removed)
+    words = tuple(one.words for one in after.recurring)
+    return Preview(days, len(removed), len(told) - len(removed), confirmed, words)
