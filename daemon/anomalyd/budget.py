@@ -20,6 +20,8 @@ from anomalyd.suppress import Hold, Subject
 
 DIGEST_RULE = "anomalyd/Digest"
 DIGEST_EVERY_MS = 15 * MINUTE_MS
+LOOK_AFTER_MS = 15 * MINUTE_MS
+"""Thousands may wait for a budget: they are not looked at every minute. An emergency among them is due at once."""
 BUDGET = "budget"
 
 
@@ -63,7 +65,7 @@ class Budget:
         if len(hour.told) < hour.limit:
             return None
         hour.waiting[s.incident] = s
-        return Hold(BUDGET, hour.told[0] + HOUR_MS)
+        return Hold(BUDGET, hour.told[0] + HOUR_MS, LOOK_AFTER_MS)
 
     def account(self, receiver: str, notification: Notification, outcome: str, now: int) -> None:
         """Hear of what became of a notification."""

@@ -47,10 +47,11 @@ class Quiet(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Do not send before ``until``; then ask again."""
+    """Do not send before ``until``; then ask again, and in any case after ``look_after_ms``."""
 
     reason: str
     until: int
+    look_after_ms: int = RECHECK_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def decide(subject: Subject, stages: Sequence[Stage]) -> Hold | Drop | None:
     for stage in stages:
         verdict = stage(subject)
         if isinstance(verdict, Hold):
-            return Hold(verdict.reason, max(subject.now + SECOND_MS, min(verdict.until, subject.now + RECHECK_MS)))
+            return Hold(verdict.reason, max(subject.now + SECOND_MS, min(verdict.until, subject.now + verdict.look_after_ms)))
         if verdict is not None:
             return verdict
     return None
