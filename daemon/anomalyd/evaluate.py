@@ -16,16 +16,18 @@ from typing import Protocol
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Block, Bool, Labels
+from anomalyd.block import F64, I64, Block, Bool, Labels, fingerprint
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.crashpoint import crashpoint
 from anomalyd.detectors.base import Grid, State
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Close, Episode, Phase, Seen, advance, begin, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
+from anomalyd.feedback import Heard, Unheard, apply, training_gaps
 from anomalyd.incident import Incident, Notification
 from anomalyd.judge import judge, uniform
 from anomalyd.memory import Memory, align, empty_memory, keep_rows, registry_from_rows
+from anomalyd.records import FeedbackLabel
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.score import Kind, Observation, Scores, Tier, Verdicts, Why
 from anomalyd.shard import FitTask, blank_history, fit_shard
@@ -144,6 +146,7 @@ class Evaluator:
         fit: Executor,
         background: Executor,
         operators: Sequence[str] = (),
+        feedback: Heard | None = None,
     ):
         """``fit`` computes fits; ``background`` reads the history for them (inline: both happen within the slot).
 
@@ -153,6 +156,7 @@ class Evaluator:
         self._annotate, self._links = annotate, links
         self._fit, self._background = fit, background
         self._operators = operators
+        self._feedback = feedback or Unheard()
         self._sources_lock = threading.Lock()
         self.runs: dict[str, RuleRun] = {}
         self.health = {name: self._restored_health(name) for name in sources}
@@ -273,6 +277,7 @@ class Evaluator:
                 reply = self._read(rule, memory, at)
                 values = align(memory, reply.block, rule.drop_labels, rule.max_series).values
         changes = _Changes()
+        memory = self._hear(run, memory, at, changes)
         if reply.partial and rule.partial_response == "hold":
             changes.slots.append(_unknown(rule, memory, at, values[:, -1], Kind.PARTIAL, "partial", reply.warnings))
         elif memory.state is None:
@@ -286,6 +291,18 @@ class Evaluator:
             tuple(changes.slots), series, tuple(changes.episodes.values()), tuple(changes.incidents.values()),
             tuple(changes.outbox), reply.warnings, aligned.limited, aligned.duplicates,
         )  # fmt: skip
+
+    def _hear(self, run: RuleRun, memory: Memory, at: int, changes: _Changes) -> Memory:
+        """Take in what analysts said: move the cuts, close what they call the new normal."""
+        heard = self._feedback(run.rule, at)
+        cuts = cuts_of(run.rule, len(memory.active))
+        if heard.moves_cuts:
+            names = [memory.registry.rows[row].fingerprint for row in memory.active.tolist()]
+            cuts = apply(heard, cuts, names, at, self._feedback.policy)
+        memory = replace(memory, cuts=cuts)
+        accepted = [e for e in memory.episodes.values() if heard.labels.get(e.id) == FeedbackLabel.NEW_NORMAL]
+        closed = [Happened(*close_episode(e, at, Close.NEW_NORMAL)) for e in accepted]
+        return self._tell(run.rule, memory, closed, at, changes)
 
     def _take_in(
         self, run: RuleRun, memory: Memory, added: tuple[Labels, ...], at: int
@@ -358,7 +375,7 @@ class Evaluator:
             live.pop(row, None)
             if what.episode.phase != Phase.CLOSED:
                 live[row] = what.episode
-            elif what.episode.close == Close.NEW_LEVEL:
+            elif what.episode.close in (Close.NEW_LEVEL, Close.NEW_NORMAL):
                 relearn.add(row)
         told = tell(
             rule, at, happened, live.values(), memory.incidents, lambda e: _cut_of(memory, e), self._annotate,
@@ -417,18 +434,15 @@ class Evaluator:
     def _hidden_spans(
         self, rule: Rule, position: Mapping[Labels, int], start: int, until: int, live: frozenset[str]
     ) -> list[tuple[int, int, int]]:
-        """Spans of history not to learn from: episodes, unless they were accepted as normal.
+        """Spans of history not to learn from, by position: see ``training_gaps``.
 
         The slot in hand is not committed yet: of the episodes that the store takes for open, ``live`` ones still are.
         """
-        if rule.learn == "all":
-            return []
-        accepted = (Close.NEW_LEVEL, Close.NEW_NORMAL)
-        return [
-            (position[e.labels], e.started_at, e.closed_at or until + 1)
-            for e in self._store.episodes(rule=rule.id, start=start, end=until + 1, limit=100_000)
-            if e.labels in position and e.opened_at and e.close not in accepted and (e.closed_at or e.id in live)
-        ]
+        rows = {fingerprint(labels): row for labels, row in position.items()}
+        episodes = self._store.episodes(rule=rule.id, start=start, end=until + 1, limit=100_000)
+        heard = self._feedback(rule, until)
+        gaps = training_gaps(heard, episodes, start, until, live, rule.learn == "all")
+        return [(rows[name], first, stop) for name, first, stop in gaps if name in rows]
 
     def _adopt_fit(self, run: RuleRun, memory: Memory, at: int) -> Memory:
         """Go on with a finished fit; forget a state that is too far behind to be caught up with."""

@@ -17,14 +17,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from anomalyd.block import F64, Fingerprint
 from anomalyd.clock import DAY_MS, WEEK_MS
-from anomalyd.episode import Episode
+from anomalyd.episode import Close, Episode
 from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
 from anomalyd.recurring import Recurring
+from anomalyd.rule import Rule
 from anomalyd.threshold import NEVER
 
 SLOPE = 8.0
@@ -462,3 +464,52 @@ def preview(
     confirmed = sum(after.labels.get(e.id) == FeedbackLabel.TRUE for e in removed)
     words = tuple(one.words for one in after.recurring)
     return Preview(days, len(removed), len(told) - len(removed), confirmed, words)
+
+
+# For the evaluation --------------------------------------------------------------------------------------------------
+
+
+class Heard(Protocol):
+    """Where an evaluation asks for the feedback on a rule as of a slot."""
+
+    @property
+    def policy(self) -> FeedbackPolicy: ...
+
+    def __call__(self, rule: Rule, at: int) -> RuleFeedback: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """No feedback at all: backtests, rule tests."""
+
+    policy: FeedbackPolicy = FeedbackPolicy()
+
+    def __call__(self, rule: Rule, at: int) -> RuleFeedback:
+        return NO_FEEDBACK
+
+
+def training_gaps(
+    feedback: RuleFeedback, episodes: Iterable[Episode], start: int, until: int, live: frozenset[str], learn_all: bool
+) -> list[tuple[Fingerprint, int, int]]:
+    """Spans (fingerprint, from, up to) of history that are not to be learned from.
+
+    Episodes that opened, unless their level was accepted or an analyst called them false or expected; all that was
+    called real or missed; and everything before the moment from which a level is the new normal.
+
+    Args:
+        live: ids of the episodes that are open now, whatever the store says of them.
+        learn_all: the rule learns from episodes too; what was before a new normal is left out even so.
+    """
+    gaps = []
+    for e in episodes:
+        label = feedback.labels.get(e.id)
+        accepted = e.close in (Close.NEW_LEVEL, Close.NEW_NORMAL) or label in _LEARNED
+        told = bool(e.opened_at) and (bool(e.closed_at) or e.id in live)
+        if e.close == Close.NEW_NORMAL:
+            gaps.append((e.fingerprint, start, e.started_at))
+        elif told and not learn_all and (label == FeedbackLabel.TRUE or not accepted):
+            gaps.append((e.fingerprint, e.started_at, e.closed_at or until + 1))
+    return gaps if learn_all else [*gaps, *((name, a, b + 1) for name, a, b in feedback.missed)]
+
+
+_LEARNED = (FeedbackLabel.FALSE, FeedbackLabel.EXPECTED, FeedbackLabel.NEW_NORMAL)
