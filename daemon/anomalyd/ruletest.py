@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from anomalyd.block import Block, Labels
 from anomalyd.clock import VirtualClock
 from anomalyd.deliver import Deliverer
@@ -25,6 +23,7 @@ from anomalyd.executors import InlineExecutor
 from anomalyd.incident import Notification, Outcome, OutcomeKind
 from anomalyd.metrics import Metrics
 from anomalyd.receivers.base import Pace
+from anomalyd.recorded import RecordedSource
 from anomalyd.render import Rendered
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.run import Daemon, run_virtually
@@ -34,46 +33,6 @@ from anomalyd.testfile import ExpectedEpisode, ExpectedNotification, RuleTest, s
 
 A = TypeVar("A")
 E = TypeVar("E")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the recorded source replies."""
-
-    block: Block
-    partial: bool = False
-    warnings: tuple[str, ...] = ()
-
-
-class RecordedSource:
-    """Answers queries from a block, whatever the expression: the block stands for its result.
-
-    Invariant: an instant answer holds only series that have a sample at that time, as a server's does.
-    """
-
-    def __init__(self, block: Block):
-        self._block = block
-
-    def instant(self, expr: str, at_ms: int, *, limit: int | None = None) -> Answer:
-        """The samples at exactly ``at_ms``."""
-        block = self._block
-        column = int(np.searchsorted(block.times, at_ms))
-        if column == len(block.times) or block.times[column] != at_ms:
-            return Answer(Block((), np.array([at_ms], np.int64), np.zeros((0, 1))))
-        present = np.nonzero(np.isfinite(block.values[:, column]))[0]
-        return Answer(block.take(present).window(column, column + 1))
-
-    def range(self, expr: str, start_ms: int, end_ms: int, step_ms: int) -> Answer:
-        """The samples on the grid; series without any in it are left out."""
-        times = np.arange(start_ms, end_ms + 1, step_ms, dtype=np.int64)
-        block = self._block
-        values = np.full((len(block), len(times)), np.nan)
-        place = np.searchsorted(block.times, times)
-        known = place < len(block.times)
-        known[known] = block.times[place[known]] == times[known]
-        values[:, known] = block.values[:, place[known]]
-        present = np.nonzero(np.isfinite(values).any(axis=1))[0]
-        return Answer(Block(tuple(block.labels[i] for i in present), times, values[present]))
 
 
 class RecordingReceiver:
@@ -152,8 +111,9 @@ def live(rule: Rule, block: Block, start: int, until: int) -> Outcomes:
     store = open_store("sqlite://")
     inline = InlineExecutor()
     try:
+        sources = {rule.source: RecordedSource({rule.expr: block})}
         evaluator = Evaluator(
-            store, {rule.source: RecordedSource(block)}, annotate=render_annotations, links=_no_links, fit=inline,
+            store, sources, annotate=render_annotations, links=_no_links, fit=inline,
             background=inline,
         )  # fmt: skip
         evaluator.add(rule)

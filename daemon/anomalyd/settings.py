@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from anomalyd.conform import conform
+from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.prometheus.spec import SourceSpec
+from anomalyd.quietmodel import RouteNodeModel
 from anomalyd.receivers import RECEIVER_SETTINGS
 from anomalyd.receivers.base import ReceiverSettings
+from anomalyd.routing import Route
 from anomalyd.secret import Secret
 from anomalyd.settingsmodel import DatabaseModel, SettingsFile, split_listen
-from anomalyd.yamlfile import Document, did_you_mean, read_file
+from anomalyd.yamlfile import Document, Loc, did_you_mean, read_file
 
 _SQLITE_RELATIVE = re.compile(r"sqlite:///(?!/|:memory:|file:)(.+)\Z")
 
@@ -66,7 +69,8 @@ class Settings:
     Attributes:
         database: URL of the store; it may carry a password.
         rule_files: absolute patterns.
-        default_receivers: who is told by a rule that names none.
+        default_receivers: who is told by a rule that names none, where no route says otherwise.
+        route: the root of the tree of routes; its receivers are the default ones.
         retention_ms: how long scores and closed episodes are kept; 0 is for ever.
     """
 
@@ -76,6 +80,9 @@ class Settings:
     rule_files: tuple[str, ...]
     receivers: Mapping[str, ReceiverSettings]
     default_receivers: tuple[str, ...]
+    route: Route
+    mute_windows: tuple[MuteWindow, ...]
+    inhibit_rules: tuple[InhibitRule, ...]
     web: Web
     log: Log
     executor: Executors
@@ -114,7 +121,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
     model = conform(document, SettingsFile)
     sources = _sources(document, model)
     receivers = _receivers(document)
-    route = _route(document, model, receivers)
+    default = _default_receivers(document, model, receivers)
     document.raise_problems()
     assert model is not None
     host, port = split_listen(model.web.listen)
@@ -124,7 +131,10 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         database=_database(model.database, base),
         rule_files=tuple(str(base / pattern) for pattern in model.rule_files),
         receivers=receivers,
-        default_receivers=route,
+        default_receivers=default,
+        route=replace(model.route.made(), receivers=default),
+        mute_windows=tuple(window.made(name) for name, window in model.mute_windows.items()),
+        inhibit_rules=tuple(rule.made() for rule in model.inhibit_rules),
         web=Web(host, port, model.web.external_url, model.web.enable_lifecycle),
         log=Log(model.log.level, model.log.format),
         executor=Executors(model.executor.fit, model.executor.score, model.executor.workers),
@@ -184,17 +194,30 @@ def _receivers(document: Document) -> dict[str, ReceiverSettings]:
     return settings
 
 
-def _route(
+def _default_receivers(
     document: Document, model: SettingsFile | None, receivers: Mapping[str, ReceiverSettings]
 ) -> tuple[str, ...]:
-    """The default receivers; names are checked against all that the file has, also the broken ones."""
-    if model is None or model.route.receivers is None:
+    """The root route's receivers; all names of routes and windows are checked against all that the file has."""
+    if model is None:
         return tuple(receivers)
-    for i, name in enumerate(model.route.receivers):
+    for loc, name in [*_route_names(model.route, ("route",)), *_window_names(model)]:
         if name not in model.receivers:
-            hint = did_you_mean(name, model.receivers)
-            document.problem(("route", "receivers", i), f"unknown receiver {name!r}", hint)
-    return tuple(dict.fromkeys(model.route.receivers))
+            document.problem(loc, f"unknown receiver {name!r}", did_you_mean(name, model.receivers))
+    given = model.route.receivers
+    return tuple(receivers) if given is None else tuple(dict.fromkeys(given))
+
+
+def _route_names(route: RouteNodeModel, loc: Loc) -> list[tuple[Loc, str]]:
+    own: list[tuple[Loc, str]] = [((*loc, "receivers", i), name) for i, name in enumerate(route.receivers or ())]
+    return own + [found for i, child in enumerate(route.routes) for found in _route_names(child, (*loc, "routes", i))]
+
+
+def _window_names(model: SettingsFile) -> list[tuple[Loc, str]]:
+    return [
+        (("mute_windows", window, "receivers", i), name)
+        for window, one in model.mute_windows.items()
+        for i, name in enumerate(one.receivers)
+    ]
 
 
 def is_settings(data: Any) -> bool:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from anomalyd.conform import Duration, Flag, PositiveDuration, Section, Whole
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, SourceSpec
+from anomalyd.quietmodel import InhibitModel, MuteWindowModel, RouteNodeModel
 from anomalyd.secret import Secret, either
 
 DEFAULT_LISTEN = "127.0.0.1:9640"
@@ -209,12 +210,6 @@ class ExecutorModel(Section):
     workers: Whole = Field(2, ge=1, le=1_024, description="Threads or processes.")
 
 
-class RouteModel(Section):
-    """Who is told when a rule does not say."""
-
-    receivers: list[str] | None = Field(None, description="All receivers by default.")
-
-
 class LimitsModel(Section):
     """What rules may ask for."""
 
@@ -230,7 +225,9 @@ class SettingsFile(Section):
     database: DatabaseModel = DatabaseModel()
     rule_files: list[str] = Field([], description="Rules files; globs, relative to this file.")
     receivers: dict[str, Any] = Field({}, description="Who can be told, by name.")
-    route: RouteModel = RouteModel()
+    route: RouteNodeModel = Field(RouteNodeModel(), description="Who is told of what by rules that name no receivers.")
+    mute_windows: dict[str, MuteWindowModel] = Field({}, description="Recurring times of quiet, by name.")
+    inhibit_rules: list[InhibitModel] = Field([], description="What stays quiet while something worse is open.")
     web: WebModel = WebModel()
     log: LogModel = LogModel()
     executor: Annotated[ExecutorModel, BeforeValidator(_both)] = ExecutorModel()

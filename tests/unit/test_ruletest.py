@@ -7,14 +7,12 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from anomalyd.block import Block
 from anomalyd.cli import main
-from anomalyd.clock import HOUR_MS, MINUTE_MS
+from anomalyd.clock import HOUR_MS
 from anomalyd.errors import ConfigError
-from anomalyd.ruletest import RecordedSource, run_test
+from anomalyd.ruletest import run_test
 from anomalyd.testfile import RuleTest, Window, parse_series, read_tests, shown
 from anomalyd.yamlfile import read_yaml
 
@@ -151,19 +149,6 @@ def test_series_as_text() -> None:
     assert shown(parse_series('up{b="2",a="1"}')) == 'up{a="1",b="2"}'
     assert parse_series("{}") == ()
     assert str(Window(0, HOUR_MS)) == "0s..1h"
-
-
-def test_the_recorded_source_answers_like_a_server() -> None:
-    """Series without a sample are left out; a range has a column for every step, also outside the record."""
-    times = np.arange(3, dtype=np.int64) * MINUTE_MS
-    block = Block(((("a", "1"),), (("a", "2"),)), times, np.array([[1, np.nan, 3], [np.nan, np.nan, 6.0]]))
-    source = RecordedSource(block)
-    assert source.instant("x", 0).block.labels == ((("a", "1"),),)
-    assert len(source.instant("x", MINUTE_MS).block) == 0
-    assert len(source.instant("x", 30_000).block) == 0
-    reply = source.range("x", MINUTE_MS, 4 * MINUTE_MS, MINUTE_MS).block
-    np.testing.assert_array_equal(reply.values, [[np.nan, 3, np.nan, np.nan], [np.nan, 6, np.nan, np.nan]])
-    assert len(source.range("x", 9 * MINUTE_MS, 10 * MINUTE_MS, MINUTE_MS).block) == 0
 
 
 def command(*args: str) -> int:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from anomalyd.clock import DAY_MS
 from anomalyd.errors import ConfigError
 from anomalyd.prometheus.spec import BasicAuth, SourceSpec
+from anomalyd.routing import receivers_for
+from anomalyd.score import Tier
 from anomalyd.secret import Secret
 from anomalyd.settings import Executors, Limits, Log, Settings, Web, is_settings, load_settings, read_settings
 from anomalyd.settingsmodel import split_listen
@@ -99,6 +101,44 @@ def test_a_source_is_all_that_is_needed() -> None:
     assert settings.default_receivers == ("a", "b")
     assert (settings.default_source, settings.source_names) == ("p", ("p",))
     assert settings_of(LEAST + "executor: inline\n").executor == Executors("inline", "inline", 2)
+
+
+QUIET = LEAST + """\
+receivers: {slack: {type: webhook, url: 'http://x'}, pager: {type: webhook, url: 'http://y'}}
+route:
+  receivers: [slack]
+  routes:
+    - {matchers: ['team="payments"'], tiers: [critical, emergency], receivers: [pager]}
+mute_windows:
+  nights: {intervals: [{times: ["22:00-06:00"], location: Europe/Berlin}], receivers: [slack]}
+inhibit_rules:
+  - {source_matchers: [alertname="ClusterDown"], target_matchers: [tier="warning"], equal: [cluster]}
+"""
+
+
+def test_routes_mute_windows_and_inhibition() -> None:
+    """They become what the deliver loop uses; the root route's receivers are the default ones."""
+    settings = settings_of(QUIET)
+    assert settings.default_receivers == settings.route.receivers == ("slack",)
+    assert receivers_for(settings.route, {"team": "payments"}, Tier.CRITICAL) == ("slack", "pager")
+    assert [(window.name, window.receivers) for window in settings.mute_windows] == [("nights", ("slack",))]
+    assert settings.inhibit_rules[0].equal == ("cluster",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[pager]}\n", "[pagr]}\n", "anomalyd.yml:6:81: unknown receiver 'pagr' (did you mean 'pager'?)"),
+        ("receivers: [slack]}", "receivers: [slak]}", "unknown receiver 'slak' (did you mean 'slack'?)"),
+        ("22:00-06:00", "22-6", "anomalyd.yml:8:24: "),
+        ("Europe/Berlin", "Europe/Berln", "location: "),
+        ('team="payments"', "team==payments", "anomalyd.yml:6:19: matchers[0]: "),
+        ("equal: [cluster]", "eqal: [cluster]", "unknown key 'eqal' (did you mean 'equal'?)"),
+    ],
+)
+def test_what_is_wrong_with_them_is_said_with_its_place(old: str, new: str, message: str) -> None:
+    """Names, times and matchers are checked when the file is loaded."""
+    assert message in refused(QUIET.replace(old, new))
 
 
 def test_which_source_is_the_default() -> None:
