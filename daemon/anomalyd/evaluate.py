@@ -19,7 +19,7 @@ import numpy as np
 from anomalyd.block import F64, I64, Block, Bool, Labels, fingerprint
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.crashpoint import crashpoint
-from anomalyd.detectors.base import Grid, State
+from anomalyd.detectors.base import Grid, State, join_states
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Close, Episode, Phase, Seen, advance, begin, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
@@ -27,12 +27,23 @@ from anomalyd.feedback import Heard, Unheard, apply, training_gaps
 from anomalyd.incident import Incident, Notification
 from anomalyd.judge import judge, uniform
 from anomalyd.memory import Memory, align, empty_memory, keep_rows, registry_from_rows
-from anomalyd.records import FeedbackLabel
+from anomalyd.records import FeedbackLabel, Fence
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.score import Kind, Observation, Scores, Tier, Verdicts, Why
 from anomalyd.shard import FitTask, blank_history, fit_shard
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
 from anomalyd.store import Store
+from anomalyd.stretch import (
+    SAMPLES_AT_ONCE,
+    Sheet,
+    first_flagged,
+    judge_sheet,
+    last_seen,
+    put_rows,
+    rowwise,
+    sheet_of,
+    sheet_of_slot,
+)
 from anomalyd.tell import Annotate, Happened, episode_id, tell
 from anomalyd.threshold import NEVER, initial_threshold
 from anomalyd.watch import SourceHealth, SourceSeen, source_rule, watch
@@ -45,6 +56,9 @@ EXPIRE_MS = DAY_MS
 
 REFIT_PAUSE_MS = 10 * MINUTE_MS
 """Fits of one rule that new series or accepted levels ask for are at least this far apart."""
+
+FAR_MS = 1 << 62
+"""Never."""
 
 HISTORY_SAMPLES_MAX = 50_000_000
 """A history longer than this many samples is shortened: Prometheus itself refuses more by default."""
@@ -132,6 +146,50 @@ class _Changes:
     incidents: dict[str, Incident] = field(default_factory=dict)
     outbox: list[Notification] = field(default_factory=list)
 
+    def take_in(self, later: _Changes) -> None:
+        """Add what later columns changed."""
+        self.slots += later.slots
+        self.episodes |= later.episodes
+        self.incidents |= later.incidents
+        self.outbox += later.outbox
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ahead:
+    """A calm series scored ahead of the others.
+
+    Attributes:
+        state: before the column ``column``.
+        flagged: the first column with an anomalous verdict, or the number of columns.
+        after: the state after all columns; valid where none is flagged.
+    """
+
+    state: State
+    column: int
+    flagged: int
+    after: State
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stretch:
+    """What living through several columns at once gives: as many changes as columns."""
+
+    memory: Memory
+    sheet: Sheet
+    changes: list[_Changes]
+
+
+class Witness(Protocol):
+    """Sees what ``Evaluator.live`` lives through."""
+
+    def saw(self, sheet: Sheet) -> None:
+        """Observations of one or several slots, before they are committed."""
+        ...
+
+    def committed(self, at: int, owed: int) -> None:
+        """A slot in which something happened was committed; ``owed`` notifications were added to the outbox."""
+        ...
+
 
 class Evaluator:
     """Evaluates groups of rules against sources and a store; holds each rule's memory."""
@@ -147,15 +205,17 @@ class Evaluator:
         background: Executor,
         operators: Sequence[str] = (),
         feedback: Heard | None = None,
+        fence: Callable[[], Fence | None] = lambda: None,
     ):
         """``fit`` computes fits; ``background`` reads the history for them (inline: both happen within the slot).
 
-        ``operators`` are the receivers that are told when a source does not answer.
+        ``operators`` are the receivers that are told when a source does not answer; ``fence`` is the proof of
+        leadership for each commit, where several daemons share the store.
         """
         self._store, self._sources = store, sources
         self._annotate, self._links = annotate, links
         self._fit, self._background = fit, background
-        self._operators = operators
+        self._operators, self.fence = operators, fence
         self._feedback = feedback or Unheard()
         self._sources_lock = threading.Lock()
         self.runs: dict[str, RuleRun] = {}
@@ -185,7 +245,13 @@ class Evaluator:
         if ended:
             links = self._links(run.rule)
             told = tell(run.rule, at, ended, (), run.memory.incidents, lambda _: NEVER, self._annotate, links)
-            self._store.save_episodes(told.episodes, told.incidents, told.outbox)
+            self._store.save_episodes(told.episodes, told.incidents, told.outbox, fence=self.fence())
+
+    def recall(self) -> None:
+        """Forget every memory and take up all rules anew: another daemon has led since."""
+        for run in list(self.runs.values()):
+            self.add(run.rule)
+        self.health = {name: self._restored_health(name) for name in self._sources}
 
     def use_sources(self, sources: Mapping[str, Source], operators: Sequence[str]) -> None:
         """Read from these from now on; what is known of a source's health stays."""
@@ -215,7 +281,7 @@ class Evaluator:
             outbox=(*outbox, *(n for one in advanced.values() for n in one.outbox)),
         )
         crashpoint("before_commit")
-        committed = self._store.commit_slot(commit)
+        committed = self._store.commit_slot(commit, fence=self.fence())
         crashpoint("after_commit")
         if committed:
             for rule_id, one in advanced.items():
@@ -331,23 +397,32 @@ class Evaluator:
         if known:
             _, state = run.model.score(memory.state, fresh.window(0, known), _band_cut(memory), _hold(run.rule, memory))
             memory = replace(memory, state=state)
-        for column in range(known, len(fresh.times)):
-            memory = self._live_column(run, memory, fresh.window(column, column + 1), changes)
+        fresh = fresh.window(known)
+        if len(fresh.times) < 2 or not rowwise(run.model.detector):
+            for column in range(len(fresh.times)):
+                memory = self._live_column(run, memory, fresh.window(column, column + 1), changes, _band_cut(memory))
+            return memory
+        width = max(1, SAMPLES_AT_ONCE // max(1, len(fresh)))
+        for first in range(0, len(fresh.times), width):
+            stretch = self._live_stretch(run, memory, fresh.window(first, first + width))
+            memory = stretch.memory
+            for later in stretch.changes:
+                changes.take_in(later)
         return memory
 
-    def _live_column(self, run: RuleRun, memory: Memory, fresh: Block, changes: _Changes) -> Memory:
+    def _live_column(self, run: RuleRun, memory: Memory, fresh: Block, changes: _Changes, cut: float) -> Memory:
         rule, before = run.rule, memory.state
         assert before is not None, "only a fitted rule scores"
-        scores, after = run.model.score(before, fresh, _band_cut(memory), _hold(rule, memory))
+        scores, after = run.model.score(before, fresh, cut, _hold(rule, memory))
         at, value = int(fresh.times[0]), fresh.values[:, 0]
-        memory = self._judge_column(rule, replace(memory, state=after), value, scores, at, changes)
+        memory = self._judge_column(rule, replace(memory, state=after), value, scores, at, changes, cut)
         if rule.learn == "normal_only" and memory.last is not None:
             flagged = np.nonzero(memory.last.verdicts.kind == Kind.ANOMALOUS)[0]
             memory = replace(memory, state=_unlearn(after, before, flagged))
         return memory
 
     def _judge_column(
-        self, rule: Rule, memory: Memory, value: F64, scores: Scores, at: int, changes: _Changes
+        self, rule: Rule, memory: Memory, value: F64, scores: Scores, at: int, changes: _Changes, cut: float
     ) -> Memory:
         expected, surprise = scores.expected[:, 0], scores.surprise[:, 0]
         verdicts = judge(rule, value, expected, surprise, memory.cuts)
@@ -361,9 +436,115 @@ class Evaluator:
         happened = _advance_episodes(rule, memory, observation)
         memory = self._tell(rule, memory, happened, at, changes)
         changes.slots.append(
-            RuleSlot(rule.id, at, "ok", cut=_band_cut(memory), model=memory.model, observation=observation)
+            RuleSlot(rule.id, at, "ok", cut=cut, model=memory.model, observation=observation)
         )
         return memory
+
+    # Several columns at once ------------------------------------------------------------------------------------
+
+    def _live_stretch(self, run: RuleRun, memory: Memory, fresh: Block) -> _Stretch:
+        """Live through columns: calm series in one go, the others slot by slot while they are not calm.
+
+        The same, to the sample, as living through them one by one; see ``stretch.py``.
+        """
+        before, cut = memory.state, _band_cut(memory)
+        assert before is not None, "only a fitted rule scores"
+        scores, after = run.model.score(before, fresh, cut, np.zeros(len(fresh), np.bool_))
+        verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts)
+        sheet = sheet_of(memory.active, fresh, scores, verdicts)
+        changes = [_Changes() for _ in range(len(fresh.times))]
+        flagged = first_flagged(verdicts, fresh.values.shape)
+        restless = np.nonzero((flagged < len(fresh.times)) | np.isin(memory.active, _not_calm(memory)))[0]
+        if len(restless):
+            life = _Restless(self, run, memory, fresh, cut, sheet, changes)
+            for row in restless.tolist():
+                life.take_up(row, int(flagged[row]))
+            memory, parts = life.live()
+            after = put_rows(after, before, restless, parts)
+        seen = last_seen(memory.last_seen, fresh)
+        for column, at in enumerate(fresh.times.tolist()):
+            observation = sheet.observation(column)
+            changes[column].slots = [
+                RuleSlot(run.rule.id, at, "ok", cut=cut, model=memory.model, observation=observation)
+            ]
+        memory = replace(memory, state=after, last_seen=seen, last=observation)
+        return _Stretch(memory, sheet, changes)
+
+    def live(self, group: RuleGroup, at: int, until: int, witness: Witness) -> int:
+        """Live through one slot at least, and through as many of those up to ``until`` as can be taken together.
+
+        For sources that have it all already: backtests. What happens is what ``evaluate`` would have done slot by slot,
+        but slots in which nothing happened are not committed, and scores go to the witness and not into the store.
+        Returns the slot that comes next. Only for groups of one rule; raises what a rule's evaluation raises.
+        """
+        (rule,) = group.rules
+        run = self.runs[rule.id]
+        last = self._calm_until(run, at, until)
+        if last > at:
+            block = self._whole_block(run, at, last)
+            if block is not None:
+                return self._live_together(group, run, block, witness)
+        advanced = self._evaluate_rule(run, at)
+        if advanced.failure is not None:
+            raise advanced.failure
+        for slot in advanced.slots:
+            if slot.observation is not None:
+                witness.saw(sheet_of_slot(slot.observation))
+        self._commit_changes(group, at, advanced, witness)
+        run.memory = advanced.memory
+        return at + rule.interval_ms
+
+    def _calm_until(self, run: RuleRun, at: int, until: int) -> int:
+        """The last slot up to which no fit, no expiry and no gap can come between; ``at`` when nothing is known."""
+        memory, rule = run.memory, run.rule
+        due = memory.state is None or run.fitting is not None or bool(memory.relearn)
+        if due or _as_of(memory) != at - rule.interval_ms or memory.at != at - rule.interval_ms:
+            return at
+        if not len(memory.active) or not rowwise(run.model.detector):
+            return at
+        ends = [until, _refit_at(run, memory), _expiry(rule, memory)]
+        width = max(1, SAMPLES_AT_ONCE // len(memory.active))
+        last = min(_slot_from(end, at, rule) for end in ends)
+        return min(last, until, at + (width - 1) * rule.interval_ms)
+
+    def _whole_block(self, run: RuleRun, at: int, last: int) -> Block | None:
+        """The samples of the slots, as far as no series is new in them; None where the first slot has one."""
+        rule, memory = run.rule, run.memory
+        reply = self._sources[rule.source].range(rule.expr, at, last, rule.interval_ms)
+        aligned = align(memory, reply.block, rule.drop_labels, rule.max_series)
+        columns = len(reply.block.times)
+        if aligned.duplicates or reply.partial or (aligned.added and aligned.limited):
+            return None
+        if aligned.added:
+            columns = int(np.isfinite(aligned.added_values).any(axis=0).argmax())
+        run.memory = aligned.memory
+        block = Block(_labels(memory), reply.block.times[:columns], aligned.values[:, :columns])
+        return block if columns > 1 else None
+
+    def _live_together(self, group: RuleGroup, run: RuleRun, block: Block, witness: Witness) -> int:
+        stretch = self._live_stretch(run, run.memory, block)
+        if stretch.memory.relearn:
+            # A level was accepted within: the rule must be fitted at that very slot.
+            ends = [i for i, c in enumerate(stretch.changes) if _accepts(c)]
+            stretch = self._live_stretch(run, run.memory, block.window(0, ends[0] + 1))
+        at = int(stretch.sheet.times[-1])
+        witness.saw(stretch.sheet)
+        for changes in stretch.changes[:-1]:
+            self._commit_changes(group, changes.slots[0].at, _advanced(run.memory, changes), witness)
+        run.memory = replace(self._expire(stretch.memory, at), at=at)
+        self._refit_if_due(run, run.memory, at)  # before the slot is committed, as in ``evaluate``
+        self._commit_changes(group, at, _advanced(run.memory, stretch.changes[-1]), witness)
+        return at + run.rule.interval_ms
+
+    def _commit_changes(self, group: RuleGroup, at: int, one: Advanced, witness: Witness) -> None:
+        if one.series or one.episodes or one.incidents or one.outbox:
+            slots = tuple(replace(slot, observation=None) for slot in one.slots)
+            commit = SlotCommit(
+                group.name, at, slots, series=one.series, episodes=one.episodes, incidents=one.incidents,
+                outbox=one.outbox,
+            )  # fmt: skip
+            self._store.commit_slot(commit)
+            witness.committed(at, len(one.outbox))
 
     def _tell(self, rule: Rule, memory: Memory, happened: list[Happened], at: int, changes: _Changes) -> Memory:
         if not happened:
@@ -460,12 +641,7 @@ class Evaluator:
         return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset())
 
     def _refit_if_due(self, run: RuleRun, memory: Memory, at: int) -> None:
-        if run.fitting is not None or memory.state is None or at - run.fit_started_at < REFIT_PAUSE_MS:
-            return
-        cadence = not run.model.streaming and at - memory.fitted_at >= run.rule.refit_every_ms
-        registered = [memory.registry.rows[row].first_seen for row in memory.active[-1:].tolist()]
-        newcomers = bool(registered) and registered[0] > memory.fitted_at + run.rule.interval_ms
-        if cadence or memory.relearn or newcomers:
+        if run.fitting is None and memory.state is not None and at >= _refit_at(run, memory):
             self._start_fit(run, memory, at)
 
 
@@ -480,6 +656,133 @@ def cuts_of(rule: Rule, series: int) -> F64:
 def _hold(rule: Rule, memory: Memory) -> Bool:
     """Which series are in a live episode and therefore scored without being learned [N]."""
     return memory.hold() if rule.learn == "normal_only" else np.zeros(len(memory.active), np.bool_)
+
+
+def _refit_at(run: RuleRun, memory: Memory) -> int:
+    """When the next fit is due as things are."""
+    soonest = run.fit_started_at + REFIT_PAUSE_MS
+    registered = [memory.registry.rows[row].first_seen for row in memory.active[-1:].tolist()]
+    newcomers = bool(registered) and registered[0] > memory.fitted_at + run.rule.interval_ms
+    if memory.relearn or newcomers:
+        return soonest
+    return FAR_MS if run.model.streaming else max(soonest, memory.fitted_at + run.rule.refit_every_ms)
+
+
+def _slot_from(time: int, at: int, rule: Rule) -> int:
+    """The first slot not before a time, on the grid of the slot ``at``."""
+    return at + max(0, -((at - time) // rule.interval_ms)) * rule.interval_ms
+
+
+def _not_calm(memory: Memory) -> list[int]:
+    """Rows of the series whose verdicts decide what they learn or say."""
+    return [*memory.episodes, *memory.relearn]
+
+
+def _advanced(memory: Memory, changes: _Changes) -> Advanced:
+    """One slot's changes, where the source gave nothing new and warned of nothing."""
+    return Advanced(
+        memory, tuple(changes.slots), (), tuple(changes.episodes.values()), tuple(changes.incidents.values()),
+        tuple(changes.outbox),
+    )  # fmt: skip
+
+
+def _expiry(rule: Rule, memory: Memory) -> int:
+    """The soonest time at which a series may expire."""
+    may = memory.last_seen
+    if rule.missing == "hold":
+        # An episode of a series that is away stays open until it is back, and as long the series stays.
+        may = may[~np.isin(memory.active, list(memory.episodes))]
+    return int(may.min()) + EXPIRE_MS if len(may) else FAR_MS
+
+
+def _accepts(changes: _Changes) -> bool:
+    return any(episode.close == Close.NEW_LEVEL for episode in changes.episodes.values())
+
+
+class _Restless:
+    """Lives through a stretch for the series that are flagged in it or were not calm before it.
+
+    In each column the ``live`` ones are lived through as any slot is; the ``ahead`` ones were scored in one go and join
+    where they are flagged. ``memory`` is the whole rule's, but for the state.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, run: RuleRun, memory: Memory, fresh: Block, cut: float, sheet: Sheet,
+        changes: list[_Changes],
+    ):  # fmt: skip
+        self._evaluator, self._run, self._memory, self._fresh, self._cut = evaluator, run, memory, fresh, cut
+        self._sheet, self._changes = sheet, changes
+        self._live: dict[int, State] = {}
+        self._ahead: dict[int, _Ahead] = {}
+        self._rows: list[int] = []
+
+    def take_up(self, row: int, flagged: int) -> None:
+        """Begin with a series: its row in the block, and the first column in which it was flagged."""
+        assert self._memory.state is not None, "only a fitted rule scores"
+        state = self._memory.state.take([row])
+        self._rows.append(row)
+        if int(self._memory.active[row]) in self._watched():
+            self._live[row] = state
+        else:
+            self._ahead[row] = _Ahead(state, 0, flagged, state)
+
+    def live(self) -> tuple[Memory, State]:
+        """Live through all columns; return the memory with its whole state as it was, and the states of the rows."""
+        columns, column = len(self._fresh.times), 0
+        whole = self._memory
+        while True:
+            if not self._live:
+                column = min((one.flagged for one in self._ahead.values()), default=columns)
+            if column >= columns:
+                break
+            for row in [row for row, one in self._ahead.items() if one.flagged == column]:
+                self._join(row, column)
+            self._column(column)
+            column += 1
+        parts = [self._live[row] if row in self._live else self._ahead[row].after for row in self._rows]
+        m = self._memory
+        memory = replace(whole, episodes=m.episodes, incidents=m.incidents, relearn=m.relearn)
+        return memory, join_states(parts)
+
+    def _watched(self) -> set[int]:
+        return {*self._memory.episodes, *self._memory.relearn}
+
+    def _join(self, row: int, column: int) -> None:
+        """A series is flagged: bring its state to the column before."""
+        one = self._ahead.pop(row)
+        state = one.state
+        if one.column < column:
+            past = self._fresh.take([row]).window(one.column, column)
+            _, state = self._run.model.score(state, past, self._cut, np.zeros(1, np.bool_))
+        self._live[row] = state
+
+    def _column(self, column: int) -> None:
+        rows = np.array(sorted(self._live), np.int64)
+        whole = self._memory
+        states = join_states([self._live[row] for row in rows.tolist()])
+        part = replace(
+            whole, active=whole.active[rows], last_seen=whole.last_seen[rows], cuts=whole.cuts[rows], state=states
+        )
+        fresh = self._fresh.take(rows).window(column, column + 1)
+        after = self._evaluator._live_column(self._run, part, fresh, self._changes[column], self._cut)
+        assert after.state is not None, "a column is scored"
+        assert after.last is not None, "a column is judged"
+        self._sheet.put_slot(rows, column, after.last)
+        self._memory = replace(whole, episodes=after.episodes, incidents=after.incidents, relearn=after.relearn)
+        watched = self._watched()
+        for i, row in enumerate(rows.tolist()):
+            self._live[row] = after.state.take([i])
+            if int(whole.active[row]) not in watched:
+                self._look_ahead(row, column + 1)
+
+    def _look_ahead(self, row: int, column: int) -> None:
+        """A series is calm again: score it up to where it is flagged next."""
+        state, fresh = self._live.pop(row), self._fresh.take([row]).window(column)
+        scores, after = self._run.model.score(state, fresh, self._cut, np.zeros(1, np.bool_))
+        verdicts = judge_sheet(self._run.rule, fresh.values, scores, self._memory.cuts[[row]])
+        self._sheet.put(np.array([row]), column, scores, verdicts)
+        flagged = int(first_flagged(verdicts, fresh.values.shape)[0])
+        self._ahead[row] = _Ahead(state, column, column + flagged, after)
 
 
 def _unlearn(after: State, before: State, rows: I64) -> State:

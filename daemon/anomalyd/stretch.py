@@ -1,0 +1,134 @@
+"""``Sheet``: the observations of many slots at once, and what must hold for scoring them at once.
+
+Slots are lived through one by one because whether a sample may be learned depends on the verdict before it. But as long
+as a series is calm, nothing depends on its verdicts: its samples can be scored in one go. ``evaluate.py`` does so for
+each series up to the slot where it is flagged, and lives through the rest slot by slot. The results are the same, to
+the sample; that is why it is done only where a detector looks at each series by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyd.block import F64, I8, I64, Block, Bool
+from anomalyd.detectors.base import Detector, State
+from anomalyd.judge import judge
+from anomalyd.rule import Rule
+from anomalyd.score import Kind, Observation, Scores, Verdicts
+
+SAMPLES_AT_ONCE = 1_000_000
+"""Longer stretches are cut, so that memory stays small."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sheet:
+    """Observations of N series in T slots; arrays [N, T] as in ``Observation``."""
+
+    times: I64
+    series: I64
+    value: F64
+    expected: F64
+    lower: F64
+    upper: F64
+    surprise: F64
+    kind: I8
+    tier: I8
+    why: I8
+
+    def put(self, rows: I64, first: int, scores: Scores, verdicts: Verdicts) -> None:
+        """Write what was said of some series from the column ``first`` on; verdicts flat, as ``judge_sheet`` gives."""
+        there = slice(first, first + scores.surprise.shape[1])
+        self.expected[rows, there], self.surprise[rows, there] = scores.expected, scores.surprise
+        self.lower[rows, there], self.upper[rows, there] = scores.lower, scores.upper
+        shape = scores.surprise.shape
+        self.kind[rows, there] = verdicts.kind.reshape(shape)
+        self.tier[rows, there] = verdicts.tier.reshape(shape)
+        self.why[rows, there] = verdicts.why.reshape(shape)
+
+    def put_slot(self, rows: I64, column: int, seen: Observation) -> None:
+        """Write one slot of some series."""
+        self.expected[rows, column], self.surprise[rows, column] = seen.expected, seen.surprise
+        self.lower[rows, column], self.upper[rows, column] = seen.lower, seen.upper
+        self.kind[rows, column], self.tier[rows, column] = seen.verdicts.kind, seen.verdicts.tier
+        self.why[rows, column] = seen.verdicts.why
+
+    def observation(self, column: int) -> Observation:
+        """One slot of all series."""
+        c = column
+        verdicts = Verdicts(self.kind[:, c].copy(), self.tier[:, c].copy(), self.why[:, c].copy())
+        return Observation(
+            int(self.times[c]), self.series, self.value[:, c].copy(), self.expected[:, c].copy(),
+            self.lower[:, c].copy(), self.upper[:, c].copy(), self.surprise[:, c].copy(), verdicts,
+        )  # fmt: skip
+
+
+def sheet_of(series: I64, fresh: Block, scores: Scores, verdicts: Verdicts) -> Sheet:
+    """The sheet of series that were scored in one go."""
+    shape = fresh.values.shape
+    kind, tier, why = (v.reshape(shape) for v in (verdicts.kind, verdicts.tier, verdicts.why))
+    return Sheet(
+        fresh.times, series, fresh.values, scores.expected, scores.lower, scores.upper, scores.surprise, kind, tier, why
+    )
+
+
+def sheet_of_slot(seen: Observation) -> Sheet:
+    """One slot as a sheet of one column."""
+    v = seen.verdicts
+    return Sheet(
+        np.array([seen.at], np.int64), seen.series, seen.value[:, None], seen.expected[:, None], seen.lower[:, None],
+        seen.upper[:, None], seen.surprise[:, None], v.kind[:, None], v.tier[:, None], v.why[:, None],
+    )  # fmt: skip
+
+
+def judge_sheet(rule: Rule, values: F64, scores: Scores, cuts: F64) -> Verdicts:
+    """Verdicts on samples [N, T], flat in row order."""
+    each = np.repeat(cuts, values.shape[1], axis=0)
+    return judge(rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each)
+
+
+def first_flagged(verdicts: Verdicts, shape: tuple[int, int]) -> I64:
+    """For each series the first column with an anomalous verdict, or T [N]."""
+    flagged = verdicts.kind.reshape(shape) == Kind.ANOMALOUS
+    first: I64 = np.where(flagged.any(axis=1), flagged.argmax(axis=1), shape[1])
+    return first
+
+
+def rowwise(detector: Detector) -> bool:
+    """Whether each series is scored by itself, so that any subset of them can be scored alone with the same result.
+
+    A detector may say so itself by an attribute ``rowwise``; else one that takes series together must say that it does
+    not do so here (``joint`` off).
+    """
+    own = getattr(detector, "rowwise", None)
+    if own is not None:
+        return bool(own)
+    return not detector.multivariate or getattr(getattr(detector, "params", None), "joint", None) is False
+
+
+def last_seen(before: I64, fresh: Block) -> I64:
+    """When each series last had a sample after ``fresh`` [N]."""
+    present: Bool = np.isfinite(fresh.values)
+    newest = fresh.times[len(fresh.times) - 1 - present[:, ::-1].argmax(axis=1)]
+    return np.where(present.any(axis=1), newest, before)
+
+
+def put_rows(state: State, before: State, rows: I64, parts: State) -> State:
+    """The state with some series replaced by those of ``parts``; ``before`` is left as it is."""
+    arrays: Mapping[str, npt.NDArray[Any]] = {
+        name: array if name in state.shared else _with_rows(array, before.arrays[name], rows, parts.arrays[name])
+        for name, array in state.arrays.items()
+    }
+    return State(arrays, state.shared, state.as_of)
+
+
+def _with_rows(
+    array: npt.NDArray[Any], before: npt.NDArray[Any], rows: I64, fresh: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    mended = array.copy() if not array.flags.writeable or np.may_share_memory(array, before) else array
+    mended[rows] = fresh
+    return mended

@@ -1,0 +1,175 @@
+"""Living through many slots at once is living through them one by one: to the sample, the episode and the message."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from anomalyd.block import Block, Labels, make_labels
+from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from anomalyd.detectors.base import Grid
+from anomalyd.detectors.registry import detector_names, load_detector, make_detector
+from anomalyd.evaluate import Evaluator
+from anomalyd.executors import InlineExecutor
+from anomalyd.recorded import RecordedSource
+from anomalyd.rule import DetectorSpec, Rule, RuleGroup, TierPolicy
+from anomalyd.score import Tier
+from anomalyd.store import open_store
+from anomalyd.stretch import Sheet, rowwise, sheet_of_slot
+from anomalyd.template import render_annotations
+
+STEP = 5 * MINUTE_MS
+START = 1_700_000_400_000 // STEP * STEP
+PAST, SLOTS = 300, 360
+FIELDS = ("value", "expected", "lower", "upper", "surprise", "kind", "tier", "why")
+
+RULE = Rule(
+    "Load", "g", "load", detector=DetectorSpec("mad", {"window": "12h"}), interval_ms=STEP, history_ms=PAST * STEP,
+    query_delay_ms=0, for_ms=2 * STEP, keep_firing_for_ms=2 * STEP, accept_after_ms=10 * HOUR_MS,
+    refit_every_ms=15 * HOUR_MS, receivers=("hook",), group_by=("host",),
+    tiers=(TierPolicy(Tier.WARNING, surprise=2.5), TierPolicy(Tier.CRITICAL, surprise=5)),
+)  # fmt: skip
+
+
+def labels(n: int) -> tuple[Labels, ...]:
+    return tuple(make_labels({"host": f"h{i}"}) for i in range(n))
+
+
+def eventful() -> Block:
+    """Noise and rhythm; spikes, an outage, a new level, gaps, a series that is born and one that dies."""
+    rng = np.random.default_rng(5)
+    times = START + np.arange(-PAST, SLOTS) * STEP
+    values = 50 + rng.normal(size=(7, len(times))) + 5 * np.sin(2 * np.pi * times / DAY_MS)
+    at = PAST
+    values[0, at + 60 : at + 80] += 40
+    values[1, at + 70 : at + 110] = 5
+    values[2, at + 120 :] += 60
+    values[3, at + 140 : at + 150] = np.nan
+    values[3, at + 150 : at + 160] += 30
+    values[4, : at + 170] = np.nan
+    values[5, at + 40 :] = np.nan
+    values[5, at + 30 : at + 40] += 50
+    values[6, rng.integers(0, len(times), 60)] = np.nan
+    values[6, at + 300 : at + 303] += 15
+    return Block(labels(7), times, values)
+
+
+class Life:
+    """A rule that lives, and everything that can be seen of it."""
+
+    def __init__(self, rule: Rule, block: Block):
+        self.rule, self.group = rule, RuleGroup("g", STEP, (rule,))
+        self.store = open_store("sqlite://")
+        inline = InlineExecutor()
+        self.evaluator = Evaluator(
+            self.store, {"default": RecordedSource({"load": block})}, annotate=render_annotations,
+            links=lambda _: {}, fit=inline, background=inline,
+        )  # fmt: skip
+        self.evaluator.add(rule)
+        self.seen: dict[int, dict[int, tuple[Any, ...]]] = {}
+        self.steps = 0
+
+    def saw(self, sheet: Sheet) -> None:
+        for column, at in enumerate(sheet.times.tolist()):
+            rows = sheet.series.tolist()
+            values = np.array([getattr(sheet, name)[:, column] for name in FIELDS], np.float64)
+            self.seen[at] = {row: tuple(values[:, i].tolist()) for i, row in enumerate(rows)}
+
+    def committed(self, at: int, owed: int) -> None:
+        pass
+
+    def one_by_one(self) -> Life:
+        for minute in range(SLOTS):
+            advanced = self.evaluator.evaluate(self.group, START + minute * STEP).rules[self.rule.id]
+            assert advanced.failure is None, advanced.failure
+            for slot in advanced.slots:
+                assert slot.observation is not None
+                self.saw(sheet_of_slot(slot.observation))
+        return self
+
+    def together(self) -> Life:
+        at, last = START, START + (SLOTS - 1) * STEP
+        while at <= last:
+            at = self.evaluator.live(self.group, at, last, self)
+            self.steps += 1
+        return self
+
+    def episodes(self) -> list[dict[str, Any]]:
+        found = [asdict(e) for e in self.store.episodes(rule=self.rule.id, limit=10_000)]
+        return sorted(found, key=lambda e: (e["started_at"], e["id"]))
+
+    def owed(self) -> list[str]:
+        rows = self.store.notifications(limit=10_000)
+        return sorted(f"{r.notification.statement.at} {r.notification.statement}" for r in rows)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        state = self.evaluator.runs[self.rule.id].memory.state
+        assert state is not None
+        return dict(state.arrays)
+
+
+def same(a: Life, b: Life) -> None:
+    assert a.episodes() == b.episodes()
+    assert a.owed() == b.owed()
+    assert a.seen.keys() == b.seen.keys()
+    for at, rows in a.seen.items():
+        assert rows.keys() == b.seen[at].keys()
+        for row, values in rows.items():
+            np.testing.assert_array_equal(values, b.seen[at][row], err_msg=f"series {row} in slot {(at - START) // STEP}")
+    for name, array in a.arrays().items():
+        np.testing.assert_array_equal(array, b.arrays()[name], err_msg=name)
+
+
+@pytest.mark.parametrize("change", [
+    {}, {"missing": "resolve"}, {"missing": "alert", "direction": "up"}, {"missing": "skip", "learn": "all"},
+    {"valid_range": (20.0, 100.0), "group_by": ()}, {"accept_after_ms": 0, "max_series": 5},
+    {"detector": DetectorSpec("iqr", {"window": "12h"}), "history_ms": 250 * STEP}, {"detector": DetectorSpec("ewma")},
+], ids=str)  # fmt: skip
+def test_many_slots_at_once_are_the_slots_one_by_one(change: dict[str, Any]) -> None:
+    """Scores, verdicts, episodes, messages and what was learned are equal, and it takes far fewer steps."""
+    rule, block = replace(RULE, **change), eventful()
+    slow, fast = Life(rule, block).one_by_one(), Life(rule, block).together()
+    assert slow.episodes(), "there is something to compare"
+    same(slow, fast)
+    assert fast.steps < SLOTS / 4
+
+
+def test_what_is_caught_up_with_is_lived_through_slot_by_slot() -> None:
+    """A daemon that evaluates every fiftieth slot writes the scores and episodes of one that missed none."""
+    rule = replace(RULE, detector=DetectorSpec("ewma"), accept_after_ms=0, group_by=())
+    block = eventful().take([0, 1, 3, 6])
+    slow, late = Life(rule, block).one_by_one(), Life(rule, block)
+    for minute in [0, *range(49, SLOTS, 50)]:
+        for slot in late.evaluator.evaluate(late.group, START + minute * STEP).rules[rule.id].slots:
+            assert slot.observation is not None
+            late.saw(sheet_of_slot(slot.observation))
+    spans = [[(e["id"], e["opened_at"], e["closed_at"], e["tier"]) for e in one.episodes()] for one in (slow, late)]
+    assert spans[0] == spans[1]
+    for at, rows in slow.seen.items():
+        np.testing.assert_array_equal(list(rows.values()), list(late.seen[at].values()))
+
+
+@pytest.mark.parametrize("name", detector_names())
+def test_a_rowwise_detector_scores_any_subset_alike(name: str) -> None:
+    """What a detector says of two series does not depend on the others beside them."""
+    grid = Grid(STEP)
+    params = {"limit": 100} if "limit" in load_detector(name).Params.model_fields else {}
+    detector = make_detector(DetectorSpec(name, params), grid)
+    if not rowwise(detector):
+        assert detector.multivariate
+        return
+    block = eventful().take([0, 1, 2, 3, 6])
+    whole = detector.fit(block.window(0, PAST), 1)
+    fresh = block.window(PAST, PAST + 60)
+    some = [1, 3]
+    raw, after = detector.score(whole, fresh)
+    raw_some, after_some = detector.score(whole.take(some), fresh.take(some))
+    for field in ("score", "expected", "unit"):
+        np.testing.assert_array_equal(getattr(raw, field)[some], getattr(raw_some, field))
+    for array, part in after.arrays.items():
+        if array not in after.shared:
+            np.testing.assert_array_equal(part[some], after_some.arrays[array], err_msg=array)
