@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from anomalyd.conform import conform
+from anomalyd.feedback import FeedbackPolicy
 from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.prometheus.spec import SourceSpec
 from anomalyd.quietmodel import RouteNodeModel
@@ -20,10 +21,18 @@ from anomalyd.receivers import RECEIVER_SETTINGS
 from anomalyd.receivers.base import ReceiverSettings
 from anomalyd.routing import Route
 from anomalyd.secret import Secret
-from anomalyd.settingsmodel import DatabaseModel, SettingsFile, split_listen
+from anomalyd.settingsmodel import DatabaseModel, SettingsFile, WebModel, split_listen
 from anomalyd.yamlfile import Document, Loc, did_you_mean, read_file
 
 _SQLITE_RELATIVE = re.compile(r"sqlite:///(?!/|:memory:|file:)(.+)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token of the API; a ``read_only`` one may not act."""
+
+    secret: Secret
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,12 @@ class Web:
     port: int
     external_url: str = ""
     enable_lifecycle: bool = False
+    tokens: Mapping[str, Token] = field(default_factory=dict)
+    anonymous_read: bool = False
+    signing_secret: Secret | None = None
+    link_lifetime_ms: int = 7 * 86_400_000
+    slack_signing_secret: Secret | None = None
+    pagerduty_secret: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +103,7 @@ class Settings:
     executor: Executors
     retention_ms: int
     limits: Limits
+    feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -124,7 +140,6 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
     default = _default_receivers(document, model, receivers)
     document.raise_problems()
     assert model is not None
-    host, port = split_listen(model.web.listen)
     return Settings(
         file=document.file,
         sources=sources,
@@ -135,12 +150,23 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         route=replace(model.route.made(), receivers=default),
         mute_windows=tuple(window.made(name) for name, window in model.mute_windows.items()),
         inhibit_rules=tuple(rule.made() for rule in model.inhibit_rules),
-        web=Web(host, port, model.web.external_url, model.web.enable_lifecycle),
+        web=_web(model.web),
+        feedback=model.feedback.policy(),
         log=Log(model.log.level, model.log.format),
         executor=Executors(model.executor.fit, model.executor.score, model.executor.workers),
         retention_ms=model.retention,
         limits=Limits(model.limits.max_series, model.limits.min_interval, model.limits.max_history),
     )
+
+
+def _web(model: WebModel) -> Web:
+    host, port = split_listen(model.listen)
+    tokens = {name: Token(one.secret() or Secret(), one.read_only) for name, one in model.tokens.items()}
+    return Web(
+        host, port, model.external_url, model.enable_lifecycle, tokens, model.anonymous_read,
+        model.secret("signing_secret"), model.link_lifetime, model.secret("slack_signing_secret"),
+        model.secret("pagerduty_secret"),
+    )  # fmt: skip
 
 
 def _resolved(data: Any, base: Path) -> Any:

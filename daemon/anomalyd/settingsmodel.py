@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from anomalyd.conform import Duration, Flag, PositiveDuration, Section, Whole
+from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
+from anomalyd.feedback import FeedbackPolicy
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, SourceSpec
 from anomalyd.quietmodel import InhibitModel, MuteWindowModel, RouteNodeModel
 from anomalyd.secret import Secret, either
@@ -15,6 +16,7 @@ from anomalyd.secret import Secret, either
 DEFAULT_LISTEN = "127.0.0.1:9640"
 DEFAULT_DATABASE = "sqlite:///anomalyd.db"
 
+_POLICY = FeedbackPolicy()
 _SPEC = SourceSpec("default", "http://localhost:9090")
 
 
@@ -166,12 +168,71 @@ def _listen(text: str) -> str:
     return text
 
 
+class TokenModel(Section):
+    """A bearer token of the HTTP API."""
+
+    token: Secret | None = None
+    token_file: str = ""
+    read_only: Flag = Field(False, description="May look, not vote nor silence.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> TokenModel:
+        if self.secret() is None:
+            raise ValueError("needs token or token_file")
+        return self
+
+    def secret(self) -> Secret | None:
+        return either(self.token, self.token_file, "token")
+
+
+TokenName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+
+
 class WebModel(Section):
     """The daemon's own HTTP server."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field(DEFAULT_LISTEN, description="host:port")
     external_url: Annotated[str, AfterValidator(_external)] = Field("", description="How people reach it; for links.")
     enable_lifecycle: Flag = Field(False, description="Allow POST /-/reload; SIGHUP always works.")
+    tokens: dict[TokenName, TokenModel] = Field({}, description="Who may use the API, by name; votes carry it.")
+    anonymous_read: Flag = Field(False, description="Anybody who reaches the server may read; acting needs a token.")
+    signing_secret: Secret | None = Field(None, description="Signs the links in messages; one is made by default.")
+    signing_secret_file: str = ""
+    link_lifetime: PositiveDuration = Field(7 * 86_400_000, description="How long a link in a message works.")
+    slack_signing_secret: Secret | None = Field(None, description="Of the Slack app; turns its buttons on.")
+    slack_signing_secret_file: str = ""
+    pagerduty_secret: Secret | None = Field(None, description="Of a PagerDuty webhook (v3); turns it on.")
+    pagerduty_secret_file: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> WebModel:
+        for key in ("signing_secret", "slack_signing_secret", "pagerduty_secret"):
+            self.secret(key)
+        return self
+
+    def secret(self, key: str) -> Secret | None:
+        """One of the secrets, written here or in a file; raise ``ValueError`` for both."""
+        return either(getattr(self, key), getattr(self, f"{key}_file"), key)
+
+
+class FeedbackModel(Section):
+    """How far votes may move thresholds."""
+
+    min_votes: Whole = Field(_POLICY.min_votes, ge=1, le=100, description="Judged alerts before a cut moves.")
+    max_factor: Number = Field(_POLICY.max_factor, ge=1, le=10, description="Highest multiple of the rule's own cut.")
+    max_factor_per_day: Number = Field(_POLICY.max_factor_per_day, gt=1, le=10, description="The same within a day.")
+    min_factor: Number = Field(_POLICY.min_factor, gt=0, le=1, description="Lowest share of the rule's own cut.")
+    floor: Number = Field(_POLICY.floor, ge=0, le=300, description="Surprise below which no vote brings a cut.")
+    half_life: PositiveDuration = Field(_POLICY.half_life_ms, description="Age at which a vote counts half.")
+    votes_per_person_per_day: Whole = Field(
+        _POLICY.votes_per_person_per_day, ge=1, le=100_000, description="Further votes of a person are refused."
+    )
+
+    def policy(self) -> FeedbackPolicy:
+        return FeedbackPolicy(
+            self.min_votes, self.max_factor, self.max_factor_per_day, self.min_factor, self.floor, self.half_life,
+            self.votes_per_person_per_day,
+        )  # fmt: skip
 
 
 class LogModel(Section):
@@ -229,6 +290,7 @@ class SettingsFile(Section):
     mute_windows: dict[str, MuteWindowModel] = Field({}, description="Recurring times of quiet, by name.")
     inhibit_rules: list[InhibitModel] = Field([], description="What stays quiet while something worse is open.")
     web: WebModel = WebModel()
+    feedback: FeedbackModel = FeedbackModel()
     log: LogModel = LogModel()
     executor: Annotated[ExecutorModel, BeforeValidator(_both)] = ExecutorModel()
     retention: Duration = Field(90 * 86_400_000, description="How long scores and episodes are kept; 0: ever.")
