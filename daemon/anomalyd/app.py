@@ -18,11 +18,13 @@ from anomalyd.deliver import Deliverer, Delivery
 from anomalyd.errors import ConfigError
 from anomalyd.evaluate import Evaluator, Source
 from anomalyd.executors import InlineExecutor, open_executor
+from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Metrics
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
+from anomalyd.records import Fence
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, diff, load_rules
 from anomalyd.run import Daemon
@@ -75,12 +77,12 @@ class App:
         if settings.database.get() != self.settings.database.get() or settings.web != self.settings.web:
             log.warning("database and web settings change with the next start")
         sources, receivers = open_sources(settings), open_receivers(settings)
-        old = self.rules
+        old, evaluator = self.rules, self.daemon.evaluator
+        made = _deliverer(self.store, receivers, metrics, self.daemon.clock, self.observe, evaluator.fence)
 
         def change() -> None:
-            evaluator = self.daemon.evaluator
             evaluator.use_sources(sources, settings.default_receivers)
-            self.daemon.use_deliverer(_deliverer(self.store, receivers, metrics, self.daemon.clock, self.observe))
+            self.daemon.use_deliverer(made)
             apply_rules(evaluator, old, rules, self.daemon.clock.now_ms())
 
         self.daemon.replace_groups(rules.groups, change)
@@ -107,19 +109,21 @@ def build(
         observe: told of everything that becomes of a notification, besides logs and metrics.
     """
     store = open_store(settings.database.get())
+    leadership = None if inline else Leadership(store)
+    fence = (lambda: leadership.fence) if leadership else (lambda: None)
     sources = open_sources(settings)
     receivers = open_receivers(settings)
     fit = InlineExecutor() if inline else open_executor(settings.executor.fit, settings.executor.workers)
     background: Executor = InlineExecutor() if inline else ThreadPoolExecutor(4, thread_name_prefix="warm-up")
     evaluator = Evaluator(
         store, sources, annotate=render_annotations, links=lambda rule: links_of(settings, rule), fit=fit,
-        background=background, operators=settings.default_receivers,
+        background=background, operators=settings.default_receivers, fence=fence,
     )  # fmt: skip
     for rule in rules.rules:
         evaluator.add(rule)
     metrics = Metrics()
-    deliverer = _deliverer(store, receivers, metrics, clock, observe)
-    daemon = Daemon(store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms)
+    deliverer = _deliverer(store, receivers, metrics, clock, observe, fence)
+    daemon = Daemon(store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms, leadership)
     metrics.reload_ok.set(1)
     metrics.reload_at.set(clock.now_ms() / 1000)
     return App(settings, rules, daemon, store, dict(sources), (fit, background), digest_of(settings), observe)
@@ -174,10 +178,11 @@ def digest_of(settings: Settings) -> str:
 
 
 def _deliverer(
-    store: Store, receivers: Mapping[str, Receiver], metrics: Metrics, clock: Clock, observe: Callable[[Delivery], None]
-) -> Deliverer:
+    store: Store, receivers: Mapping[str, Receiver], metrics: Metrics, clock: Clock,
+    observe: Callable[[Delivery], None], fence: Callable[[], Fence | None],
+) -> Deliverer:  # fmt: skip
     def account(delivery: Delivery) -> None:
         metrics.notifications.labels(delivery.receiver, delivery.outcome, delivery.reason).inc()
         observe(delivery)
 
-    return Deliverer(store, receivers, observe=account, clock=clock)
+    return Deliverer(store, receivers, observe=account, clock=clock, fence=fence)

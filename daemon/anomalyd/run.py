@@ -21,6 +21,7 @@ from anomalyd.deliver import Deliverer
 from anomalyd.episode import Phase
 from anomalyd.errors import SourceError, StoreError
 from anomalyd.evaluate import Advanced, Evaluated, Evaluator
+from anomalyd.leader import RENEW_S, Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Exported, Metrics
 from anomalyd.rule import RuleGroup
@@ -33,6 +34,9 @@ STOP_GRACE_S = 8.0
 """How long stopping waits for evaluations and deliveries in flight."""
 
 RETRY_AFTER_STORE_ERROR_MS = 5 * SECOND_MS
+STANDBY_MS = SECOND_MS
+"""How often a daemon that stands by looks whether it has become the leader."""
+
 RELOAD_POLL_S = 30
 MAINTENANCE_S = 60
 
@@ -51,10 +55,13 @@ class Daemon:
         clock: Clock,
         groups: Iterable[RuleGroup],
         retention_ms: int = 0,
+        leadership: Leadership | None = None,
     ):
+        """``leadership`` decides between several daemons on one store; without it this one is alone."""
         self.store, self.evaluator, self.deliverer, self.metrics = store, evaluator, deliverer, metrics
         self.clock = clock
         self.retention_ms = retention_ms
+        self.leadership = leadership
         self.groups: dict[str, RuleGroup] = {group.name: group for group in groups}
         self.last_slot: dict[str, int | None] = {name: store.last_slot(name) for name in self.groups}
         self.progress_s: dict[str, float] = {name: clock.monotonic_s() for name in self.groups}
@@ -71,6 +78,9 @@ class Daemon:
             if group is None:
                 return 0
             now = self.clock.now_ms()
+            if not self.leading:
+                self.progress_s[name] = self.clock.monotonic_s()
+                return now + STANDBY_MS
             slot = due(group, now, self.last_slot[name])
             if slot is None:
                 return next_start_ms(group, self.last_slot[name] or 0)
@@ -79,6 +89,9 @@ class Daemon:
                     evaluated = self.evaluator.evaluate(group, slot.at, slot.missed)
             except StoreError as error:
                 self.metrics.store_errors.labels(error.reason).inc()
+                if error.reason == "fenced" and self.leadership is not None:
+                    self.leadership.lost()
+                    return now + STANDBY_MS
                 what = "slot not written; it will be evaluated again"
                 log.error(what, group=name, reason=error.reason, error=str(error))
                 return now + RETRY_AFTER_STORE_ERROR_MS
@@ -90,14 +103,33 @@ class Daemon:
                     event.set()
             return next_start_ms(group, slot.at)
 
+    @property
+    def leading(self) -> bool:
+        """Whether this daemon may evaluate and deliver."""
+        return self.leadership is None or self.leadership.leading
+
+    def lead(self) -> None:
+        """Renew the lease or try to get it; a new leader takes up where the last one left off."""
+        if self.leadership is None or not self.leadership.step(self.clock.now_ms()):
+            return
+
+        def take_over() -> None:
+            self.evaluator.recall()
+            self.last_slot = {name: self.store.last_slot(name) for name in self.groups}
+
+        self.replace_groups(self.groups.values(), take_over)
+        log.info("leading")
+
     def deliver(self, receiver: str) -> int | None:
         """Deliver what is due to one receiver; return when the next try is due, None when nothing is owed."""
+        if not self.leading:
+            return self.clock.now_ms() + STANDBY_MS
         return self.deliverer.deliver_once(receiver, self.clock.now_ms()).next_at
 
     def maintain(self) -> None:
         """Delete what retention allows in small batches, and refresh the gauges of the outbox."""
         now = self.clock.now_ms()
-        if self.retention_ms:
+        if self.retention_ms and self.leading:
             self.store.delete_before(now - self.retention_ms)
         for receiver, stat in self.store.outbox_stats(now).items():
             self.metrics.outbox_pending.labels(receiver).set(stat.pending)
@@ -259,6 +291,8 @@ class Drive:
 
     def _start(self) -> None:
         daemon = self._daemon
+        daemon.lead()
+        self._scheduler.add_job(self._lead, "interval", seconds=RENEW_S)
         self._scheduler.add_job(self._maintain, "interval", seconds=MAINTENANCE_S)
         self._scheduler.add_job(self._poll_files, "interval", seconds=RELOAD_POLL_S)
         for name in daemon.groups:
@@ -305,6 +339,12 @@ class Drive:
             wait_ms = 10_000 if next_at is None else min(10_000, max(50, next_at - daemon.clock.now_ms()))
             daemon.clock.wait(wake, wait_ms / 1000)
 
+    def _lead(self) -> None:
+        try:
+            self._daemon.lead()
+        except StoreError as error:
+            log.error("taking over failed; it is tried again", reason=error.reason, error=str(error))
+
     def _maintain(self) -> None:
         try:
             self._daemon.maintain()
@@ -327,6 +367,8 @@ class Drive:
         deadline = self._daemon.clock.monotonic_s() + STOP_GRACE_S
         for thread in (*self._threads, waiter):
             thread.join(max(0.0, deadline - self._daemon.clock.monotonic_s()))
+        if self._daemon.leadership is not None:
+            self._daemon.leadership.release()
 
 
 # The virtual drive --------------------------------------------------------------------------------------------------

@@ -69,6 +69,6 @@ def probes_of(app: App, drive: Drive) -> Probes:
             app.store.ping()
         except StoreError as error:
             return False, f"the database does not answer ({error.reason})"
-        return True, "ready"
+        return True, "ready" if app.daemon.leading else "ready; standing by, another daemon leads"
 
     return Probes(app.daemon.healthy, ready, drive.reload_now if app.settings.web.enable_lifecycle else None)
