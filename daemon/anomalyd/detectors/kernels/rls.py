@@ -118,7 +118,8 @@ def adapt(weights: Any, spread: Any, line: Any, f: Any, error: Any, gain: Any) -
     """Teach the weights one error (in units of the spread)."""
     usual = line[USUAL]
     old = line[SEEN] > 60.0
-    taught = min(max(error, -3.0 * usual), 3.0 * usual) if old and usual > 0.0 else error
+    limit = CLIP if not old else 3.0 * usual if usual > 0.0 else 3.0
+    taught = min(max(error, -limit), limit)
     below = FORGET
     for a in range(FEATURES):
         g = 0.0

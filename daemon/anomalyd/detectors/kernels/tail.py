@@ -25,6 +25,10 @@ PER_OCTAVE = 8
 BELOW = 20
 """Octaves below the first score."""
 
+SETTLING = 64
+CENTRED = 0.7 * BINS
+"""While this few scores were seen, one in the upper part of the axis moves it: the first score may have been tiny."""
+
 TAIL_SHARE = 0.02
 LARGEST = 1e30
 """Scores are clipped here."""
@@ -156,10 +160,24 @@ def score_of(counts: Any, line: Any, surprise: Any) -> Any:
 
 
 @kernel
+def recentre(counts: Any, line: Any, s: Any) -> Any:
+    """Move the axis up so that s lies in its middle; what falls off its lower end counts as nothing."""
+    octaves = math.floor(math.log2(s)) - BELOW - line[ORIGIN]
+    shift = np.int64(octaves * PER_OCTAVE)
+    for b in range(1, min(shift + 1, BINS)):
+        counts[0] += counts[b]
+    for b in range(1, BINS):
+        counts[b] = counts[b + shift] if b + shift < BINS else 0.0
+    line[ORIGIN] += octaves
+
+
+@kernel
 def learn(counts: Any, line: Any, s: Any, growth: Any) -> Any:
     """Count a score. ``growth`` is the factor by which the next one weighs more."""
     if line[ORIGIN] == NO_ORIGIN and s > 0.0:
         line[ORIGIN] = math.floor(math.log2(s)) - BELOW
+    if line[SEEN] < SETTLING and place(line, s) > CENTRED:
+        recentre(counts, line, s)
     b = int(place(line, s))
     counts[b] += line[INCREMENT]
     line[TOTAL] += line[INCREMENT]
