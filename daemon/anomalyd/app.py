@@ -21,6 +21,7 @@ from anomalyd.executors import InlineExecutor, open_executor
 from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Metrics
+from anomalyd.orphans import close_orphans
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
@@ -119,6 +120,8 @@ def build(
         store, sources, annotate=render_annotations, links=lambda rule: links_of(settings, rule), fit=fit,
         background=background, operators=settings.default_receivers, fence=fence,
     )  # fmt: skip
+    for incident in close_orphans(store, [rule.id for rule in rules.rules], settings.source_names, clock.now_ms()):
+        log.info("incident closed, its rule is gone", rule=incident.rule, incident=incident.id)
     for rule in rules.rules:
         evaluator.add(rule)
     metrics = Metrics()

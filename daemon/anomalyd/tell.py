@@ -104,7 +104,7 @@ def tell(
             alerts = _alerts(members or just_closed, cut_of)
             statements.append(_statement(rule, incident, reasons[key], at, alerts, annotate, links))
     outbox = tuple(
-        Notification(_notification_id(s, receiver), receiver, s, at)
+        Notification(notification_id(s, receiver), receiver, s, at)
         for s in statements
         if rule.mode == "live"
         for receiver in rule.receivers
@@ -183,7 +183,8 @@ def _incident_id(key: str, at: int) -> str:
     return hashlib.blake2b(f"{key}\0{at}".encode(), digest_size=10).hexdigest()
 
 
-def _notification_id(statement: Statement, receiver: str) -> str:
+def notification_id(statement: Statement, receiver: str) -> str:
+    """Stable: the same statement to the same receiver is owed once however often it is written."""
     parts = f"{statement.incident}\0{statement.reason}\0{statement.at}\0{receiver}"
     return hashlib.blake2b(parts.encode(), digest_size=12).hexdigest()
 

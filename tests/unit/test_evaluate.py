@@ -14,6 +14,7 @@ from anomalyd.errors import SourceUnavailable, StoreError
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.incident import Reason
+from anomalyd.orphans import close_orphans
 from anomalyd.recorded import RecordedReply, RecordedSource
 from anomalyd.rule import DetectorSpec, Rule, RuleGroup, TierPolicy
 from anomalyd.score import Kind, Tier
@@ -277,6 +278,18 @@ def test_a_rule_that_is_removed_closes_its_episodes_and_tells() -> None:
     assert life.spans() == [("h1", 62, 70, Close.RULE_REMOVED)]
     assert life.told()[-1] == (70, Reason.RESOLVED)
     assert life.store.live_episodes(RULE.id) == []
+
+
+def test_a_rule_that_went_while_the_daemon_was_away_is_closed_at_the_next_start() -> None:
+    """Its open incident is closed and whoever was told gets a resolve; other rules' incidents stay."""
+    life = Life(change(recorded(), 1, 60, 90, 40.0))
+    life.live(0, 70)
+    at = START + 75 * M
+    assert close_orphans(life.store, [RULE.id], ["default"], at) == []
+    assert [i.rule for i in close_orphans(life.store, ["g/Other"], ["default"], at)] == [RULE.id]
+    assert life.spans() == [("h1", 62, 75, Close.RULE_REMOVED)]
+    assert life.told() == [(62, Reason.NEW), (75, Reason.RESOLVED)]
+    assert close_orphans(life.store, ["g/Other"], ["default"], at) == []
 
 
 def test_the_same_slot_is_never_committed_twice() -> None:
