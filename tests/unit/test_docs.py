@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -12,8 +13,11 @@ from anomalyd.cli import COMMANDS
 from anomalyd.detectors.registry import detector_names
 from anomalyd.receivers.webhook import sign
 from anomalyd.rules import load_rules
+from anomalyd.ruletest import run_test
 from anomalyd.schemas import rules_schema, settings_schema
 from anomalyd.settings import load_settings
+from anomalyd.testfile import read_tests
+from anomalyd.yamlfile import read_file
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -98,7 +102,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_yaml_examples_load(page: str, text: str, tmp_path: Path) -> None:
     """Examples of rules and of settings are taken by the daemon's own loaders."""
     data = yaml.safe_load(text)
-    if "groups" in data:
+    if "tests" in data:
+        shutil.copy(ROOT / "rules" / "shop.yml", tmp_path)
+        (tmp_path / "rules.test.yml").write_text(text)
+        for test in read_tests(read_file(tmp_path / "rules.test.yml")):
+            assert run_test(test).passed, test.name
+    elif "groups" in data:
         (tmp_path / "rules.yml").write_text(text)
         assert load_rules([str(tmp_path / "rules.yml")]).rules
     else:
