@@ -54,6 +54,8 @@ FLOOR = 0.02
 SETTLED = 30
 LEAST_WINDOWS = 64
 HOLD_OUT = 0.2
+REPLAYED = 512
+"""Samples of the history that bring the memories and the usual errors up to date after training."""
 MOST_CHECKED = 4_096
 """Windows on which net and linear forecast are compared."""
 
@@ -100,7 +102,8 @@ class Lstm:
         arrays |= self._train(values, civil, arrays["scale"], seed)
         state = State(arrays, frozenset(SHARED), 0)
         if arrays["gate"][2] >= 0:
-            state = self._run(state, Block(history.labels, history.times, values), None)[1]
+            recent = Block(history.labels, history.times, values).window(max(0, values.shape[1] - REPLAYED))
+            state = self._run(state, recent, None)[1]
         return State(state.arrays, state.shared, newest(history))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:

@@ -1,0 +1,132 @@
+"""What each detector finds of a point, a contextual and a collective anomaly and a lasting shift, and what it cannot.
+
+The same series for all: a daily rhythm of amplitude 20 around 100 with noise of 1, eleven days at ten minutes, one
+anomaly in the last day. "Finds" means that the highest score of that day is where the anomaly is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+import numpy as np
+import pytest
+
+from anomalyd.block import Block, make_labels
+from anomalyd.clock import MINUTE_MS
+from anomalyd.detectors.base import Detector, Grid, State
+from anomalyd.detectors.registry import EXTRA_MODULES, detector_info, detector_names, make_detector
+from anomalyd.rule import DetectorSpec
+
+STEP = 10 * MINUTE_MS
+DAY = 144
+HISTORY, FRESH = 10 * DAY, DAY
+START = 1_760_054_400_000
+AT = 60
+
+FINDS: dict[str, set[str]] = {
+    "zscore": {"point"},
+    "iqr": {"point"},
+    "mad": {"point"},
+    "ewma": {"point", "contextual", "shift"},
+    "cusum": {"shift"},
+    "stl": {"point", "contextual", "shift"},
+    "isolation_forest": {"point", "contextual"},
+    "extended_isolation_forest": {"point", "contextual"},
+    "lof": {"point", "contextual"},
+    "half_space_trees": {"point", "contextual", "shift"},
+    "adwin": {"shift"},
+    "matrix_profile": {"collective"},
+    "lstm": {"point", "contextual"},
+    "autoencoder": {"point", "contextual"},
+    "peer": {"point", "contextual", "collective", "shift"},
+}
+"""What a detector must find; a kind that is neither here nor in ``CANNOT`` is not promised."""
+
+CANNOT: dict[str, set[str]] = {
+    "zscore": {"contextual", "collective"},
+    "iqr": {"contextual", "collective"},
+    "mad": {"contextual", "collective"},
+    "adwin": {"point"},
+    "matrix_profile": {"shift"},
+}
+"""What a detector does not find by nature; its docstring says so."""
+
+WORDS = {"point": "one sample", "contextual": "contextual", "collective": "collective", "shift": "shift"}
+
+
+def planted(kind: str) -> tuple[Block, range]:
+    """Three siblings, the first with the anomaly, and the places in the last day where a high score is right."""
+    rng = np.random.default_rng(9)
+    t = np.arange(HISTORY + FRESH)
+    values = 100 + 20 * np.sin(2 * np.pi * t / DAY) + rng.normal(size=(4, len(t)))
+    at = HISTORY + AT
+    if kind == "point":
+        values[0, at] = 175
+        where = range(AT, AT + 2)
+    elif kind == "contextual":
+        values[0, at : at + 2] -= 26  # near the top of the day: still inside the range of all values
+        where = range(AT, AT + 3)
+    elif kind == "shift":
+        values[0, at:] += 5
+        where = range(AT, FRESH)
+    else:
+        values[0, at : at + 24] = values[0, at]  # stuck: every value is ordinary
+        where = range(AT + 4, AT + 40)
+    labels = tuple(make_labels({"pod": str(i)}) for i in range(4))
+    return Block(labels, START + STEP * np.arange(len(t)), values), where
+
+
+PARAMS: dict[str, dict[str, object]] = {
+    "matrix_profile": {"memory": "8d", "length": 18},
+    "lstm": {"hidden": 16, "windows": 20_000},
+    "autoencoder": {"windows": 40_000, "window": 12},
+}
+ECHO = {"autoencoder": 12}
+"""Samples for which an anomaly stays in the stretch that is judged."""
+
+
+@cache
+def fitted(name: str) -> tuple[Detector, State]:
+    """A detector fitted on the ten days before, which are the same for every kind of anomaly."""
+    detector = make_detector(DetectorSpec(name, PARAMS.get(name, {})), Grid(STEP))
+    return detector, detector.fit(planted("point")[0].window(0, HISTORY), 3)
+
+
+def place_of_highest(name: str, kind: str) -> tuple[int, range]:
+    """Where the first series scores highest in the last day, and where it should."""
+    block, where = planted(kind)
+    detector, state = fitted(name)
+    raw, _ = detector.score(state, block.window(HISTORY))
+    return int(np.nanargmax(raw.score[0])), range(where.start, where.stop + ECHO.get(name, 0))
+
+
+def missing_extra(name: str) -> bool:
+    """Whether the detector's extra is not installed."""
+    needed = EXTRA_MODULES.get(detector_info(name).extra)
+    return needed is not None and importlib.util.find_spec(needed) is None
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in FINDS.items() for kind in sorted(kinds)])
+def test_finds(name: str, kind: str) -> None:
+    """The planted anomaly has the highest score of the day."""
+    if missing_extra(name):
+        pytest.skip(f"{name}: its extra is not installed")
+    place, where = place_of_highest(name, kind)
+    assert place in where
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in CANNOT.items() for kind in sorted(kinds)])
+def test_cannot_find_and_says_so(name: str, kind: str) -> None:
+    """What the method cannot see by nature is not its highest score, and its page says that it cannot."""
+    place, where = place_of_highest(name, kind)
+    assert place not in where
+    page = importlib.import_module(detector_info(name).module.partition(":")[0]).__doc__ or ""
+    fails = " ".join(page.partition("Fails when")[2].partition("Toy stream")[0].split())
+    assert WORDS[kind] in fails
+
+
+def test_every_detector_has_a_place_in_the_table() -> None:
+    """Built-in detectors either find something here or are tested elsewhere, by their own tests."""
+    elsewhere = {"forecast", "knn", "rls", "extreme", "seasonal", "auto", "ensemble"}
+    assert set(detector_names()) - set(FINDS) <= elsewhere
