@@ -20,13 +20,14 @@ from anomalyd.clock import MINUTE_MS, SECOND_MS, Clock, SystemClock
 from anomalyd.crashpoint import crashpoint
 from anomalyd.errors import redact_urls
 from anomalyd.gate import Gate
-from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind, Statement
+from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.logs import get_logger
 from anomalyd.receivers.base import Receiver
 from anomalyd.records import Fence, OutboxRow, OutboxState, Told
 from anomalyd.render import Actions, Charts, Rendered, clean, render
 from anomalyd.score import Tier
 from anomalyd.suppress import STAGES, Drop, Hold, Quiet, Stage, Subject, collapse, decide
+from anomalyd.trouble import REASONS, TROUBLE_RULE, trouble
 
 LEASE_MS = 30_000
 BATCH = 16
@@ -122,12 +123,15 @@ class _Lane:
 
     Attributes:
         failures: attempts on any notification that failed one after another.
+        restored: what its peer forgets was taken up from the store.
+        trouble_since: since when it refuses for good what only people can mend; 0: it does not.
     """
 
     gate: Gate
     waiting: dict[str, _Waiting] = field(default_factory=dict)
     failures: int = 0
     restored: bool = False
+    trouble_since: int = 0
 
     def next_at(self) -> int | None:
         return min((row.next_at for row in self.waiting.values()), default=None)
@@ -339,6 +343,7 @@ class _Run:
         else:
             known = lane.waiting.get(row.id)
             lane.waiting[row.id] = _Waiting(next_at, known.failures + 1 if known else 1)
+        self._notice_trouble(row, now, outcome)
         if outcome.kind != OutcomeKind.RETRY:
             lane.failures = 0
         elif outcome.reason == "rate_limited":
@@ -351,6 +356,19 @@ class _Run:
                 limit = min(REST_MAX_MS, BACKOFF_FIRST_MS << min(lane.failures - FAILURES_BEFORE_REST + 1, 20))
                 lane.gate.close_until(now + int(self._deliverer._rng.uniform(BACKOFF_FIRST_MS, limit)))
         self._tell(row, outcome.kind.value, outcome.reason, outcome.message)
+
+    def _notice_trouble(self, row: Notification, now: int, outcome: Outcome) -> None:
+        """Tell the other receivers when this one begins to refuse for good, and when it works again."""
+        lane, name = self._lane, self._receiver.name
+        begins = outcome.kind == OutcomeKind.FAILED and outcome.reason in REASONS and not lane.trouble_since
+        over = outcome.kind == OutcomeKind.DELIVERED and lane.trouble_since > 0
+        # News of another receiver's trouble, or a test, that is refused is no reason for more such news.
+        if not (begins or over) or row.statement.rule == TROUBLE_RULE or row.statement.reason == Reason.TEST:
+            return
+        since = lane.trouble_since or now
+        others = [other for other in self._deliverer.receivers if other != name]
+        self._store.enqueue(trouble(name, since, now, outcome.reason, outcome.message, others, over))
+        lane.trouble_since = 0 if over else now
 
     def _hold(self, row: Notification, now: int, hold: Hold) -> None:
         self._store.settle(row.id, now, Outcome(OutcomeKind.RETRY, hold.reason), hold.until, attempt=row.attempt)

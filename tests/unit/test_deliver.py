@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -264,6 +267,23 @@ def test_receivers_are_isolated(store: Store) -> None:
     assert world.r.told == []
 
 
+def test_a_receiver_that_refuses_for_good_is_told_through_the_others(store: Store) -> None:
+    """A revoked token is news for the other receivers, once, and so is its end; a single bad message is not."""
+    world = World(store, FakeReceiver("r"), FakeReceiver("s"))
+    world.r.answers = [Outcome(OutcomeKind.FAILED, "client", "too long"), GONE, GONE]
+    for name in ("a", "b", "c"):
+        world.owe(a_statement(incident=name))
+    world.go("r")
+    world.run(MINUTE, "s")
+    (told,) = world.receivers["s"].delivered
+    assert told.rendered.title == "[CRITICAL] ReceiverFailing: r"
+    assert "refuses notifications for good (not_found)" in told.rendered.summary
+    world.owe(a_statement(incident="d"))
+    world.go("r")
+    world.run(MINUTE, "s")
+    assert [s.rendered.title for s in world.receivers["s"].delivered][1:] == ["[RESOLVED] ReceiverFailing: r"]
+
+
 def test_memory_reaches_the_next_statement(world: World) -> None:
     """What an outcome remembers comes back with the incident's next statement."""
     world.r.answers = [Outcome(OutcomeKind.DELIVERED, memory={"ts": "1.2"})]
@@ -467,3 +487,11 @@ def test_random_lives_keep_the_promises(store: Store) -> None:
     assert told_open == set(open_incidents)
     assert not world.store.notifications(state=OutboxState.PENDING)
     assert len({sent.notification.id for sent in world.r.delivered}) == len(world.r.delivered)
+
+
+@pytest.mark.parametrize(("place", "code"), [("", 0), ("elsewhere", 0), ("after_claim", 137)])
+def test_crashpoint_ends_the_process_only_where_it_is_named(place: str, code: int) -> None:
+    """A named place ends the process as kill -9 would; any other leaves it alone."""
+    program = "from anomalyd.crashpoint import crashpoint; crashpoint('after_claim')"
+    environment = {**os.environ, "ANOMALYD_CRASHPOINT": place}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == code
