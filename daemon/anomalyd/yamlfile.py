@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,7 +24,7 @@ from anomalyd.errors import ConfigError, Problem
 
 MAX_BYTES = 5_000_000
 MAX_DEPTH = 32
-MAX_NODES = 100_000
+MAX_NODES = 250_000
 
 Loc: TypeAlias = tuple[str | int, ...]
 """Where a value is inside the data: keys and list indices from the root."""
@@ -201,7 +201,6 @@ class _Open:
     key: str | None = None
     skip: bool = False
     """The value that comes next belongs to a duplicate or broken key."""
-    count: int = 0
 
 
 class _Builder:
@@ -213,23 +212,37 @@ class _Builder:
         self._stack: list[_Open] = []
         self._nodes = 0
         self._documents = 0
+        self._acts: dict[type, Callable[[Any], None]] = {
+            yaml.ScalarEvent: self._scalar,
+            yaml.MappingStartEvent: self._mapping,
+            yaml.SequenceStartEvent: self._sequence,
+            yaml.MappingEndEvent: self._close,
+            yaml.SequenceEndEvent: self._close,
+            yaml.AliasEvent: self._alias,
+            yaml.DocumentStartEvent: self._document,
+        }
 
     def take(self, event: Any) -> None:
-        match event:
-            case yaml.DocumentStartEvent():
-                self._documents += 1
-                if self._documents > 1:
-                    self._refuse(event, "a second document (---)", "one file holds one document")
-            case yaml.AliasEvent():
-                self._refuse(event, f"alias *{event.anchor}", "write the value out; anchors and aliases are not used")
-            case yaml.ScalarEvent():
-                self._begin(event)
-                self._scalar(event)
-            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
-                self._begin(event)
-                self._open(event, {} if isinstance(event, yaml.MappingStartEvent) else [])
-            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
-                self._stack.pop()
+        act = self._acts.get(type(event))
+        if act is not None:
+            act(event)
+
+    def _document(self, event: Any) -> None:
+        self._documents += 1
+        if self._documents > 1:
+            self._refuse(event, "a second document (---)", "one file holds one document")
+
+    def _alias(self, event: Any) -> None:
+        self._refuse(event, f"alias *{event.anchor}", "write the value out; anchors and aliases are not used")
+
+    def _mapping(self, event: Any) -> None:
+        self._open(event, {})
+
+    def _sequence(self, event: Any) -> None:
+        self._open(event, [])
+
+    def _close(self, event: Any) -> None:
+        self._stack.pop()
 
     def _refuse(self, event: Any, what: str, hint: str) -> None:
         mark = event.start_mark
@@ -246,6 +259,7 @@ class _Builder:
             self._refuse(event, f"tag {event.tag}", "leave the tag out")
 
     def _open(self, event: Any, data: dict[str, Any] | list[Any]) -> None:
+        self._begin(event)
         if len(self._stack) >= MAX_DEPTH:
             self._refuse(event, f"nesting deeper than {MAX_DEPTH}", "")
         if self._expects_key():
@@ -281,6 +295,7 @@ class _Builder:
         return loc
 
     def _scalar(self, event: Any) -> None:
+        self._begin(event)
         if self._expects_key():
             self._key(event)
             return
