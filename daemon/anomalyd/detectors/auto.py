@@ -47,12 +47,15 @@ from anomalyd.detectors.common import (
     clean,
     copied,
     held,
+    newest,
 )
 
 LARGEST = 1e30
 """Samples beyond this are taken for this: float32 state and squares stay finite."""
 SLOT_MS = 5 * MINUTE_MS
 """Yesterday and last week are remembered as means over this, or over the step where it is longer."""
+PAGE_RISE = 1.05
+"""A joint surprise is told again when it exceeds the held one by this factor."""
 BOOK_MS = 14 * DAY_MS
 """Contexts are spread over this much past."""
 
@@ -62,6 +65,7 @@ class AutoParams(base.Params):
 
     contexts: int = Field(4032, ge=64, le=20_000, description="Contexts remembered of each series.")
     warm_up: int = Field(120, ge=60, description="Samples before the first score.")
+    joint: bool = Field(False, description="The series of the rule are channels of one vector per time.")
 
 
 class Auto:
@@ -69,13 +73,13 @@ class Auto:
 
     name: ClassVar[str] = "auto"
     streaming: ClassVar[bool] = True
-    multivariate: ClassVar[bool] = False
+    multivariate: ClassVar[bool] = True
     has_band: ClassVar[bool] = True
     calibrated: ClassVar[bool] = True
     Params: ClassVar[type[base.Params]] = AutoParams
 
     def __init__(self, params: AutoParams, grid: Grid) -> None:
-        self.params, self.grid = params, grid
+        self.params, self.grid, self.joint = params, grid, params.joint
         step = max(1, grid.step_ms)
         self.slot_ms = max(SLOT_MS, step)
         self.day_slots = round(DAY_MS / self.slot_ms) if 4 * self.slot_ms <= DAY_MS else 0
@@ -88,6 +92,8 @@ class Auto:
 
     def fit(self, history: Block, seed: int) -> State:
         """Replay the history; ``seed`` is not needed, nothing is drawn."""
+        if self.joint:
+            return self._fit_joint(history)
         state = State(self._empty(len(history)), as_of=-1)
         after = self._run(state, history, None)[2]
         return State(after.arrays, as_of=max(0, after.as_of))
@@ -102,7 +108,9 @@ class Auto:
         The surprise in ``Raw.score`` ranks every sample; the paging signal is 0 nearly everywhere.
         """
         check_newer(state, fresh)
-        check_series(state, "recent", fresh)
+        check_series(state, "middle" if self.joint else "recent", fresh)
+        if self.joint:
+            return self._run_joint(state, fresh)
         return self._run(state, fresh, hold)
 
     def _empty(self, n: int) -> dict[str, npt.NDArray[Any]]:
@@ -150,11 +158,39 @@ class Auto:
         )  # fmt: skip
         return raw, page, advanced(state, a, fresh)
 
+    def _fit_joint(self, history: Block) -> State:
+        from anomalyd.detectors.kernels.auto_joint import fit_joint
+
+        arrays = fit_joint(np.clip(clean(history.values), -LARGEST, LARGEST))
+        arrays["fitted"] = np.array([len(history.times) >= self.min_history])
+        shared = frozenset(arrays) - {"middle", "range"}
+        return State(arrays, shared, newest(history))
+
+    def _run_joint(self, state: State, fresh: Block) -> tuple[Raw, F64, State]:
+        """All channels carry the score of their common vector; each has its own expected value and unit."""
+        from anomalyd.detectors.kernels.auto_joint import hold_and_fade, surprise
+
+        a, raw = dict(copied(state)), blank(fresh.values.shape)
+        page = np.full(fresh.values.shape, np.nan)
+        if bool(a["fitted"][0]):
+            values = np.clip(clean(fresh.values), -LARGEST, LARGEST)
+            now = surprise(a, values)
+            held_now = hold_and_fade(now, float(a["held"][0]))
+            before = np.concatenate([a["held"], held_now[:-1]])
+            seen = ~np.isnan(values)
+            raw.score[:] = np.where(seen, held_now, np.nan)
+            page[:] = np.where(seen, np.where(now > PAGE_RISE * before, now, 0.0), np.nan)
+            if len(held_now):
+                a["held"] = held_now[-1:]
+        raw.expected[:] = a["middle"][:, :1]
+        raw.unit[:] = a["range"][:, :1]
+        return raw, page, advanced(state, a, fresh)
+
     def _calendar(self, times: I64) -> tuple[F64, I64, I64]:
         """Phase of the day in radians, bin of the day, bin of the week (behind the day's bins) of each time [T]."""
         civil = civil_times(times, self.grid.timezone)
         of_day, of_week = civil % DAY_MS, civil % WEEK_MS
-        phases = of_day * (2 * np.pi / DAY_MS)
+        phases: F64 = np.asarray(of_day * (2 * np.pi / DAY_MS), np.float64)
         days = of_day * self.day_bins // DAY_MS
         weeks = self.day_bins + of_week * (7 * self.day_bins) // WEEK_MS
         return phases, days.astype(np.int64), weeks.astype(np.int64)

@@ -52,8 +52,8 @@ class Model:
 
     @property
     def streaming(self) -> bool:
-        """Learns with every sample, so it needs no refit."""
-        return self.detector.streaming
+        """Learns with every sample, so it needs no refit; a joint model of many channels is fitted at once."""
+        return self.detector.streaming and not getattr(self.detector, "joint", False)
 
     @property
     def min_history(self) -> int:
@@ -107,6 +107,8 @@ class Model:
         return join_states([state, _pack(detector, calibration)])
 
     def _learn(self, history: Block, calibration: _Arrays) -> tuple[State, _Arrays]:
+        if self._calibrator is None:
+            return self.detector.fit(history, self.seed), calibration
         if self.detector.streaming:
             start = self.detector.fit(history.window(0, 0), self.seed)
             if not len(history.times):
