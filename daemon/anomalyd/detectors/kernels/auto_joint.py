@@ -135,7 +135,8 @@ def views(arrays: Arrays, values: F64) -> F64:
     for k, (how, limit, _) in enumerate(RESIDUALS):
         z = np.clip(by[how], -limit, limit) - arrays["offset"][k]
         rows.append(np.sqrt(((z - z @ arrays["remove"][k]) ** 2).mean(axis=1)))
-    return np.minimum(np.stack(rows), 1e12)
+    all_views: F64 = np.minimum(np.stack(rows), 1e12)
+    return all_views
 
 
 def surprise(arrays: Arrays, values: F64) -> F64:
