@@ -7,9 +7,9 @@ how the house hangs together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -18,14 +18,17 @@ from anomalyd.deliver import Deliverer, Delivery
 from anomalyd.errors import ConfigError
 from anomalyd.evaluate import Evaluator, Source
 from anomalyd.executors import InlineExecutor, open_executor
+from anomalyd.incident import Incident
 from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Metrics
 from anomalyd.orphans import close_orphans
 from anomalyd.prometheus.source import PrometheusSource
+from anomalyd.quiet import arrange
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.records import Fence
+from anomalyd.routing import receivers_for
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, diff, load_rules
 from anomalyd.run import Daemon
@@ -37,17 +40,60 @@ log = get_logger("app")
 
 
 @dataclass(slots=True)
-class App:
-    """A daemon with what it was built from."""
+class Wiring:
+    """What the parts ask of the configuration in force; a reload replaces the configuration under them."""
 
     settings: Settings
     rules: RuleSet
+    metrics: Metrics
+    observe: Callable[[Delivery], None]
+
+    def links(self, rule: Rule) -> Mapping[str, str]:
+        """Where a reader can look: the rule's expression on its source. From configuration only, never from a label."""
+        base = self.settings.sources[rule.source].url.rstrip("/")
+        query = urlencode({"g0.expr": rule.expr, "g0.tab": 0, "g0.range_input": "6h"})
+        return {"Prometheus": f"{base}/graph?{query}"}
+
+    def recipients(self, rule: Rule, incident: Incident) -> Sequence[str]:
+        """The receivers that the rule names, or else those that the routes lead to."""
+        if not rule.routed:
+            return rule.receivers
+        labels = {**dict(incident.group_labels), **rule.labels, "alertname": rule.name}
+        return receivers_for(self.settings.route, labels, incident.tier)
+
+    def rule_labels(self, rule_id: str) -> Mapping[str, str]:
+        """A rule's own labels; none for one that is gone."""
+        rule = self.rules.rule(rule_id)
+        return rule.labels if rule is not None else {}
+
+    def account(self, delivery: Delivery) -> None:
+        """Count what became of a notification."""
+        self.metrics.notifications.labels(delivery.receiver, delivery.outcome, delivery.reason).inc()
+        self.observe(delivery)
+
+    def repeats(self) -> Mapping[str, int]:
+        """How often each receiver is reminded of what is still open, milliseconds; 0: never."""
+        return {name: receiver.repeat_interval for name, receiver in self.settings.receivers.items()}
+
+
+@dataclass(slots=True)
+class App:
+    """A daemon with what it was built from."""
+
+    wiring: Wiring
     daemon: Daemon
     store: Store
-    sources: dict[str, Source]
+    sources: Mapping[str, Source]
     executors: tuple[Executor, ...]
     digest: str = ""
-    observe: Callable[[Delivery], None] = field(default=lambda delivery: None)
+
+    @property
+    def settings(self) -> Settings:
+        return self.wiring.settings
+
+    @property
+    def rules(self) -> RuleSet:
+        return self.wiring.rules
 
     def close(self) -> None:
         """Let go of connections, pools and the store; a fit in flight is abandoned, it is only a cache."""
@@ -63,34 +109,41 @@ class App:
         """Whether the settings or any rules file differs from what is running."""
         return digest_of(self.settings) != self.digest
 
+    def close_orphans(self) -> None:
+        """End what is open of rules that went while no daemon was running."""
+        known = [rule.id for rule in self.rules.rules]
+        for incident in close_orphans(self.store, known, self.settings.source_names, self.daemon.clock.now_ms()):
+            log.info("incident closed, its rule is gone", rule=incident.rule, incident=incident.id)
+
     def reload(self) -> bool:
         """Read everything anew, and swap only when all of it is right; unchanged rules keep their learned state."""
-        metrics = self.daemon.metrics
+        metrics, daemon = self.daemon.metrics, self.daemon
+        self.digest = digest_of(self.settings)  # what is wrong is said once, not at every poll
         try:
             settings = load_settings(self.settings.file)
             rules = load_rules(settings.rule_files, settings)
+            receivers = open_receivers(settings)
         except ConfigError as error:
             metrics.reload_ok.set(0)
-            self.digest = digest_of(self.settings)  # say it once, not at every poll
             for problem in error.problems:
                 log.error("configuration not reloaded; the old one stays", problem=str(problem))
             return False
         if settings.database.get() != self.settings.database.get() or settings.web != self.settings.web:
             log.warning("database and web settings change with the next start")
-        sources, receivers = open_sources(settings), open_receivers(settings)
-        old, evaluator = self.rules, self.daemon.evaluator
-        made = _deliverer(self.store, receivers, metrics, self.daemon.clock, self.observe, evaluator.fence)
+        sources, old = open_sources(settings), self.rules
 
         def change() -> None:
-            evaluator.use_sources(sources, settings.default_receivers)
-            self.daemon.use_deliverer(made)
-            apply_rules(evaluator, old, rules, self.daemon.clock.now_ms())
+            self.wiring.settings, self.wiring.rules = settings, rules
+            daemon.evaluator.use_sources(sources, settings.default_receivers)
+            deliverer = deliverer_of(self.wiring, self.store, receivers, daemon.clock, daemon.evaluator.fence)
+            deliverer.adopt(daemon.deliverer)
+            daemon.use_deliverer(deliverer)
+            apply_rules(daemon.evaluator, old, rules, daemon.clock.now_ms())
 
-        self.daemon.replace_groups(rules.groups, change)
-        self.settings, self.rules, self.sources = settings, rules, dict(sources)
-        self.digest = digest_of(settings)
+        daemon.replace_groups(rules.groups, change)
+        self.sources, self.digest = sources, digest_of(settings)
         metrics.reload_ok.set(1)
-        metrics.reload_at.set(self.daemon.clock.now_ms() / 1000)
+        metrics.reload_at.set(daemon.clock.now_ms() / 1000)
         log.info("configuration reloaded", rules=len(rules.rules), groups=len(rules.groups))
         return True
 
@@ -106,30 +159,45 @@ def build(
     """Build a daemon that is ready to run.
 
     Args:
-        inline: compute and warm up within the slot: for virtual clocks, where waiting costs nothing.
+        inline: compute and warm up within the slot, and be alone on the store: for virtual clocks.
         observe: told of everything that becomes of a notification, besides logs and metrics.
     """
     store = open_store(settings.database.get())
     leadership = None if inline else Leadership(store)
     fence = (lambda: leadership.fence) if leadership else (lambda: None)
-    sources = open_sources(settings)
-    receivers = open_receivers(settings)
+    sources, receivers = open_sources(settings), open_receivers(settings)
     fit = InlineExecutor() if inline else open_executor(settings.executor.fit, settings.executor.workers)
     background: Executor = InlineExecutor() if inline else ThreadPoolExecutor(4, thread_name_prefix="warm-up")
+    metrics = Metrics()
+    wiring = Wiring(settings, rules, metrics, observe)
     evaluator = Evaluator(
-        store, sources, annotate=render_annotations, links=lambda rule: links_of(settings, rule), fit=fit,
-        background=background, operators=settings.default_receivers, fence=fence,
+        store, sources, annotate=render_annotations, links=wiring.links, fit=fit, background=background,
+        operators=settings.default_receivers, recipients=wiring.recipients, fence=fence,
     )  # fmt: skip
-    for incident in close_orphans(store, [rule.id for rule in rules.rules], settings.source_names, clock.now_ms()):
-        log.info("incident closed, its rule is gone", rule=incident.rule, incident=incident.id)
     for rule in rules.rules:
         evaluator.add(rule)
-    metrics = Metrics()
-    deliverer = _deliverer(store, receivers, metrics, clock, observe, fence)
-    daemon = Daemon(store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms, leadership)
+    deliverer = deliverer_of(wiring, store, receivers, clock, fence)
+    daemon = Daemon(
+        store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms, leadership, wiring.repeats
+    )
+    app = App(wiring, daemon, store, sources, (fit, background), digest_of(settings))
+    daemon.on_lead = app.close_orphans
+    if inline:
+        app.close_orphans()
     metrics.reload_ok.set(1)
     metrics.reload_at.set(clock.now_ms() / 1000)
-    return App(settings, rules, daemon, store, dict(sources), (fit, background), digest_of(settings), observe)
+    return app
+
+
+def deliverer_of(
+    wiring: Wiring, store: Store, receivers: Mapping[str, Receiver], clock: Clock, fence: Callable[[], Fence | None]
+) -> Deliverer:
+    """The deliverer with the stages that keep quiet, as the settings ask for them."""
+    s = wiring.settings
+    stages, budget = arrange(store, s.receivers, receivers, wiring.rule_labels, s.mute_windows, s.inhibit_rules)
+    return Deliverer(
+        store, receivers, stages=stages, budget=budget, observe=wiring.account, clock=clock, fence=fence
+    )
 
 
 def open_sources(settings: Settings) -> Mapping[str, Source]:
@@ -157,14 +225,6 @@ def apply_rules(evaluator: Evaluator, old: RuleSet, new: RuleSet, now: int) -> N
         evaluator.add(by_id[rule_id])
 
 
-def links_of(settings: Settings, rule: Rule) -> Mapping[str, str]:
-    """Where a reader can look: the rule's expression on its source. From configuration only, never from a label."""
-    spec = settings.sources[rule.source]
-    base = spec.url.rstrip("/")
-    query = urlencode({"g0.expr": rule.expr, "g0.tab": 0, "g0.range_input": "6h"})
-    return {"Prometheus": f"{base}/graph?{query}"}
-
-
 def digest_of(settings: Settings) -> str:
     """Hash of the contents of the settings and rules files (survives ConfigMap symlinks, unlike times of change)."""
     digest = hashlib.blake2b(digest_size=16)
@@ -178,14 +238,3 @@ def digest_of(settings: Settings) -> str:
         except OSError:
             digest.update(b"absent\0")
     return digest.hexdigest()
-
-
-def _deliverer(
-    store: Store, receivers: Mapping[str, Receiver], metrics: Metrics, clock: Clock,
-    observe: Callable[[Delivery], None], fence: Callable[[], Fence | None],
-) -> Deliverer:  # fmt: skip
-    def account(delivery: Delivery) -> None:
-        metrics.notifications.labels(delivery.receiver, delivery.outcome, delivery.reason).inc()
-        observe(delivery)
-
-    return Deliverer(store, receivers, observe=account, clock=clock, fence=fence)

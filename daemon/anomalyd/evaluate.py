@@ -44,7 +44,7 @@ from anomalyd.stretch import (
     sheet_of,
     sheet_of_slot,
 )
-from anomalyd.tell import Annotate, Happened, episode_id, tell
+from anomalyd.tell import Annotate, Happened, Recipients, episode_id, named_receivers, tell
 from anomalyd.threshold import NEVER, initial_threshold
 from anomalyd.watch import SourceHealth, SourceSeen, source_rule, watch
 
@@ -172,11 +172,12 @@ class _Ahead:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stretch:
-    """What living through several columns at once gives: as many changes as columns."""
+    """What living through several columns at once gives: as many changes as columns, without their slots."""
 
     memory: Memory
     sheet: Sheet
     changes: list[_Changes]
+    cut: float
 
 
 class Witness(Protocol):
@@ -205,6 +206,7 @@ class Evaluator:
         background: Executor,
         operators: Sequence[str] = (),
         feedback: Heard | None = None,
+        recipients: Recipients = named_receivers,
         fence: Callable[[], Fence | None] = lambda: None,
     ):
         """``fit`` computes fits; ``background`` reads the history for them (inline: both happen within the slot).
@@ -215,7 +217,7 @@ class Evaluator:
         self._store, self._sources = store, sources
         self._annotate, self._links = annotate, links
         self._fit, self._background = fit, background
-        self._operators, self.fence = operators, fence
+        self._operators, self.recipients, self.fence = operators, recipients, fence
         self._feedback = feedback or Unheard()
         self._sources_lock = threading.Lock()
         self.runs: dict[str, RuleRun] = {}
@@ -244,7 +246,9 @@ class Evaluator:
         ended = [Happened(*close_episode(e, at, Close.RULE_REMOVED)) for e in run.memory.episodes.values()]
         if ended:
             links = self._links(run.rule)
-            told = tell(run.rule, at, ended, (), run.memory.incidents, lambda _: NEVER, self._annotate, links)
+            told = tell(
+                run.rule, at, ended, (), run.memory.incidents, lambda _: NEVER, self._annotate, links, self.recipients
+            )
             self._store.save_episodes(told.episodes, told.incidents, told.outbox, fence=self.fence())
 
     def recall(self) -> None:
@@ -406,7 +410,9 @@ class Evaluator:
         for first in range(0, len(fresh.times), width):
             stretch = self._live_stretch(run, memory, fresh.window(first, first + width))
             memory = stretch.memory
-            for later in stretch.changes:
+            for column, later in enumerate(stretch.changes):
+                slot = _slot_of(run.rule, memory, stretch.sheet, column, stretch.cut)
+                later.slots = [replace(slot, observation=stretch.sheet.observation(column))]
                 changes.take_in(later)
         return memory
 
@@ -462,13 +468,8 @@ class Evaluator:
             memory, parts = life.live()
             after = put_rows(after, before, restless, parts)
         seen = last_seen(memory.last_seen, fresh)
-        for column, at in enumerate(fresh.times.tolist()):
-            observation = sheet.observation(column)
-            changes[column].slots = [
-                RuleSlot(run.rule.id, at, "ok", cut=cut, model=memory.model, observation=observation)
-            ]
-        memory = replace(memory, state=after, last_seen=seen, last=observation)
-        return _Stretch(memory, sheet, changes)
+        memory = replace(memory, state=after, last_seen=seen, last=sheet.observation(len(fresh.times) - 1))
+        return _Stretch(memory, sheet, changes, cut)
 
     def live(self, group: RuleGroup, at: int, until: int, witness: Witness) -> int:
         """Live through one slot at least, and through as many of those up to ``until`` as can be taken together.
@@ -529,12 +530,22 @@ class Evaluator:
             stretch = self._live_stretch(run, run.memory, block.window(0, ends[0] + 1))
         at = int(stretch.sheet.times[-1])
         witness.saw(stretch.sheet)
-        for changes in stretch.changes[:-1]:
-            self._commit_changes(group, changes.slots[0].at, _advanced(run.memory, changes), witness)
+        for column in range(len(stretch.changes) - 1):
+            self._commit_column(group, run, stretch, column, witness)
         run.memory = replace(self._expire(stretch.memory, at), at=at)
         self._refit_if_due(run, run.memory, at)  # before the slot is committed, as in ``evaluate``
-        self._commit_changes(group, at, _advanced(run.memory, stretch.changes[-1]), witness)
+        self._commit_column(group, run, stretch, len(stretch.changes) - 1, witness)
         return at + run.rule.interval_ms
+
+    def _commit_column(self, group: RuleGroup, run: RuleRun, stretch: _Stretch, column: int, witness: Witness) -> None:
+        changes = stretch.changes[column]
+        if changes.episodes:
+            slot = _slot_of(run.rule, stretch.memory, stretch.sheet, column, stretch.cut)
+            advanced = Advanced(
+                stretch.memory, (slot,), (), tuple(changes.episodes.values()), tuple(changes.incidents.values()),
+                tuple(changes.outbox),
+            )  # fmt: skip
+            self._commit_changes(group, slot.at, advanced, witness)
 
     def _commit_changes(self, group: RuleGroup, at: int, one: Advanced, witness: Witness) -> None:
         if one.series or one.episodes or one.incidents or one.outbox:
@@ -560,7 +571,7 @@ class Evaluator:
                 relearn.add(row)
         told = tell(
             rule, at, happened, live.values(), memory.incidents, lambda e: _cut_of(memory, e), self._annotate,
-            self._links(rule),
+            self._links(rule), self.recipients,
         )  # fmt: skip
         by_id = {episode.id: episode for episode in told.episodes}
         changes.episodes.update(by_id)
@@ -678,12 +689,9 @@ def _not_calm(memory: Memory) -> list[int]:
     return [*memory.episodes, *memory.relearn]
 
 
-def _advanced(memory: Memory, changes: _Changes) -> Advanced:
-    """One slot's changes, where the source gave nothing new and warned of nothing."""
-    return Advanced(
-        memory, tuple(changes.slots), (), tuple(changes.episodes.values()), tuple(changes.incidents.values()),
-        tuple(changes.outbox),
-    )  # fmt: skip
+def _slot_of(rule: Rule, memory: Memory, sheet: Sheet, column: int, cut: float) -> RuleSlot:
+    """A column of a sheet as a slot, without its scores."""
+    return RuleSlot(rule.id, int(sheet.times[column]), "ok", cut=cut, model=memory.model)
 
 
 def _expiry(rule: Rule, memory: Memory) -> int:

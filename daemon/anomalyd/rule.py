@@ -77,6 +77,7 @@ class Rule:
         accept_after_ms: an episode that lasts this long is taken for the new normal (0: never).
         hold_ms: how long an unknown (error, partial, missing with `hold`) may last before the source itself is alerted.
         max_series: series beyond this many are not scored (verdict `limited`); series already watched come first.
+        routed: the rule names no receivers; the settings' routes decide, ``receivers`` are the default ones.
         where: file:line of the rule, for messages.
     """
 
@@ -109,6 +110,7 @@ class Rule:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     receivers: tuple[str, ...] = ()
+    routed: bool = False
     seed: int = 0
     where: str = ""
 

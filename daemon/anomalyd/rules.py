@@ -367,6 +367,7 @@ def build_rule(model: RuleModel, group: GroupModel, names: Names | None = None, 
         labels=dict(model.labels),
         annotations=dict(model.annotations),
         receivers=tuple(dict.fromkeys(receivers)),
+        routed=model.receivers is None,
         seed=model.seed,
         where=where,
     )

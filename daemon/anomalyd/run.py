@@ -24,6 +24,7 @@ from anomalyd.evaluate import Advanced, Evaluated, Evaluator
 from anomalyd.leader import RENEW_S, Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Exported, Metrics
+from anomalyd.remind import reminders
 from anomalyd.rule import RuleGroup
 from anomalyd.schedule import due, next_start_ms
 from anomalyd.score import TIERS
@@ -56,12 +57,17 @@ class Daemon:
         groups: Iterable[RuleGroup],
         retention_ms: int = 0,
         leadership: Leadership | None = None,
+        repeats: Callable[[], Mapping[str, int]] = dict,
     ):
-        """``leadership`` decides between several daemons on one store; without it this one is alone."""
+        """Args:
+        leadership: decides between several daemons on one store; without it this one is alone.
+        repeats: how often each receiver is reminded of what is still open, milliseconds.
+        """
         self.store, self.evaluator, self.deliverer, self.metrics = store, evaluator, deliverer, metrics
         self.clock = clock
         self.retention_ms = retention_ms
-        self.leadership = leadership
+        self.leadership, self.repeats = leadership, repeats
+        self.on_lead: Callable[[], None] = lambda: None
         self.groups: dict[str, RuleGroup] = {group.name: group for group in groups}
         self.last_slot: dict[str, int | None] = {name: store.last_slot(name) for name in self.groups}
         self.progress_s: dict[str, float] = {name: clock.monotonic_s() for name in self.groups}
@@ -114,6 +120,7 @@ class Daemon:
             return
 
         def take_over() -> None:
+            self.on_lead()
             self.evaluator.recall()
             self.last_slot = {name: self.store.last_slot(name) for name in self.groups}
 
@@ -127,10 +134,15 @@ class Daemon:
         return self.deliverer.deliver_once(receiver, self.clock.now_ms()).next_at
 
     def maintain(self) -> None:
-        """Delete what retention allows in small batches, and refresh the gauges of the outbox."""
+        """Delete what retention allows, remind of what is still open, and refresh the gauges of the outbox."""
         now = self.clock.now_ms()
-        if self.retention_ms and self.leading:
-            self.store.delete_before(now - self.retention_ms)
+        if self.leading:
+            if self.retention_ms:
+                self.store.delete_before(now - self.retention_ms)
+            if owed := reminders(self.store, self.repeats(), now):
+                self.store.enqueue(owed)
+                for event in self.wake.values():
+                    event.set()
         for receiver, stat in self.store.outbox_stats(now).items():
             self.metrics.outbox_pending.labels(receiver).set(stat.pending)
             self.metrics.outbox_oldest.labels(receiver).set(stat.oldest_age_ms / 1000)

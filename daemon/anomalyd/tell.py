@@ -20,6 +20,14 @@ from anomalyd.score import Tier
 Annotate = Callable[[Rule, Alert], Mapping[str, str]]
 """Renders a rule's annotations for the alert that leads a statement."""
 
+Recipients = Callable[[Rule, Incident], Sequence[str]]
+"""Who is told of an incident, given the tier it has reached."""
+
+
+def named_receivers(rule: Rule, incident: Incident) -> Sequence[str]:
+    """The receivers that the rule itself names."""
+    return rule.receivers
+
 
 @dataclass(frozen=True, slots=True)
 class Happened:
@@ -55,6 +63,7 @@ def tell(
     cut_of: Callable[[Episode], float],
     annotate: Annotate,
     links: Mapping[str, str],
+    recipients: Recipients = named_receivers,
 ) -> Told:
     """Bring incidents up to date with what happened in slot ``at`` and write the statements.
 
@@ -90,7 +99,7 @@ def tell(
     by_incident: dict[str, list[Episode]] = {}
     for episode in still_open:
         by_incident.setdefault(episode.incident, []).append(episode)
-    statements: list[Statement] = []
+    statements: list[tuple[Statement, Sequence[str]]] = []
     for key, incident in list(changed.items()):
         members = by_incident.get(incident.id, [])
         just_closed = [e for e in episodes.values() if e.incident == incident.id and e.phase == Phase.CLOSED]
@@ -102,12 +111,13 @@ def tell(
             reasons[key] = Reason.RESOLVED
         if key in reasons:
             alerts = _alerts(members or just_closed, cut_of)
-            statements.append(_statement(rule, incident, reasons[key], at, alerts, annotate, links))
+            statement = _statement(rule, incident, reasons[key], at, alerts, annotate, links)
+            statements.append((statement, recipients(rule, incident)))
     outbox = tuple(
         Notification(notification_id(s, receiver), receiver, s, at)
-        for s in statements
+        for s, receivers in statements
         if rule.mode == "live"
-        for receiver in rule.receivers
+        for receiver in receivers
     )
     return Told(tuple(episodes.values()), tuple(changed.values()), opened, outbox)
 
