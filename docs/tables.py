@@ -146,6 +146,7 @@ def command_sections() -> str:
 
 
 def _help(command: Any, path: str) -> str:
+    command.rich_markup_mode = None  # plain text, not boxes drawn for a terminal
     context = command.context_class(command, info_name=path, terminal_width=88, max_content_width=88)
     lines = str(command.get_help(context)).strip().splitlines()
     return "\n".join(line.rstrip() for line in lines)
