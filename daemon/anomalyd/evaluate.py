@@ -518,7 +518,7 @@ class Evaluator:
             return None
         if aligned.added:
             columns = int(np.isfinite(aligned.added_values).any(axis=0).argmax())
-        run.memory = aligned.memory
+        run.memory = self._hear(run, aligned.memory, at, _Changes())
         block = Block(_labels(memory), reply.block.times[:columns], aligned.values[:, :columns])
         return block if columns > 1 else None
 

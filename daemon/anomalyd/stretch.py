@@ -93,6 +93,8 @@ def judge_sheet(rule: Rule, values: F64, scores: Scores, cuts: F64) -> Verdicts:
 
 def first_flagged(verdicts: Verdicts, shape: tuple[int, int]) -> I64:
     """For each series the first column with an anomalous verdict, or T [N]."""
+    if not shape[1]:
+        return np.zeros(shape[0], np.int64)
     flagged = verdicts.kind.reshape(shape) == Kind.ANOMALOUS
     first: I64 = np.where(flagged.any(axis=1), flagged.argmax(axis=1), shape[1])
     return first

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("anomalyd.cli.check", "check", "Check settings and rules files; say where and why they are wrong."),
     "test": Entry("anomalyd.cli.test", "run_tests", "Run unit tests of rules: what comes of given series."),
     "receivers": Entry("anomalyd.cli.receivers", "receivers", "Look at receivers; send one a test message."),
+    "backtest": Entry("anomalyd.cli.backtest", "run_backtest", "See what rules would have paged in the past."),
     "schema": Entry("anomalyd.cli.schema", "schema", "Print the JSON Schema of settings or rules, for editors."),
 }
 """All commands in the order of the help. A new command is one line here and one file."""

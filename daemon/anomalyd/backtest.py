@@ -1,0 +1,357 @@
+"""Backtest: a rule lives through history as the daemon would have lived it, hundreds of times faster.
+
+History is read once, in chunks, the warm-up before the span included. Then the daemon's own ``Evaluator`` and
+``Deliverer`` live through it on a recorded source, a store in memory and a virtual clock: causal, refits at their
+cadence, suppression counted. What is not known afterwards cannot be relived: silences and mute windows, slots that the
+source did not answer, feedback.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from anomalyd.block import F32, F64, I64, Block, Bool, Labels
+from anomalyd.clock import VirtualClock
+from anomalyd.deliver import Deliverer, Delivery
+from anomalyd.episode import Episode
+from anomalyd.errors import QueryRejected
+from anomalyd.evaluate import Evaluator, Source
+from anomalyd.executors import InlineExecutor
+from anomalyd.incident import Notification, Outcome, OutcomeKind
+from anomalyd.receivers.base import Pace
+from anomalyd.recorded import RecordedSource
+from anomalyd.render import Rendered
+from anomalyd.rule import Rule, RuleGroup
+from anomalyd.score import Kind
+from anomalyd.store import Store, open_store
+from anomalyd.stretch import Sheet
+from anomalyd.template import render_annotations
+from anomalyd.threshold import initial_threshold
+
+RECEIVER = "backtest"
+POINTS_PER_REQUEST = 11_000
+SAMPLES_PER_REQUEST = 4_000_000
+TAPE_SAMPLES = 8_000_000
+"""Scores are kept for charts at a resolution of at most this many samples."""
+LEAST_SURPRISE = 2.0
+"""Samples less surprising than this are not kept for the table of budgets."""
+
+Progress = Callable[[int, int], None]
+"""Told how much of how much is done."""
+
+
+def _quiet(done: int, total: int) -> None:
+    """Nobody looks."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """What was read: samples on the rule's grid, and what the source said beside them."""
+
+    block: Block
+    partial: bool = False
+    warnings: tuple[str, ...] = ()
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A notification that a receiver would have got."""
+
+    at: int
+    reason: str
+    tier: str
+    incident: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hits:
+    """Samples that would be anomalous if the cut were low enough, in order of time: row, time and surprise [H]."""
+
+    row: I64
+    at: I64
+    surprise: F32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tape:
+    """What was seen and said, several slots a column where there are many; arrays [N, C], NaN where nothing was.
+
+    ``times`` is the first slot of each column.
+    """
+
+    times: I64
+    low: F32
+    high: F32
+    expected: F32
+    lower: F32
+    upper: F32
+    surprise: F32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backtest:
+    """What came of one rule in one span.
+
+    Attributes:
+        labels: label sets by row of the rule's registry.
+        episodes: those that opened, by time.
+        held: notifications that were not sent, by reason.
+        kinds: verdicts by kind.
+        cut: the lowest tier's cut on surprise.
+    """
+
+    rule: Rule
+    start: int
+    end: int
+    history: Block
+    labels: tuple[Labels, ...]
+    episodes: tuple[Episode, ...]
+    sent: tuple[Sent, ...]
+    held: Mapping[str, int]
+    kinds: Mapping[str, int]
+    hits: Hits
+    tape: Tape
+    cut: float
+
+    @property
+    def weeks(self) -> float:
+        """Length of the span."""
+        return (self.end - self.start + self.rule.interval_ms) / (7 * 86_400_000)
+
+
+def grid_span(rule: Rule, since: int, until: int) -> tuple[int, int]:
+    """First and last slot of a span."""
+    step = rule.interval_ms
+    return -(-since // step) * step, until // step * step
+
+
+def read_history(source: Source, rule: Rule, start: int, end: int, progress: Progress = _quiet) -> History:
+    """Read a rule's expression from its warm-up before ``start`` to ``end``, both slots, in chunks of one grid."""
+    first = start - rule.history_ms - rule.interval_ms
+    times = np.arange(first, end + 1, rule.interval_ms, dtype=np.int64)
+    parts: list[tuple[int, Block]] = []
+    warnings: dict[str, None] = {}
+    partial, size, column, points = False, 0, 0, min(POINTS_PER_REQUEST, 1_440)
+    while column < len(times):
+        chunk = times[column : column + points]
+        reply = source.range(rule.expr, int(chunk[0]), int(chunk[-1]), rule.interval_ms)
+        parts.append((column, reply.block))
+        partial |= reply.partial
+        warnings |= dict.fromkeys(reply.warnings)
+        size += getattr(reply, "bytes", 0)
+        column += len(chunk)
+        points = max(60, min(POINTS_PER_REQUEST, SAMPLES_PER_REQUEST // max(1, len(reply.block))))
+        progress(min(column, len(times)), len(times))
+    return History(_joined(parts, times), partial, tuple(warnings), size)
+
+
+def _joined(parts: list[tuple[int, Block]], times: I64) -> Block:
+    place: dict[Labels, int] = {}
+    for _, block in parts:
+        for labels in block.labels:
+            place.setdefault(labels, len(place))
+    values: F64 = np.full((len(place), len(times)), np.nan)
+    for first, block in parts:
+        rows = np.array([place[labels] for labels in block.labels], np.int64)
+        values[rows, first : first + len(block.times)] = block.values
+    return Block(tuple(place), times, values)
+
+
+def backtest(rule: Rule, history: Block, start: int, end: int, progress: Progress = _quiet) -> Backtest:
+    """Live through the slots from ``start`` to ``end``; raise what evaluating the rule raises."""
+    if not len(history):
+        raise QueryRejected("bad_data", f"{rule.where or rule.id}: the expression gives no series in this span")
+    life = Life(rule, history, start, end)
+    try:
+        for now in life.run():
+            progress(now - start, end - start + rule.interval_ms)
+        return life.result()
+    finally:
+        life.close()
+
+
+class Life:
+    """One rule living through history."""
+
+    def __init__(self, rule: Rule, history: Block, start: int, end: int):
+        # It always tells, whatever its mode and receivers: what would be told is the question.
+        self._asked = rule
+        self.rule = replace(rule, mode="live", receivers=(RECEIVER,))
+        self.start, self.end = start, end
+        self._history = history
+        self._group = RuleGroup(rule.group, rule.interval_ms, (self.rule,))
+        self._store = open_store("sqlite://")
+        inline = InlineExecutor()
+        self._evaluator = Evaluator(
+            self._store, {rule.source: RecordedSource({rule.expr: history})}, annotate=render_annotations,
+            links=_no_links, fit=inline, background=inline,
+        )  # fmt: skip
+        self._evaluator.add(self.rule)
+        self._recorder = Recorder(self.rule, len(history), start, end)
+        self._mail = Mail(self._store, self.rule, start)
+
+    def run(self) -> Iterator[int]:
+        """Live, and give the next slot after each step."""
+        at = self.start
+        while at <= self.end:
+            at = self._evaluator.live(self._group, at, self.end, self)
+            yield at
+        self._mail.until(self.end + self.rule.interval_ms)
+
+    def saw(self, sheet: Sheet) -> None:
+        self._recorder.saw(sheet)
+
+    def committed(self, at: int, owed: int) -> None:
+        self._mail.until(at)
+        if owed:
+            self._mail.deliver(at + self.rule.query_delay_ms)
+
+    def result(self) -> Backtest:
+        """All that came of it."""
+        episodes = [e for e in self._store.episodes(rule=self.rule.id, limit=1_000_000) if e.opened_at]
+        rows = self._evaluator.runs[self.rule.id].memory.registry.rows
+        return Backtest(
+            self._asked, self.start, self.end, self._history, tuple(row.labels for row in rows),
+            tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), tuple(self._mail.sent),
+            dict(self._mail.held), self._recorder.kinds(), self._recorder.hits(), self._recorder.tape(),
+            initial_threshold(self.rule, max(1, len(rows))).lowest,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
+
+
+def _no_links(rule: Rule) -> Mapping[str, str]:
+    return {}
+
+
+class Mail:
+    """Delivers to a stand-in receiver, at the times at which the daemon would have."""
+
+    def __init__(self, store: Store, rule: Rule, start: int):
+        self.sent: list[Sent] = []
+        self.held: Counter[str] = Counter()
+        self._delay = rule.query_delay_ms
+        self._clock = VirtualClock(start)
+        self._deliverer = Deliverer(store, {RECEIVER: _Box(self)}, observe=self._observe, clock=self._clock)
+        self._next_at: int | None = None
+        self._held_ids: set[str] = set()
+
+    def until(self, at: int) -> None:
+        """Serve what was held back and is due before the slot ``at`` is evaluated."""
+        while self._next_at is not None and self._next_at < at + self._delay:
+            self.deliver(self._next_at)
+
+    def deliver(self, now: int) -> None:
+        """One pass; ``now`` never runs backwards."""
+        now = max(now, self._clock.now_ms())
+        self._clock.advance_to(now)
+        again = self._deliverer.deliver_once(RECEIVER, now).next_at
+        self._next_at = None if again is None else max(again, now + 1)
+
+    def _observe(self, delivery: Delivery) -> None:
+        if delivery.outcome == "dropped":
+            self.held[delivery.reason] += 1
+        elif delivery.outcome == "held" and delivery.notification.id not in self._held_ids:
+            self._held_ids.add(delivery.notification.id)
+            self.held[f"{delivery.reason} (told later if still true)"] += 1
+
+
+class _Box:
+    """The stand-in receiver: takes everything."""
+
+    kind = "backtest"
+    name = RECEIVER
+    send_resolved = True
+    pace = Pace()
+
+    def __init__(self, mail: Mail):
+        self._mail = mail
+
+    def send(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
+        s = notification.statement
+        self._mail.sent.append(Sent(now, s.reason.value, s.tier.word, s.incident, rendered.title))
+        return Outcome(OutcomeKind.DELIVERED)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Recorder:
+    """Keeps what the report shows of all that was seen."""
+
+    def __init__(self, rule: Rule, series: int, start: int, end: int):
+        self._rule, self._start = rule, start
+        slots = (end - start) // rule.interval_ms + 1
+        self._per = max(1, -(-series * slots // TAPE_SAMPLES))
+        columns = -(-slots // self._per)
+        self._columns = {
+            name: np.full((series, columns), np.nan, np.float32)
+            for name in ("low", "high", "expected", "lower", "upper", "surprise")
+        }
+        self._hits: list[tuple[I64, I64, F32]] = []
+        self._kinds = np.zeros(len(Kind), np.int64)
+
+    def saw(self, sheet: Sheet) -> None:
+        """Take note of some slots."""
+        self._kinds += np.bincount(sheet.kind.ravel(), minlength=len(Kind))
+        self._note_hits(sheet)
+        slot = (sheet.times - self._start) // self._rule.interval_ms
+        column = slot // self._per
+        edges = [0, *(np.nonzero(np.diff(column))[0] + 1).tolist()]
+        there = column[edges]
+        for name, values, reduce in (
+            ("low", sheet.value, np.fmin), ("high", sheet.value, np.fmax), ("lower", sheet.lower, np.fmin),
+            ("upper", sheet.upper, np.fmax), ("surprise", sheet.surprise, np.fmax),
+            ("expected", sheet.expected, np.fmax),
+        ):  # fmt: skip
+            reduced = values if self._per == 1 else reduce.reduceat(values, edges, axis=1)
+            place = np.ix_(sheet.series, there)
+            with np.errstate(over="ignore"):
+                self._columns[name][place] = reduce(self._columns[name][place], reduced.astype(np.float32))
+
+    def _note_hits(self, sheet: Sheet) -> None:
+        """Which samples a lower cut would have flagged: the side and the size are right, and it is surprising."""
+        far = sheet.surprise > LEAST_SURPRISE
+        if not far.any():
+            return
+        row, column = np.nonzero(far)
+        keep = of_interest(self._rule, sheet.value[row, column], sheet.expected[row, column])
+        row, column = row[keep], column[keep]
+        surprise = sheet.surprise[row, column].astype(np.float32)
+        self._hits.append((sheet.series[row], sheet.times[column], surprise))
+
+    def kinds(self) -> Mapping[str, int]:
+        """Verdicts by kind."""
+        return {kind.name.lower(): int(self._kinds[kind]) for kind in Kind if self._kinds[kind]}
+
+    def hits(self) -> Hits:
+        """All hits in order of time."""
+        if not self._hits:
+            return Hits(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        row, at, surprise = (np.concatenate(parts) for parts in zip(*self._hits, strict=True))
+        order = np.lexsort((row, at))
+        return Hits(row[order], at[order], surprise[order])
+
+    def tape(self) -> Tape:
+        """The tape as it was recorded."""
+        columns = self._columns["low"].shape[1]
+        times = self._start + np.arange(columns, dtype=np.int64) * self._per * self._rule.interval_ms
+        return Tape(times, **self._columns)
+
+
+def of_interest(rule: Rule, value: F64, expected: F64) -> Bool:
+    """Which samples are on the rule's side and far enough from what was expected, whatever their score."""
+    deviation = np.abs(value - expected)
+    floor = rule.min_deviation
+    enough: Bool = ~((deviation < floor.absolute) | (deviation < floor.relative * np.abs(expected)))
+    if rule.direction == "up":
+        return enough & ~(value < expected)
+    return enough & ~(value > expected) if rule.direction == "down" else enough

@@ -1,0 +1,344 @@
+"""``anomalyd backtest``: what a rule would have paged, had it been there."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from anomalyd import logs
+from anomalyd.app import open_sources
+from anomalyd.backtest import Backtest, History, backtest, grid_span, read_history
+from anomalyd.clock import Clock, SystemClock
+from anomalyd.durations import parse_duration
+from anomalyd.errors import ConfigError, Problem
+from anomalyd.evaluate import Source
+from anomalyd.htmlreport import Judged, dummy_line, label_text, own_line, rough_duration, share, when, write_report
+from anomalyd.prometheus.source import PrometheusSource
+from anomalyd.report.figures import (
+    Span,
+    alarms_of,
+    budget_lines,
+    compare,
+    dummy_alarms,
+    read_spans,
+    read_time,
+    score,
+    series_lines,
+    week_counts,
+)
+from anomalyd.report.votes import confirmed_spans
+from anomalyd.rule import Rule
+from anomalyd.rules import RuleSet, load_rules
+from anomalyd.score import TIERS
+from anomalyd.settings import Settings, load_settings
+
+COLOURS = {"emergency": "bold white on red", "critical": "bold red", "warning": "yellow"}
+SERIES_SHOWN = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for: rules, and for each the other version or None."""
+
+    settings: Settings
+    rules: tuple[Rule, ...]
+    old: dict[str, Rule]
+
+
+def choose(targets: Sequence[str], config: Path, old_file: Path | None) -> Wanted:
+    """Find the rules by file, name or id; ``ConfigError`` says which target names none."""
+    settings = load_settings(config)
+    files = [t for t in targets if t.endswith((".yml", ".yaml"))]
+    names = [t for t in targets if t not in files]
+    rules = load_rules(files, settings) if files else load_rules(settings.rule_files, settings)
+    chosen = rules.rules if not names else tuple(r for r in rules.rules if r.name in names or r.id in names)
+    missing = [n for n in names if not any(n in (r.name, r.id) for r in chosen)]
+    if missing:
+        known = ", ".join(sorted(rule.id for rule in rules.rules))
+        raise ConfigError([Problem(name, 0, 0, "no rule has this name", f"known: {known}") for name in missing])
+    return Wanted(settings, chosen, _old_versions(chosen, old_file, settings))
+
+
+def _old_versions(rules: Sequence[Rule], file: Path | None, settings: Settings) -> dict[str, Rule]:
+    """The other version of each rule: the one with its id or name, or the only one of both files."""
+    if file is None:
+        return {}
+    old: RuleSet = load_rules([str(file)], settings)
+    found = {}
+    for rule in rules:
+        named = [o for o in old.rules if o.id == rule.id] or [o for o in old.rules if o.name == rule.name]
+        if not named and len(rules) == len(old.rules) == 1:
+            named = list(old.rules)
+        if not named:
+            raise ConfigError([Problem(str(file), 0, 0, f"has no other version of {rule.id}")])
+        found[rule.id] = named[0]
+    return found
+
+
+class Runner:
+    """Reads histories, once for each expression, and lives through them."""
+
+    def __init__(self, settings: Settings, clock: Clock, console: Console, since: int, until: int):
+        self._clock, self._console = clock, console
+        self._since, self._until = since, until
+        self._sources: dict[str, Source] = dict(open_sources(settings))
+        self._read: dict[tuple[str, str, int, int], tuple[History, float]] = {}
+
+    def judge(self, rule: Rule, old: Rule | None, spans: tuple[Span, ...], confirmed: Sequence[Span]) -> Judged:
+        """Backtest a rule, and its other version if there is one."""
+        test, read_s, lived_s = self.live(rule)
+        slack = rule.for_ms + rule.interval_ms
+        scored = dummy = None
+        if spans:
+            scored = score(alarms_of(test.episodes, test.end), spans, test.start, test.end, slack)
+            dummy = score(dummy_alarms(test), spans, test.start, test.end, slack)
+        change = compare(test, self.live(old)[0], (*spans, *confirmed)) if old is not None else None
+        return Judged(test, change, scored, dummy, spans, read_s, lived_s)
+
+    def live(self, rule: Rule) -> tuple[Backtest, float, float]:
+        start, end = grid_span(rule, self._since, self._until)
+        if end < start:
+            raise ConfigError([Problem("--since", 0, 0, f"the span holds no slot of {rule.id}", "make it longer")])
+        history, read_s = self._history(rule, start, end)
+        began = self._clock.monotonic_s()
+        with bar(self._console, f"{rule.name}: living") as tick:
+            test = backtest(rule, history.block, start, end, tick)
+        return test, read_s, self._clock.monotonic_s() - began
+
+    def _history(self, rule: Rule, start: int, end: int) -> tuple[History, float]:
+        # Versions of a rule differ in history or detector more often than in what they read.
+        key = (rule.source, rule.expr, rule.interval_ms, rule.history_ms)
+        if key not in self._read:
+            began = self._clock.monotonic_s()
+            with bar(self._console, f"{rule.name}: reading") as tick:
+                history = read_history(self._sources[rule.source], rule, start, end, tick)
+            self._read = {key: (history, self._clock.monotonic_s() - began)}
+            for warning in (*history.warnings, *(["the source answered in part"] if history.partial else [])):
+                print(f"{rule.id}: {warning}", file=sys.stderr)
+        return self._read[key]
+
+    def close(self) -> None:
+        for source in self._sources.values():
+            if isinstance(source, PrometheusSource):
+                source.close()
+
+
+@contextmanager
+def bar(console: Console, what: str) -> Iterator[Any]:
+    """A progress bar as a callback (done, total)."""
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=console,
+        transient=True,
+    )  # fmt: skip
+    with progress:
+        task = progress.add_task(escape(what), total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def print_judged(console: Console, one: Judged) -> None:
+    """The result for people."""
+    test = one.test
+    span = rough_duration(test.end - test.start + test.rule.interval_ms)
+    console.print(f"\n[bold]{escape(test.rule.id)}[/]  {when(test.start)} to {when(test.end)} UTC", highlight=False)
+    sent = sum(s.reason != "resolved" for s in test.sent)
+    console.print(
+        f"{len(test.episodes)} episodes on {len(test.labels)} series in {span}, {sent} notifications and "
+        f"{len(test.sent) - sent} resolves; read in {one.read_s:.1f} s, lived through in {one.lived_s:.1f} s.",
+        highlight=False,
+    )
+    held = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in test.held.items())
+    if held:
+        console.print(f"Not sent: {held}.", highlight=False)
+    console.print(_weeks_table(test))
+    console.print(_series_table(test))
+    console.print(_budget_table(test))
+    if one.scored is not None:
+        console.print(_labels_table(one))
+    if one.change is not None:
+        _print_change(console, one)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table
+
+
+def _weeks_table(test: Backtest) -> Table:
+    table = _table("Episodes a week", "week from", *(tier.word for tier in TIERS), "all")
+    for week, counts in week_counts(test):
+        table.add_row(when(week)[:10], *(str(counts[t] or "") for t in TIERS), str(sum(counts.values())))
+    return table
+
+
+def _series_table(test: Backtest) -> Table:
+    lines = series_lines(test)
+    more = len(lines) - SERIES_SHOWN
+    title = "Series" + (f" (the first {SERIES_SHOWN}; {more} more in the report)" if more > 0 else "")
+    table = _table(title, "series", "episodes", "open for", "largest score")
+    for line in lines[:SERIES_SHOWN]:
+        lasted = rough_duration(line.open_ms) if line.episodes else ""
+        largest = f"{line.peak_surprise / test.cut:.1f}" if test.cut > 0 else ""
+        table.add_row(escape(label_text(line.labels)), str(line.episodes), lasted, largest)
+    return table
+
+
+def _budget_table(test: Backtest) -> Table:
+    table = _table("What each budget would have paged", "budget", "episodes", "a week", "on series")
+    for line in (own_line(test), *budget_lines(test), replace(dummy_line(test), name="dummy: 3 standard deviations")):
+        table.add_row(line.name, str(line.episodes), f"{line.per_week:.1f}", str(line.series))
+    return table
+
+
+def _labels_table(one: Judged) -> Table:
+    table = _table("Against the labels", "", "found", "recall", "precision", "delay (median)")
+    for name, scored in (("this rule", one.scored), ("dummy", one.dummy_scored)):
+        if scored is not None:
+            delay = "–" if scored.delay_ms is None else rough_duration(scored.delay_ms)
+            found = f"{scored.found} of {scored.spans}"
+            table.add_row(name, found, share(scored.recall), share(scored.precision), delay)
+    return table
+
+
+def _print_change(console: Console, one: Judged) -> None:
+    change = one.change
+    assert change is not None, "only a comparison is printed"
+    table = _table("Against the other version", "series", "opened", "tier", "lasted", "")
+    confirmed = {e.id for e in change.lost_confirmed}
+    for word, episodes in (("gained", change.gained), ("lost", change.lost)):
+        for e in episodes[:50]:
+            lasted = rough_duration((e.closed_at or one.test.end) - e.opened_at)
+            what = f"{word}, was real" if e.id in confirmed else word
+            table.add_row(escape(label_text(e.labels)), when(e.opened_at), e.tier.word, lasted, what)
+    counts = f"{change.both} in both, {len(change.gained)} gained, {len(change.lost)} lost"
+    console.print(table if table.row_count else "", counts, highlight=False)
+
+
+def as_json(one: Judged) -> dict[str, Any]:
+    """The result for scripts; times in milliseconds."""
+    test = one.test
+    found: dict[str, Any] = {
+        "rule": test.rule.id, "start": test.start, "end": test.end, "series": len(test.labels), "cut": test.cut,
+        "episodes": [_episode(e) for e in test.episodes],
+        "notifications": [asdict(s) for s in test.sent], "held": dict(test.held), "verdicts": dict(test.kinds),
+        "weeks": [{"start": week, **{t.word: c[t] for t in TIERS}} for week, c in week_counts(test)],
+        "budgets": [_finite(asdict(b)) for b in (own_line(test), *budget_lines(test), dummy_line(test))],
+        "read_seconds": round(one.read_s, 3), "lived_seconds": round(one.lived_s, 3),
+    }  # fmt: skip
+    for name, scored in (("labels", one.scored), ("labels_dummy", one.dummy_scored)):
+        if scored is not None:
+            found[name] = {**asdict(scored), "precision": scored.precision, "recall": scored.recall}
+    if one.change is not None:
+        found["diff"] = {
+            "both": one.change.both,
+            "gained": [_episode(e) for e in one.change.gained],
+            "lost": [_episode(e) for e in one.change.lost],
+            "lost_confirmed": [_episode(e) for e in one.change.lost_confirmed],
+        }
+    return found
+
+
+def _episode(e: Any) -> dict[str, Any]:
+    row = {
+        "id": e.id, "labels": dict(e.labels), "tier": e.tier.word, "started_at": e.started_at,
+        "opened_at": e.opened_at, "closed_at": e.closed_at, "close": str(e.close or ""), "peak_value": e.peak_value,
+        "peak_expected": e.peak_expected, "peak_surprise": e.peak_surprise,
+    }  # fmt: skip
+    return _finite(row)
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def failures(judged: Sequence[Judged], fail_on_more: int | None) -> list[str]:
+    """Why CI should stop, in words."""
+    found = []
+    for one in judged:
+        change, name = one.change, one.test.rule.id
+        if change is None:
+            continue
+        if change.lost_confirmed:
+            found.append(f"{name}: {len(change.lost_confirmed)} confirmed episodes are lost")
+        if fail_on_more is not None and len(change.gained) > fail_on_more:
+            found.append(f"{name}: {len(change.gained)} episodes more, {fail_on_more} allowed")
+    return found
+
+
+def _moment(text: str, option: str, now: int) -> int:
+    """A time, or how long ago it is."""
+    try:
+        return read_time(text) if text.count("-") == 2 else now - parse_duration(text)
+    except ValueError as error:
+        raise ConfigError([Problem(option, 0, 0, str(error))]) from None
+
+
+def run_backtest(
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="[RULE|FILE]...", help="Rules by name, or rules files. Default: all.")
+    ] = None,
+    config: Annotated[Path, typer.Option("--config", "--config.file", help="Settings file.")] = Path("anomalyd.yml"),
+    since: Annotated[str, typer.Option(help="How far back (30d) or from when (2026-01-31T12:00:00Z).")] = "30d",
+    until: Annotated[str, typer.Option(help="How far back, or when, the span ends.")] = "0",
+    diff: Annotated[Path | None, typer.Option(metavar="OLD.yml", help="Compare with the rules of this file.")] = None,
+    fail_on_more: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="With --diff: exit 1 when more than N episodes are gained.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Known anomalies: start,end and any label names.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="HTML", help="Write a report into one file.")] = None,
+    json_out: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """See what rules would have paged: replay history from the source as the daemon would have lived it.
+
+    Exit code 0: done; 1: the source failed, or with --diff a confirmed episode is lost (a span of --labels, or one that
+    somebody confirmed in the daemon's database) or more than --fail-on-more are gained; 2: wrong files or arguments.
+    """
+    logs.configure("error", stream=sys.stderr)
+    clock, console = SystemClock(), Console(soft_wrap=True)
+    spans = tuple(read_spans(labels)) if labels else ()
+    wanted = choose(targets or [], config, diff)
+    now = clock.now_ms()
+    first, last = _moment(since, "--since", now), _moment(until, "--until", now)
+    runner = Runner(wanted.settings, clock, Console(stderr=True), first, last)
+    try:
+        judged = []
+        for rule in wanted.rules:
+            confirmed = confirmed_spans(wanted.settings, rule, first, last) if diff else []
+            one = runner.judge(rule, wanted.old.get(rule.id), spans, confirmed)
+            judged.append(one)
+            if not json_out:
+                print_judged(console, one)
+    finally:
+        runner.close()
+    if json_out:
+        print(json.dumps([as_json(one) for one in judged], indent=2, allow_nan=False))
+    if report is not None:
+        _write(report, judged)
+    why = failures(judged, fail_on_more)
+    for line in why:
+        print(line, file=sys.stderr)
+    if why:
+        raise typer.Exit(1)
+
+
+def _write(report: Path, judged: list[Judged]) -> None:
+    try:
+        write_report(report, judged)
+    except OSError as error:
+        raise ConfigError([Problem(str(report), 0, 0, f"cannot be written: {error.strerror or error}")]) from error
+    print(f"report: {report}", file=sys.stderr)

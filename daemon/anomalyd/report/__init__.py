@@ -1,0 +1,1 @@
+"""What a backtest is turned into: figures and pages."""
