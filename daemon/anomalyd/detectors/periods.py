@@ -52,7 +52,7 @@ def find_periods(values: F64, step_ms: int, most: int = 2) -> tuple[int, ...]:
 
     The first is the lag of the highest peak of the autocorrelation (the smallest lag among nearly equal peaks, so a day
     and not two), snapped to an hour, day or week within 2 %. A week is added to a shorter period when it explains
-    clearly more.
+    clearly more, and a day to a week when it explains something.
     """
     r = autocorrelation(values)
     furthest = len(r) // 2
@@ -65,12 +65,27 @@ def find_periods(values: F64, step_ms: int, most: int = 2) -> tuple[int, ...]:
     peaks = peaks[(peaks >= max(SHORTEST, after)) & (r[peaks] >= LEAST_CORRELATION)]
     if not len(peaks):
         return ()
-    period = _snap(int(peaks[np.flatnonzero(r[peaks] >= 0.9 * r[peaks].max())[0]]), step_ms)
-    week = round(WEEK_MS / step_ms) if step_ms else 0
+    best = float(r[peaks].max())
+    nearly = min(0.9 * best, best - 2 / np.sqrt(len(r)))  # the second is the autocorrelation's own sampling error
+    first = int(peaks[np.flatnonzero(r[peaks] >= nearly)[0]])
+    period = _snap(_refine(r, first, furthest), step_ms)
+    day, week = (round(length / step_ms) if step_ms else 0 for length in (DAY_MS, WEEK_MS))
+    if most > 1 and period == week and SHORTEST <= day < week and r[day] >= LEAST_CORRELATION:
+        return day, week
     longer = most > 1 and week % period == 0 and period < week < furthest
     if longer and r[week] > r[period] + 0.1:
         return period, week
     return (period,)
+
+
+def _refine(r: F64, lag: int, furthest: int) -> int:
+    """The period from the peaks near two and three times the lag, where its error counts half and a third."""
+    for times in (2, 3):
+        low, high = round(times * lag * 0.94), round(times * lag * 1.06) + 1
+        if high >= furthest:
+            break
+        lag = round((low + int(np.argmax(r[low:high]))) / times)
+    return lag
 
 
 def _snap(lag: int, step_ms: int) -> int:
