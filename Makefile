@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := prometheus prometheus-alertmanager prometheus-node-exporter victoria-metrics postgresql chromium
 
-.PHONY: demo test lint unit bench servers dev clean
+.PHONY: demo test lint unit bench servers dev schema clean
 
 demo: $(VENV)/.base  ## the real daemon on four weeks of a small web shop, with no server needed
 	$(BIN)/anomalyd demo
@@ -39,8 +39,15 @@ $(VENV)/.base: pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml contrib/ci/constraints.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint contrib/ci/constraints.txt --group dev --editable '.[postgres]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint contrib/ci/constraints.txt --group dev --editable .
+	@# pip, not uv: pip takes a CPU build of torch where the machine offers one.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint contrib/ci/constraints.txt torch==2.13.0
 	@touch $@
+
+schema: dev  ## the editors' schemas and the generated parts of the docs
+	$(BIN)/anomalyd schema rules > contrib/schema/rules.json
+	$(BIN)/anomalyd schema settings > contrib/schema/settings.json
+	$(BIN)/python docs/tables.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -36,7 +36,7 @@ def demo(
         raise typer.Exit(2)
     console = Console(soft_wrap=True)
     console.print(
-        "A small web shop, fourteen series, four weeks at five minutes. The daemon learns the first two weeks and\n"
+        "A small web shop, thirteen series, four weeks at five minutes. The daemon learns the first two weeks and\n"
         "lives through the other two, fast. Alerts arrive at a webhook and are shown as they come.\n"
     )
     began = time.monotonic()
@@ -77,6 +77,9 @@ def _alert_line(body: Mapping[str, Any]) -> str:
 def _summary(console: Console, played: Played, seconds: float) -> None:
     report = played.report
     console.print()
+    for line in report.lines:
+        console.print(f"  [bold]{escape(line.planted.name)}[/]: {escape(line.planted.story)}", highlight=False)
+    console.print()
     console.print(_planted_table(report))
     if report.false_alarms:
         console.print(_false_table(report.false_alarms))
@@ -97,7 +100,7 @@ def _planted_table(report: Report) -> Table:
         lasted = (line.planted.end_ms - line.planted.start_ms) // MINUTE_MS
         tier = line.tier.word if line.found else "-"
         table.add_row(
-            escape(f"{line.planted.name}: {line.planted.story}"),
+            escape(line.planted.name),
             _when(line.planted.start_ms),
             f"{lasted} min",
             f"{line.delay_ms // MINUTE_MS} min" if line.found else "[bold red]missed[/]",

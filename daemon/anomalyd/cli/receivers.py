@@ -16,7 +16,9 @@ from anomalyd.render import render
 from anomalyd.settings import load_settings
 from anomalyd.trial import trial
 
-receivers = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at receivers and try them.")
+receivers = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, help="Look at receivers and try them."
+)
 
 Config = Annotated[Path, typer.Option("--config", "--config.file", help="Settings file.")]
 

@@ -13,6 +13,9 @@ import typer
 from anomalyd import logs
 from anomalyd.app import App, build
 from anomalyd.clock import SystemClock
+from anomalyd.console.auth import check_listen
+from anomalyd.console.mount import parts_of
+from anomalyd.console.parts import Parts
 from anomalyd.console.server import WebServer
 from anomalyd.console.web import Probes, build_web
 from anomalyd.errors import StoreError
@@ -28,15 +31,17 @@ def run(
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reloads the files."""
     settings = load_settings(config)
+    check_listen(settings.web, settings.file)
     level = (log_level or settings.log.level).lower()
     logs.configure("warning" if level == "warn" else level, log_format or settings.log.format)
     rules = load_rules(settings.rule_files, settings)
+    os.umask(0o077)  # the database and what lies beside it are the daemon's own
     app = build(settings, rules, SystemClock())
     drive = Drive(app.daemon, app.reload, app.files_changed)
     drive.handle_signals()
     server = None
     try:
-        web = build_web(probes_of(app, drive), app.daemon.metrics.registry)
+        web = build_web(probes_of(app, drive), app.daemon.metrics.registry, console_of(app))
         server = WebServer(web, settings.web.host, settings.web.port, settings.file)
         server.start()
         log = logs.get_logger("main")
@@ -72,3 +77,11 @@ def probes_of(app: App, drive: Drive) -> Probes:
         return True, "ready" if app.daemon.leading else "ready; standing by, another daemon leads"
 
     return Probes(app.daemon.healthy, ready, drive.reload_now if app.settings.web.enable_lifecycle else None)
+
+
+def console_of(app: App) -> Parts:
+    """What the pages and the API may ask of a running daemon."""
+    return parts_of(
+        app.store, app.daemon.clock, lambda: app.settings, lambda: {rule.id: rule for rule in app.rules.rules},
+        app.feedback.changed,
+    )  # fmt: skip
