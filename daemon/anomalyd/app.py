@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from anomalyd.ballot import StoredFeedback
 from anomalyd.clock import Clock
+from anomalyd.console.mount import actions_of
 from anomalyd.deliver import Deliverer, Delivery
 from anomalyd.errors import ConfigError
 from anomalyd.evaluate import Evaluator, Source
@@ -28,6 +30,7 @@ from anomalyd.quiet import arrange
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.records import Fence
+from anomalyd.render import Actions
 from anomalyd.routing import receivers_for
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, diff, load_rules
@@ -47,6 +50,7 @@ class Wiring:
     rules: RuleSet
     metrics: Metrics
     observe: Callable[[Delivery], None]
+    actions: Actions | None = None
 
     def links(self, rule: Rule) -> Mapping[str, str]:
         """Where a reader can look: the rule's expression on its source. From configuration only, never from a label."""
@@ -85,6 +89,7 @@ class App:
     store: Store
     sources: Mapping[str, Source]
     executors: tuple[Executor, ...]
+    feedback: StoredFeedback
     digest: str = ""
 
     @property
@@ -169,10 +174,12 @@ def build(
     fit = InlineExecutor() if inline else open_executor(settings.executor.fit, settings.executor.workers)
     background: Executor = InlineExecutor() if inline else ThreadPoolExecutor(4, thread_name_prefix="warm-up")
     metrics = Metrics()
-    wiring = Wiring(settings, rules, metrics, observe)
+    wiring = Wiring(settings, rules, metrics, observe, actions_of(settings, store))
+    feedback = StoredFeedback(store, settings.feedback)
     evaluator = Evaluator(
         store, sources, annotate=render_annotations, links=wiring.links, fit=fit, background=background,
         operators=settings.default_receivers, recipients=wiring.recipients, fence=fence,
+        feedback=feedback,
     )  # fmt: skip
     for rule in rules.rules:
         evaluator.add(rule)
@@ -180,7 +187,7 @@ def build(
     daemon = Daemon(
         store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms, leadership, wiring.repeats
     )
-    app = App(wiring, daemon, store, sources, (fit, background), digest_of(settings))
+    app = App(wiring, daemon, store, sources, (fit, background), feedback, digest_of(settings))
     daemon.on_lead = app.close_orphans
     if inline:
         app.close_orphans()
@@ -196,8 +203,9 @@ def deliverer_of(
     s = wiring.settings
     stages, budget = arrange(store, s.receivers, receivers, wiring.rule_labels, s.mute_windows, s.inhibit_rules)
     return Deliverer(
-        store, receivers, stages=stages, budget=budget, observe=wiring.account, clock=clock, fence=fence
-    )
+        store, receivers, stages=stages, budget=budget, actions=wiring.actions, observe=wiring.account, clock=clock,
+        fence=fence,
+    )  # fmt: skip
 
 
 def open_sources(settings: Settings) -> Mapping[str, Source]:

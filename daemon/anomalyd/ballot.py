@@ -187,7 +187,8 @@ class Ballot:
         elif not vote.episode:
             raise Refused("bad_vote", "the vote names no episode")
         day = [v for v in self._store.feedback() if v.at // DAY_MS == vote.at // DAY_MS and voter(v) == voter(vote)]
-        if len(day) >= self.policy.votes_per_person_per_day and all(v.id != vote.id for v in day):
+        known = any(v.id == vote.id or v.at == vote.at for v in day)
+        if len({v.at for v in day}) >= self.policy.votes_per_person_per_day and not known:
             limit = self.policy.votes_per_person_per_day
             raise Refused("rate_limited", f"{vote.who} has given {limit} votes today, which is the limit")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -24,7 +25,7 @@ import numpy as np
 from anomalyd.block import F64, Fingerprint
 from anomalyd.clock import DAY_MS, WEEK_MS
 from anomalyd.episode import Close, Episode
-from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
+from anomalyd.records import VERDICTS, Feedback, FeedbackLabel, ThresholdChange
 from anomalyd.recurring import Recurring
 from anomalyd.rule import Rule
 from anomalyd.threshold import NEVER
@@ -49,7 +50,7 @@ class FeedbackPolicy:
     """How far feedback may go.
 
     Attributes:
-        min_votes: judged episodes (of a series, or of two series of a rule) before a cut moves.
+        min_votes: judged episodes of a series before its cut moves; for a rule's, more incidents than this.
         max_factor: a cut is raised to this multiple of the rule's own at most.
         max_factor_per_day: and within a day to this multiple of what it was.
         min_factor: a cut falls to this share of the rule's own at most.
@@ -74,7 +75,8 @@ class Judged:
     Attributes:
         score: anomaly score at its peak, against the rule's own lowest cut.
         real: share of the votes that call it real: 0, 1 or between where people disagree.
-        weight: 1 for a fresh judgement, less as it ages and where it shares its incident with others.
+        weight: 1 for a fresh judgement, less as it ages.
+        incident: of the episode: what was told together speaks for its rule once.
     """
 
     fingerprint: Fingerprint
@@ -83,6 +85,7 @@ class Judged:
     at: int
     weight: float = 1.0
     missed: bool = False
+    incident: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +135,13 @@ def voter(vote: Feedback) -> str:
 def counted(votes: Iterable[Feedback], policy: FeedbackPolicy) -> list[Feedback]:
     """The votes that count, oldest first: not taken back, one a person and episode (the newest), within the limit."""
     chosen: dict[tuple[str, str, Fingerprint, int], Feedback] = {}
-    a_day: dict[tuple[str, int], int] = {}
+    a_day: dict[tuple[str, int], set[int]] = {}
     for vote in sorted(votes, key=lambda v: (v.at, v.id)):
-        if vote.undone_at:
+        if vote.undone_at or vote.label not in _COUNTED:
             continue
-        day = (voter(vote), vote.at // DAY_MS)
-        a_day[day] = a_day.get(day, 0) + 1
-        if a_day[day] > policy.votes_per_person_per_day:
+        acts = a_day.setdefault((voter(vote), vote.at // DAY_MS), set())
+        acts.add(vote.at)  # a vote on a whole incident is one act
+        if len(acts) > policy.votes_per_person_per_day:
             continue
         key = (voter(vote), vote.episode, vote.fingerprint, 0 if vote.episode else vote.start)
         chosen.pop(key, None)
@@ -178,21 +181,18 @@ def judgements(
     for vote in votes:
         if vote.label in (FeedbackLabel.TRUE, FeedbackLabel.FALSE) and vote.episode in episodes:
             by_episode.setdefault(vote.episode, []).append(vote)
-    share: dict[str, int] = {}
-    for name in by_episode:
-        group = episodes[name].incident or name
-        share[group] = share.get(group, 0) + 1
     found = []
     for name, given in by_episode.items():
         episode, newest = episodes[name], max(vote.at for vote in given)
         real = sum(vote.label == FeedbackLabel.TRUE for vote in given) / len(given)
         if score := _score(episode.peak_surprise, base):
-            weight = _fading(now - newest, policy) / math.sqrt(share[episode.incident or name])
-            found.append(Judged(episode.fingerprint, score, real, newest, weight))
+            weight = _fading(now - newest, policy)
+            group = episode.incident or name
+            found.append(Judged(episode.fingerprint, score, real, newest, weight, incident=group))
     for vote in votes:
         if vote.label == FeedbackLabel.MISSED and (score := _score(missed.get(vote.id, math.nan), base)):
             weight = _fading(now - vote.at, policy)
-            found.append(Judged(vote.fingerprint, score, 1.0, vote.at, weight, missed=True))
+            found.append(Judged(vote.fingerprint, score, 1.0, vote.at, weight, missed=True, incident=vote.id))
     return sorted(found, key=lambda judged: judged.at)
 
 
@@ -202,6 +202,9 @@ def _score(surprise: float, base: float) -> float:
 
 def _fading(age_ms: int, policy: FeedbackPolicy) -> float:
     return float(0.5 ** (max(0, age_ms) / policy.half_life_ms))
+
+
+_COUNTED = (*VERDICTS, FeedbackLabel.MISSED)
 
 
 # From judgements to factors ------------------------------------------------------------------------------------------
@@ -250,7 +253,7 @@ def factors(judged: Sequence[Judged], policy: FeedbackPolicy) -> dict[Fingerprin
         own.setdefault(one.fingerprint, []).append(one)
     asked: dict[Fingerprint, tuple[float, int]] = {}
     centre = 0.0
-    if len(own) >= 2 and len(judged) >= policy.min_votes:
+    if len(own) >= 2 and len({one.incident for one in judged}) > policy.min_votes:
         centre = math.log(_factor(_pooled(own), 0.0, RULE_SPREAD, policy))
         asked[""] = (math.exp(centre), len(judged))
     for name, mine in own.items():
@@ -267,13 +270,12 @@ def _factor(judged: Sequence[Judged], centre: float, spread: float, policy: Feed
 
 
 def _pooled(own: Mapping[Fingerprint, Sequence[Judged]]) -> list[Judged]:
-    """All judgements, a series' weight limited, so that one noisy series does not speak for the others."""
+    """All judgements, with limits: neither one noisy series nor one wide incident speaks for all the others."""
+    told = Counter(one.incident for mine in own.values() for one in mine)
     pooled = []
     for mine in own.values():
         scale = min(1.0, SERIES_WEIGHT_MAX / max(1e-9, sum(one.weight for one in mine)))
-        pooled += [
-            Judged(one.fingerprint, one.score, one.real, one.at, one.weight * scale, one.missed) for one in mine
-        ]
+        pooled += [replace(one, weight=one.weight * scale / told[one.incident]) for one in mine]
     return pooled
 
 

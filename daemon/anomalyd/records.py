@@ -107,6 +107,14 @@ class FeedbackLabel(StrEnum):
     NEW_NORMAL = "new_normal"
     MISSED = "missed"
     """Nothing was said about this span, and something should have been."""
+    ACKNOWLEDGED = "acknowledged"
+    """Not a verdict: somebody has taken it up, elsewhere (PagerDuty)."""
+    RESOLVED = "resolved"
+    """Not a verdict: somebody has closed it elsewhere."""
+
+
+VERDICTS = (FeedbackLabel.TRUE, FeedbackLabel.FALSE, FeedbackLabel.EXPECTED, FeedbackLabel.NEW_NORMAL)
+"""The labels that judge an episode."""
 
 
 @dataclass(frozen=True, slots=True)
