@@ -92,7 +92,7 @@ def _item(word: str, interval_ms: int) -> F64:
         raise ValueError(f"more than {MAX_SAMPLES:,} samples")
     if match["last"]:
         return np.linspace(first, float(match["last"]), number, dtype=np.float64)
-    return first + float(match["step"] or 0) * np.arange(number)
+    return np.asarray(first + float(match["step"] or 0) * np.arange(number), np.float64)
 
 
 def _count(text: str | None, interval_ms: int) -> tuple[int, bool]:
