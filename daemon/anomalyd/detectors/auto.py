@@ -116,19 +116,9 @@ class Auto:
     def _empty(self, n: int) -> dict[str, npt.NDArray[Any]]:
         from anomalyd.detectors.kernels import auto, extreme, knn, rls, seasonal, tail
 
-        weights = np.zeros((n, rls.FEATURES))
-        weights[:, 1] = 1.0
-        spread = np.zeros((n, rls.FEATURES, rls.FEATURES))
-        spread[:] = 1e3 * np.eye(rls.FEATURES)
-        lines = np.zeros((n, rls.LINE))
-        lines[:, rls.SLOT] = -1.0
         bins = 8 * self.day_bins
         return {
-            "recent": np.zeros((n, rls.RECENT)),
-            "slots": np.full((n, max(4, 8 * self.day_slots)), np.nan, np.float32),
-            "weights": weights,
-            "spread": spread,
-            "forecast": lines,
+            **rls.empty(n, self.day_slots),
             "profile": np.zeros((n, bins), np.float32),
             "visits": np.zeros((n, bins), np.uint8),
             "seasons": np.zeros((n, seasonal.LINE)),

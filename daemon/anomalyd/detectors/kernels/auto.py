@@ -25,8 +25,19 @@ import numpy as np
 from anomalyd.detectors.kernels.extreme import above, beyond, see
 from anomalyd.detectors.kernels.jit import kernel
 from anomalyd.detectors.kernels.knn import WIDTH, context, nearest, note
-from anomalyd.detectors.kernels.rls import FEATURES, YOUNG, adapt, describe, forecast, push, scale_of, settle, turn
-from anomalyd.detectors.kernels.seasonal import absorb, expect
+from anomalyd.detectors.kernels.rls import (
+    FEATURES,
+    RECENT,
+    YOUNG,
+    adapt,
+    describe,
+    forecast,
+    push,
+    scale_of,
+    settle,
+    turn,
+)
+from anomalyd.detectors.kernels.seasonal import LEVEL, absorb, expect
 from anomalyd.detectors.kernels.tail import due, fit_hill, learn, score_of, surprise_of
 
 FORECAST, SEASON, NEAREST, FORECAST_MEAN, SEASON_MEAN = 0, 1, 2, 3, 4
@@ -35,15 +46,15 @@ AVERAGED = 10
 OF_SAMPLE, OF_SEASON, OF_NEAREST = 0, 1, 2
 EXTREMES = 3
 
-SPAN, PEAK, AGE, AT, PEAKED, FILLED = 0, 1, 2, 3, 4, 5
+SPAN, PEAK, AGE, AT, PEAKED, FILLED, SAFE, DOUBTED, HELD = 0, 1, 2, 3, 4, 5, 6, 7, 8
 """Slots of ``line``: held span; held peak of the page signal, samples since; samples judged; when the peaks were last
-counted; residuals averaged so far."""
-LINE = 6
+counted; residuals averaged so far; the level before the samples in doubt, their number, whether the last was held."""
+LINE = 9
 
 FEWEST = 40
 DOUBT = 2.2
 STRETCH = 1.9
-SPAN_FADES = 0.98
+SPAN_FADES = 0.97
 SPAN_HALF = 3.0
 CAP = 8.0
 EXTREME_WORTH, EXTREME_LEAST, EXTREME_HALF = 10.0, 0.3, 0.05
@@ -103,6 +114,18 @@ def surprise_from(onset: Any, span: Any) -> Any:
     if onset >= DOUBT:
         return DOUBT + STRETCH * (onset - DOUBT)
     return 0.99 * DOUBT * span / (span + SPAN_HALF)
+
+
+@kernel
+def take_back(line: Any, recent: Any, sline: Any) -> Any:
+    """Unlearn the level of the samples in doubt: an episode opens only after its first samples were learned."""
+    doubted = int(line[DOUBTED])
+    if doubted == 0:
+        return
+    sline[LEVEL] = line[SAFE]
+    for j in range(doubted):
+        recent[j] = recent[doubted] if doubted < RECENT else line[SAFE]
+    line[DOUBTED] = 0.0
 
 
 @kernel
@@ -180,8 +203,16 @@ def auto_block(
                 page[i, t] = paged
             line[AT] += 1.0
             if hold[i]:
-                push(recent[i], rline, usual[0])
+                if line[HELD] == 0.0:
+                    take_back(line, recent[i], sline)
+                line[HELD] = 1.0
+                push(recent[i], rline, expect(profiles[i], visits[i], sline, days[t], weeks[t]))
                 continue
+            line[HELD] = 0.0
+            if onset < DOUBT:
+                line[SAFE], line[DOUBTED] = sline[0], 0.0
+            else:
+                line[DOUBTED] = min(line[DOUBTED] + 1.0, float(RECENT))
 
             for m in range(MEMBERS):
                 if not math.isnan(raw[m]):

@@ -91,7 +91,7 @@ def fit_joint(values: F64) -> Arrays:
         offset = z.mean(axis=0)
         _, strength, directions = np.linalg.svd(z - offset, full_matrices=False)
         kept = np.cumsum(strength**2) / max(float((strength**2).sum()), TINY)
-        first = directions[: int(np.searchsorted(kept, share)) + 1]
+        first = directions[: min(int(np.searchsorted(kept, share)) + 1, max(1, channels - 1))]
         arrays["remove"][k], arrays["offset"][k] = first.T @ first, offset
     book = np.clip(standardised(arrays, values, 0), -10, 10)[:: max(1, values.shape[1] // BOOK)]
     arrays["book"] = np.ascontiguousarray(book, np.float32)
@@ -134,7 +134,8 @@ def views(arrays: Arrays, values: F64) -> F64:
     rows.append(fifth_nearest(np.clip(by[0], -10, 10).astype(np.float32), arrays["book"]))
     for k, (how, limit, _) in enumerate(RESIDUALS):
         z = np.clip(by[how], -limit, limit) - arrays["offset"][k]
-        rows.append(np.sqrt(((z - z @ arrays["remove"][k]) ** 2).mean(axis=1)))
+        # Rounded, so that the last bits of a product of matrices, which depend on its size, are no score.
+        rows.append(np.round(np.sqrt(((z - z @ arrays["remove"][k]) ** 2).mean(axis=1)), 9))
     all_views: F64 = np.minimum(np.stack(rows), 1e12)
     return all_views
 

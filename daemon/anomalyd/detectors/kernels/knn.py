@@ -110,7 +110,7 @@ def note(book: Any, line: Any, q: Any, every: Any) -> Any:
 @kernel
 def knn_block(
     values: Any, phases: Any, hold: Any, every: Any, recent: Any, books: Any, lines: Any, score: Any,
-    expected: Any, unit: Any,
+    expected: Any,
 ) -> Any:  # fmt: skip
     """Score a block [N, T]; ``recent`` [N, 11], ``books`` [N, WIDTH, M] and ``lines`` [N, LINE] change in place."""
     series, samples = values.shape

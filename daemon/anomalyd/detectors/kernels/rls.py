@@ -3,8 +3,8 @@
 Features of the next sample, all in units of a slow spread around a slow mean and clipped at ten: a constant, the last
 three samples, means of the last six and twelve, the same time yesterday (itself, the one before it, its neighbours)
 and the same time last week. Weights follow by least squares that forget (Haykin, Adaptive Filter Theory, ch. 13); an
-error beyond three usual ones teaches no more than three. The covariance is kept symmetric and bounded: it diverges on
-hundreds of thousands of samples otherwise.
+error beyond three usual ones teaches no more than three. The covariance is kept symmetric and its diagonal bounded: it
+diverges on hundreds of thousands of samples otherwise.
 
 State of one series: ``recent`` [RECENT] newest first, ``slots`` [L] a ring of means by five minutes (or the step) over
 eight days, ``weights`` [P], ``spread`` [P, P], ``line`` [LINE].
@@ -16,6 +16,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from anomalyd.detectors.kernels.jit import kernel
 
@@ -29,7 +30,27 @@ YOUNG = 13
 FORGET = 0.9995
 MEAN_RATE = 0.001
 CLIP = 10.0
-LARGEST_TRACE = 1e5
+FIRST_FAR = 6
+MOST_NEAR, MOST_FAR = 1.0, 0.1
+"""Bounds of the covariance's diagonal, for the near features and for those of yesterday and last week. A feature that
+was silent (there is no yesterday on the first day) would otherwise be believed at once when it begins to speak."""
+
+
+def empty(n: int, day: int) -> dict[str, npt.NDArray[Any]]:
+    """State of n series that have seen nothing, at ``day`` slots a day; each sample is expected to be as the last."""
+    weights = np.zeros((n, FEATURES))
+    weights[:, 1] = 1.0
+    spread = np.zeros((n, FEATURES, FEATURES))
+    spread[:] = np.diag(np.where(np.arange(FEATURES) < FIRST_FAR, MOST_NEAR, MOST_FAR))
+    lines = np.zeros((n, LINE))
+    lines[:, SLOT] = -1.0
+    return {
+        "recent": np.zeros((n, RECENT)),
+        "slots": np.full((n, max(4, 8 * day)), np.nan, np.float32),
+        "weights": weights,
+        "spread": spread,
+        "forecast": lines,
+    }
 
 
 @kernel
@@ -127,18 +148,19 @@ def adapt(weights: Any, spread: Any, line: Any, f: Any, error: Any, gain: Any) -
             g += spread[a, b] * f[b]
         gain[a] = g
         below += f[a] * g
-    trace = 0.0
     for a in range(FEATURES):
         weights[a] += gain[a] / below * taught
         for b in range(a + 1):
             v = (spread[a, b] - gain[a] * gain[b] / below) / FORGET
             spread[a, b] = v
             spread[b, a] = v
-        trace += spread[a, a]
-    if trace > LARGEST_TRACE:
-        for a in range(FEATURES):
+    for a in range(FEATURES):
+        most = MOST_NEAR if a < FIRST_FAR else MOST_FAR
+        if spread[a, a] > most:
+            shrink = math.sqrt(most / spread[a, a])
             for b in range(FEATURES):
-                spread[a, b] *= LARGEST_TRACE / trace
+                spread[a, b] *= shrink
+                spread[b, a] *= shrink
     size = abs(error)
     line[USUAL] = 0.99 * usual + 0.01 * min(size, 5.0 * usual) if old else 0.9 * usual + 0.1 * size
 

@@ -164,8 +164,9 @@ def recentre(counts: Any, line: Any, s: Any) -> Any:
     """Move the axis up so that s lies in its middle; what falls off its lower end counts as nothing."""
     octaves = math.floor(math.log2(s)) - BELOW - line[ORIGIN]
     shift = np.int64(octaves * PER_OCTAVE)
-    for b in range(1, min(shift + 1, BINS)):
-        counts[0] += counts[b]
+    for b in range(1, BINS):
+        if b <= shift:
+            counts[0] += counts[b]
     for b in range(1, BINS):
         counts[b] = counts[b + shift] if b + shift < BINS else 0.0
     line[ORIGIN] += octaves

@@ -1,0 +1,154 @@
+"""``ensemble``: several detectors, each calibrated by itself, combined on the common scale of surprise.
+
+Idea
+    Every member scores the samples and is calibrated against its own past, so that all speak of tail probabilities.
+    They are combined by their weighted mean (the default: steadier than the maximum), their maximum, their minimum
+    (all must agree) or a quorum (the k-th largest: k members must agree). The expected value is that of the first
+    member with a band.
+
+Works for
+    Rules where one view is not enough and the members are known; a second opinion (``combine: min``) for emergencies.
+
+Fails when
+    Members are nearly alike (their mean is no better than one) or a weak member is added to good ones: the mean sinks.
+
+Toy stream
+    Surprises 4 and 2: mean 3, max 4, min 2. With three members 4, 3 and 0 and a quorum of 2: 3.
+
+Reference
+    Fisher (1932) for adding up logarithms of tail probabilities; measured on labelled series in ``docs/detection.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from anomalyd.block import F64, Block, Bool
+from anomalyd.detectors import base
+from anomalyd.detectors.base import Detector, Grid, Raw, State
+from anomalyd.detectors.common import check_newer, newest
+from anomalyd.errors import DetectorError
+from anomalyd.rule import DetectorSpec
+
+BAND_AT = 3.0
+"""The surprise at which the members' bands are measured to give the ensemble's unit."""
+
+
+class Member(base.Params):
+    """One member: a detector by name, its parameters and its weight in the mean."""
+
+    type: str = Field(description="Name of the detector.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Its parameters.")
+    weight: float = Field(1.0, gt=0, description="Its weight in the mean.")
+
+
+class EnsembleParams(base.Params):
+    """Parameters of ``ensemble``."""
+
+    members: tuple[Member, ...] = Field(
+        (Member(type="rls"), Member(type="seasonal"), Member(type="knn")), min_length=1, description="The detectors."
+    )
+    combine: Literal["mean", "max", "min", "quorum"] = Field("mean", description="How surprises are combined.")
+    quorum: int = Field(2, ge=1, description="Members that must agree when combined by quorum.")
+
+    @model_validator(mode="after")
+    def _sensible(self) -> EnsembleParams:
+        if any(member.type == "ensemble" for member in self.members):
+            raise ValueError("an ensemble cannot be a member of an ensemble")
+        if self.combine == "quorum" and self.quorum > len(self.members):
+            raise ValueError(f"a quorum of {self.quorum} cannot be reached by {len(self.members)} members")
+        return self
+
+
+class Ensemble:
+    """Calibrated members, combined; see the module's docstring."""
+
+    name: ClassVar[str] = "ensemble"
+    streaming: ClassVar[bool] = True
+    multivariate: ClassVar[bool] = False
+    has_band: ClassVar[bool] = True
+    calibrated: ClassVar[bool] = True
+    Params: ClassVar[type[base.Params]] = EnsembleParams
+
+    def __init__(self, params: EnsembleParams, grid: Grid, members: Sequence[Detector] | None = None) -> None:
+        from anomalyd.detectors.model import Model
+
+        self.params = params
+        given: Sequence[Detector | None] = members or [None] * len(params.members)
+        self.models = [
+            Model(DetectorSpec(m.type, m.params), grid, 0, own) for m, own in zip(params.members, given, strict=True)
+        ]
+
+    @property
+    def joint(self) -> bool:
+        """Whether the members must be fitted on a cadence (``Model.streaming`` asks): one of them learns in fits."""
+        return not all(model.streaming for model in self.models)
+
+    @property
+    def min_history(self) -> int:
+        return max(model.min_history for model in self.models)
+
+    def fit(self, history: Block, seed: int) -> State:
+        """Fit every member, calibration included."""
+        states = []
+        for model in self.models:
+            model.seed = seed
+            states.append(model.fit(history))
+        return _packed(states, newest(history))
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        check_newer(state, fresh)
+        scores = []
+        after = []
+        for model, own in zip(self.models, _unpacked(state, len(self.models)), strict=True):
+            member, next_state = model.score(own, fresh, BAND_AT, hold)
+            scores.append(member)
+            after.append(next_state)
+        surprises = np.stack([s.surprise for s in scores])
+        lead = next((s for s, m in zip(scores, self.models, strict=True) if m.detector.has_band), scores[0])
+        unit = (lead.upper - lead.expected) / BAND_AT
+        return Raw(self._combined(surprises), lead.expected, unit), _packed(after, newest(fresh, state.as_of))
+
+    def surprises(self, state: State, fresh: Block) -> F64:
+        """What each member says [members, N, T], so that its quality can be seen."""
+        pairs = zip(self.models, _unpacked(state, len(self.models)), strict=True)
+        return np.stack([model.score(own, fresh, BAND_AT)[0].surprise for model, own in pairs])
+
+    def _combined(self, surprises: F64) -> F64:
+        known = ~np.isnan(surprises)
+        low, high = np.where(known, surprises, -1.0), np.where(known, surprises, np.inf)
+        if self.params.combine == "mean":
+            weights = np.array([m.weight for m in self.params.members])[:, None, None] * known
+            total = np.where(known, surprises, 0.0) * weights
+            result = total.sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
+        elif self.params.combine == "max":
+            result = low.max(axis=0)
+        elif self.params.combine == "min":
+            result = high.min(axis=0)
+        else:
+            result = np.sort(low, axis=0)[-self.params.quorum]
+        enough = known.sum(axis=0) >= (self.params.quorum if self.params.combine == "quorum" else 1)
+        combined: F64 = np.where(enough, np.maximum(result, 0.0), np.nan)
+        return combined
+
+
+def _packed(states: Sequence[State], as_of: int) -> State:
+    arrays = {f"m{i}.{name}": array for i, s in enumerate(states) for name, array in s.arrays.items()}
+    shared = frozenset(f"m{i}.{name}" for i, s in enumerate(states) for name in s.shared)
+    return State(arrays, shared, as_of)
+
+
+def _unpacked(state: State, members: int) -> list[State]:
+    found = []
+    for i in range(members):
+        start = f"m{i}."
+        arrays = {k.removeprefix(start): v for k, v in state.arrays.items() if k.startswith(start)}
+        if not arrays:
+            raise DetectorError("snapshot", f"the state has no member {i}")
+        shared = frozenset(k.removeprefix(start) for k in state.shared if k.startswith(start))
+        found.append(State(arrays, shared, state.as_of))
+    return found
