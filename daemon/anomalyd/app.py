@@ -25,6 +25,7 @@ from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Metrics
 from anomalyd.orphans import close_orphans
+from anomalyd.picture import pictures
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.quiet import arrange
 from anomalyd.receivers import build_receiver
@@ -203,8 +204,8 @@ def deliverer_of(
     s = wiring.settings
     stages, budget = arrange(store, s.receivers, receivers, wiring.rule_labels, s.mute_windows, s.inhibit_rules)
     return Deliverer(
-        store, receivers, stages=stages, budget=budget, actions=wiring.actions, observe=wiring.account, clock=clock,
-        fence=fence,
+        store, receivers, stages=stages, budget=budget, actions=wiring.actions, chart=pictures(store),
+        observe=wiring.account, clock=clock, fence=fence,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from anomalyd.errors import redact_urls
 from anomalyd.gate import Gate
 from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.logs import get_logger
-from anomalyd.receivers.base import Receiver
+from anomalyd.receivers.base import Receiver, ShowsPictures
 from anomalyd.records import Fence, OutboxRow, OutboxState, Told
 from anomalyd.render import Actions, Charts, Rendered, clean, render
 from anomalyd.score import Tier
@@ -150,7 +150,7 @@ class Deliverer:
     Args:
         receivers: by name.
         stages: asked in order before those that hold for everybody.
-        actions, chart: what ``render`` adds to a message.
+        actions, chart: what ``render`` adds to a message; a chart only where the receiver can show one.
         observe: told of everything that became of a notification.
         budget: of messages an hour; its stage must be among ``stages``.
         fence: proof of leadership for each claim, where several daemons share a store.
@@ -251,8 +251,10 @@ class Deliverer:
 
     def rendered(self, statement: Statement, now: int, receiver: str) -> Rendered:
         """The words of a statement; a failure to find them is told in the message, which is sent all the same."""
+        to = self.receivers[receiver]
+        chart = self._chart if isinstance(to, ShowsPictures) and to.wants_picture else None
         try:
-            return render(statement, now, receiver, self._actions, self._chart)
+            return render(statement, now, receiver, self._actions, chart)
         except Exception as error:  # whatever a hostile label provokes, the alert must go out
             log.exception("a message could not be rendered", receiver=receiver, rule=statement.rule)
             title = f"[{statement.tier.word.upper()}] {clean(statement.name, 80)}"

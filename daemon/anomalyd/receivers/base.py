@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -60,6 +60,14 @@ class Receiver(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class ShowsPictures(Protocol):
+    """A receiver whose messages can hold a picture itself, not only its address; drawn only where it is wanted."""
+
+    @property
+    def wants_picture(self) -> bool: ...
 
 
 def _milliseconds(value: Any) -> Any:

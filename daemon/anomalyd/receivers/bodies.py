@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +63,7 @@ def own_body(notification: Notification, rendered: Rendered) -> dict[str, Any]:
         "links": {link.text: link.url for link in rendered.links},
         "actions": {action.id: action.url for action in rendered.actions if action.url},
         "chart_url": rendered.chart.url if rendered.chart else "",
+        "chart_png": base64.b64encode(rendered.chart.png).decode() if rendered.chart else "",
         "total": s.total,
         "truncated": max(0, s.total - len(s.alerts)),
         "alerts": [_own_alert(alert) for alert in s.alerts],

@@ -69,6 +69,7 @@ class Email:
 
     kind = EmailSettings.kind
     pace = Pace(every_ms=1_000, burst=10)
+    wants_picture = True
 
     def __init__(self, settings: EmailSettings):
         self.name = settings.name
@@ -144,9 +145,13 @@ def compose(notification: Notification, rendered: Rendered, now: int, settings: 
     if s.tier >= 3 and s.reason not in (Reason.RESOLVED, Reason.TEST):
         letter["Importance"] = "high"
     letter.set_content(rendered.text)
-    letter.add_alternative(page(rendered), subtype="html")
-    if rendered.chart and rendered.chart.png:
-        letter.add_attachment(rendered.chart.png, maintype="image", subtype="png", filename="chart.png")
+    picture = _message_id(f"chart {notification.id}", sender.domain)
+    chart = rendered.chart if rendered.chart and rendered.chart.png else None
+    letter.add_alternative(page(rendered, f"cid:{picture[1:-1]}" if chart else ""), subtype="html")
+    if chart:
+        html = letter.get_body(("html",))
+        assert html is not None, "it was just added"
+        html.add_related(chart.png, "image", "png", cid=picture, filename="chart.png", disposition="inline")
     return letter
 
 
@@ -154,8 +159,8 @@ def _message_id(text: str, domain: str) -> str:
     return f"<{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}@{domain}>"
 
 
-def page(rendered: Rendered) -> str:
-    """The HTML part; everything is escaped, nothing is loaded from elsewhere."""
+def page(rendered: Rendered, picture: str = "") -> str:
+    """The HTML part; everything is escaped, nothing is loaded from elsewhere; ``picture`` is a part of the letter."""
     rows = "".join(
         f'<tr><td style="color:#666;padding-right:12px">{escape(k)}</td><td>{escape(v)}</td></tr>'
         for k, v in rendered.fields
@@ -170,11 +175,17 @@ def page(rendered: Rendered) -> str:
         f"<p>{escape(rendered.sentence)}</p>" if rendered.sentence != rendered.summary else "",
         f"<p>{escape(rendered.description)}</p>" if rendered.description else "",
         f"<table>{rows}</table>" if rows else "",
+        _image(picture, rendered) if picture else "",
         f"<ul>{listed}</ul>{more}" if listed else "",
         f"<p>{anchors}</p>" if anchors else "",
         "</div>",
     ]
     return "".join(parts)
+
+
+def _image(picture: str, rendered: Rendered) -> str:
+    alt = rendered.chart.alt if rendered.chart else ""
+    return f'<p><img src="{escape(picture)}" alt="{escape(alt)}" style="width:100%;max-width:720px"></p>'
 
 
 def _judge(code: int, answer: bytes | str, auth: bool) -> Outcome:

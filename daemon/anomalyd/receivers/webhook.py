@@ -37,6 +37,9 @@ class WebhookSettings(HttpSettings):
     format: Literal["anomalyd", "alertmanager"] = Field(
         default="anomalyd", description="our body (schema 1), or the one Alertmanager's webhook sends (version 4)"
     )
+    chart: bool = Field(
+        default=False, description="send the chart too, as chart_png in base64 (needs the extra images; 20 to 60 kB)"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> WebhookSettings:
@@ -62,6 +65,7 @@ class Webhook:
         self._token = either(settings.bearer_token, settings.bearer_token_file, "bearer_token")
         self._body = own_body if settings.format == "anomalyd" else alertmanager_body
         self._transport = Transport(settings)
+        self.wants_picture = settings.chart and settings.format == "anomalyd"
 
     def send(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
         return guarded(lambda: self._post(notification, rendered, now))
