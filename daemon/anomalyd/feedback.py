@@ -443,6 +443,8 @@ class Preview:
     @property
     def words(self) -> str:
         """One sentence for people."""
+        if not self.removed and not self.exceptions:
+            return f"would have changed nothing in {self.days} days"
         real = "no confirmed one" if not self.confirmed else f"{self.confirmed} confirmed"
         alerts = "1 alert" if self.removed == 1 else f"{self.removed} alerts"
         said = f"would have removed {alerts} and {real} in {self.days} days"
