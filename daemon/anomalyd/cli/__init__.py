@@ -33,6 +33,9 @@ COMMANDS: dict[str, Entry] = {
     "test": Entry("anomalyd.cli.test", "run_tests", "Run unit tests of rules: what comes of given series."),
     "receivers": Entry("anomalyd.cli.receivers", "receivers", "Look at receivers; send one a test message."),
     "backtest": Entry("anomalyd.cli.backtest", "run_backtest", "See what rules would have paged in the past."),
+    "replay": Entry("anomalyd.cli.replay", "run_replay", "Compute the scores of a past alert again and compare."),
+    "shadow": Entry("anomalyd.cli.shadow", "shadow", "Compare shadow rules with live ones; promote them."),
+    "query-cost": Entry("anomalyd.cli.querycost", "query_cost", "Measure what rules cost their source."),
     "schema": Entry("anomalyd.cli.schema", "schema", "Print the JSON Schema of settings or rules, for editors."),
 }
 """All commands in the order of the help. A new command is one line here and one file."""

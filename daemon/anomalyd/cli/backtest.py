@@ -101,6 +101,7 @@ class Runner:
         test, read_s, lived_s = self.live(rule)
         slack = rule.for_ms + rule.interval_ms
         scored = dummy = None
+        spans = tuple(span for span in spans if any(span.holds(labels) for labels in test.labels))
         if spans:
             scored = score(alarms_of(test.episodes, test.end), spans, test.start, test.end, slack)
             dummy = score(dummy_alarms(test), spans, test.start, test.end, slack)
@@ -204,7 +205,7 @@ def _budget_table(test: Backtest) -> Table:
 
 
 def _labels_table(one: Judged) -> Table:
-    table = _table("Against the labels", "", "found", "recall", "precision", "delay (median)")
+    table = _table("Against the labels", "", "found", "recall", "precision", "median delay")
     for name, scored in (("this rule", one.scored), ("dummy", one.dummy_scored)):
         if scored is not None:
             delay = "–" if scored.delay_ms is None else rough_duration(scored.delay_ms)
@@ -281,7 +282,7 @@ def failures(judged: Sequence[Judged], fail_on_more: int | None) -> list[str]:
 def _moment(text: str, option: str, now: int) -> int:
     """A time, or how long ago it is."""
     try:
-        return read_time(text) if text.count("-") == 2 else now - parse_duration(text)
+        return read_time(text) if text.count("-") >= 2 else now - parse_duration(text)
     except ValueError as error:
         raise ConfigError([Problem(option, 0, 0, str(error))]) from None
 

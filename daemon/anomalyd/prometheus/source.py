@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar
@@ -52,6 +53,7 @@ MIN_POINTS = 64
 about ``PART_BYTES``. Prometheus builds an answer in memory: for larger ones it measurably works harder (16 MB cost a
 third more CPU than twice 8 MB), for fewer points the labels outweigh the samples."""
 
+_QUERYABLE = re.compile(rb'"totalQueryableSamples"\s*:\s*([0-9]{1,18})')
 _TRUNCATED = "results truncated due to limit"
 _HISTOGRAM_ADVICE = "wrap the expression in histogram_quantile(), histogram_count() or histogram_sum()"
 
@@ -166,6 +168,21 @@ class PrometheusSource(PrometheusConnect):  # type: ignore[misc]  # the library 
             nonfinite=decoded.nonfinite, disordered=decoded.disordered, bytes=answer.size,
             labels=decoded.labels, offsets=decoded.offsets, times=decoded.times, values=decoded.values,
         )  # fmt: skip
+
+    def touched(self, expr: str, start_ms: int, end_ms: int, step_ms: int) -> int | None:
+        """How many samples the server reads for a query; None where it does not say (``stats=all``).
+
+        ``start_ms`` equal to ``end_ms`` asks for an instant query.
+        """
+        deadline = self._deadline(None)
+        params = {"query": expr, "stats": "all", **self._common(None, deadline)}
+        if start_ms == end_ms:
+            answer = self._http.exchange("POST", "/api/v1/query", params | {"time": seconds(end_ms)}, deadline)
+        else:
+            span = {"start": seconds(start_ms), "end": seconds(end_ms), "step": seconds(step_ms)}
+            answer = self._http.exchange("POST", "/api/v1/query_range", params | span, deadline)
+        found = _QUERYABLE.findall(bytes(answer.body[: answer.size]))
+        return int(found[-1]) if found else None
 
     def ready(self) -> None:
         """Return when the source answers queries; raise ``SourceError`` with the reason when it does not."""

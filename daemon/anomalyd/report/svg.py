@@ -68,7 +68,7 @@ class Chart:
 
 
 def reduce_strip(strip: Strip, columns: int = COLUMNS_MAX) -> Strip:
-    """Make a strip short enough to draw: lows stay low, highs stay high."""
+    """Make a strip short enough to draw: lows stay low, highs stay high, the band is the usual one."""
     per = -(-len(strip.times) // columns)
     if per <= 1:
         return strip
@@ -78,9 +78,15 @@ def reduce_strip(strip: Strip, columns: int = COLUMNS_MAX) -> Strip:
         folded: F32 = how.reduceat(values, edges)
         return folded
 
+    def mean(values: F32) -> F32:
+        count = np.add.reduceat(np.isfinite(values).astype(np.float64), edges)
+        total = np.add.reduceat(np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0), edges)
+        averaged: F32 = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+        return averaged
+
     return Strip(
-        strip.times[edges], fold(strip.low, np.fmin), fold(strip.high, np.fmax), fold(strip.expected, np.fmax),
-        fold(strip.lower, np.fmin), fold(strip.upper, np.fmax), fold(strip.surprise, np.fmax), strip.cut,
+        strip.times[edges], fold(strip.low, np.fmin), fold(strip.high, np.fmax), mean(strip.expected),
+        mean(strip.lower), mean(strip.upper), fold(strip.surprise, np.fmax), strip.cut,
     )  # fmt: skip
 
 
@@ -164,7 +170,7 @@ def _area(xs: F64, one: F64, other: F64, kind: str) -> str:
     return "".join(parts)
 
 
-def nice(low: float, high: float, about: int = 4) -> list[float]:
+def nice(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers between two."""
     step = 10 ** math.floor(math.log10(max((high - low) / about, 1e-300)))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= about)

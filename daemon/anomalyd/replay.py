@@ -1,0 +1,257 @@
+"""Replay: the scores of a past alert computed again, and held against those that were stored.
+
+A model is fitted from the same history with the same parameters and seed, and lives through the same samples to the
+end of the episode; which samples it learned is read from the stored verdicts. The scores must be equal but for the
+seven digits that are stored. Where they are not, the causes that can be told apart are named: data rewritten at the
+source or fallen out of its retention, scores fallen out of ours, a rule or a daemon that has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from anomalyd.block import F64, I64, Block, Bool, Labels, fingerprint
+from anomalyd.detectors.base import Grid, State
+from anomalyd.detectors.model import Model
+from anomalyd.episode import Episode
+from anomalyd.errors import AnomalydError
+from anomalyd.evaluate import HISTORY_SAMPLES_MAX, Source
+from anomalyd.feedback import Heard, Unheard, training_gaps
+from anomalyd.memory import align, empty_memory
+from anomalyd.records import RuleSlotRow
+from anomalyd.rule import Rule
+from anomalyd.score import Kind, Observation
+from anomalyd.shard import blank_history
+from anomalyd.store import Store
+from anomalyd.stretch import rowwise
+
+TOLERANCE = 1e-5
+"""Relative difference that float32 storage and another machine's arithmetic explain."""
+COLUMNS = ("expected", "lower", "upper", "surprise")
+
+
+class Finding(StrEnum):
+    """What came of a replay."""
+
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    IMPOSSIBLE = "impossible"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One slot: what was stored and what comes now."""
+
+    at: int
+    value: float
+    value_now: float
+    surprise: float
+    surprise_now: float
+    expected: float
+    expected_now: float
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The outcome; ``causes`` say what has changed, in words; ``largest`` is the largest relative difference."""
+
+    episode: Episode
+    finding: Finding
+    causes: tuple[str, ...] = ()
+    slots: tuple[Compared, ...] = ()
+    largest: float = 0.0
+
+
+class _Cannot(AnomalydError):
+    """The replay cannot be made; the message is the cause."""
+
+
+def replay(episode: Episode, rule: Rule | None, store: Store, source: Source, feedback: Heard | None = None) -> Replay:
+    """Compute an episode's scores again; raises ``SourceError`` and ``StoreError`` only."""
+    try:
+        if rule is None:
+            raise _Cannot(f"the rule {episode.rule} is not in the rules files any more")
+        return _Past(episode, rule, store, source, feedback or Unheard()).replay()
+    except _Cannot as error:
+        return Replay(episode, Finding.IMPOSSIBLE, (str(error),))
+
+
+class _Past:
+    """One episode's past on its way to scores."""
+
+    def __init__(self, episode: Episode, rule: Rule, store: Store, source: Source, feedback: Heard):
+        self._episode, self._rule, self._store, self._source, self._feedback = episode, rule, store, source, feedback
+        self._model = Model(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed)
+        self._labels = {row.row: row.labels for row in store.series(rule.id)}
+        self._row = next((row for row, labels in self._labels.items() if labels == episode.labels), -1)
+        self._causes: list[str] = []
+
+    def replay(self) -> Replay:
+        until = self._fitted_until()
+        slots = self._slots(until)
+        first, last = slots[0].at, slots[-1].at
+        whole = self._store.scores(self._rule.id, first, first + 1)
+        if not whole or self._row not in whole[0].series:
+            raise _Cannot("the series was not yet known when its model was fitted: it joined without a past")
+        rows = whole[0].series
+        mine = self._store.scores(self._rule.id, first, last + 1, [self._row])
+        fresh = self._read(rows, until + self._rule.interval_ms, last)
+        state = self._fit(rows, until)
+        if rowwise(self._model.detector):
+            place = int(np.flatnonzero(rows == self._row)[0])
+            state, fresh, rows = state.take([place]), fresh.take([place]), np.array([self._row])
+            others = mine
+        else:
+            others = self._store.scores(self._rule.id, first, last + 1)
+        cuts = {slot.at: slot.cut for slot in slots}
+        expected, lower, upper, surprise = self._live(state, fresh, rows, first, others, cuts)
+        return self._compare(fresh, rows, mine, expected, lower, upper, surprise)
+
+    def _fitted_until(self) -> int:
+        version, _, until = self._episode.model.rpartition("-")
+        if not version or not until.isdigit():
+            raise _Cannot("the episode does not name the model that scored it")
+        if version != self._model.version:
+            raise _Cannot(
+                f"the model has changed: the episode was scored by {version}, the rule now makes {self._model.version}"
+                " (another detector, parameter, interval, time zone, seed or version of anomalyd)"
+            )
+        return int(until)
+
+    def _slots(self, until: int) -> list[RuleSlotRow]:
+        """The slots that the episode's model scored, from its first to the end of the episode."""
+        stop = (self._episode.closed_at or self._episode.seen_at) + 1
+        rows = self._store.rule_slots(self._rule.id, until, stop)
+        slots = [s for s in rows if s.model == self._episode.model and s.outcome == "ok" and s.series]
+        if not slots or slots[-1].at < self._episode.started_at:
+            raise _Cannot("the scores of that time are gone: the daemon's retention has passed")
+        if slots[0].at - until > 60 * self._rule.interval_ms and not self._model.streaming:
+            self._causes.append("the first scores of the model are gone: the daemon's retention has passed")
+        return slots
+
+    def _read(self, rows: I64, start: int, end: int) -> Block:
+        labels = tuple(self._labels[row] for row in rows.tolist())
+        reply = self._source.range(self._rule.expr, start, end, self._rule.interval_ms)
+        known = replace(
+            empty_memory(self._rule.id),
+            active=np.arange(len(labels)),
+            registry=replace(empty_memory(self._rule.id).registry, index={ls: i for i, ls in enumerate(labels)}),
+        )
+        values = align(known, reply.block, self._rule.drop_labels, len(labels)).values
+        return Block(labels, reply.block.times, values)
+
+    def _fit(self, rows: I64, until: int) -> State:
+        rule = self._rule
+        columns = max(1, min(rule.history_ms // rule.interval_ms, HISTORY_SAMPLES_MAX // max(1, len(rows))))
+        start = until - (columns - 1) * rule.interval_ms
+        history = self._read(rows, start, until)
+        mine = history.values[int(np.flatnonzero(rows == self._row)[0])]
+        if not np.isfinite(mine).any():
+            self._causes.append("the source has no sample of the series before the fit: its retention has passed")
+        elif not np.isfinite(mine[: max(1, columns // 20)]).any():
+            self._causes.append("the source has nothing of the beginning of the history: its retention may have passed")
+        hidden = self._gaps(history.labels, start, until)
+        return replace(self._model.fit(blank_history(history, hidden)), as_of=until)
+
+    def _gaps(self, labels: Sequence[Labels], start: int, until: int) -> list[tuple[int, int, int]]:
+        """What the fit did not learn from, as the store now knows it."""
+        rows = {fingerprint(one): i for i, one in enumerate(labels)}
+        slot = until + self._rule.interval_ms
+        episodes = self._store.episodes(rule=self._rule.id, start=start, end=slot, limit=100_000)
+        as_then = [replace(e, closed_at=0, close=None) if e.closed_at > until else e for e in episodes]
+        live = frozenset(e.id for e in as_then if not e.closed_at and e.started_at <= until)
+        # An episode that closed in the slot of the fit was neither live nor known to be closed.
+        live -= {e.id for e in episodes if e.closed_at == slot}
+        heard = self._feedback(self._rule, until)
+        gaps = training_gaps(heard, as_then, start, until, live, self._rule.learn == "all")
+        return [(rows[name], a, b) for name, a, b in gaps if name in rows]
+
+    def _live(
+        self, state: State, fresh: Block, rows: I64, first: int, stored: Iterable[Observation],
+        cuts: dict[int, float],
+    ) -> tuple[F64, F64, F64, F64]:  # fmt: skip
+        """Score the samples; those that were flagged are not learned, as then."""
+        kinds = {o.at: dict(zip(o.series.tolist(), o.verdicts.kind.tolist(), strict=True)) for o in stored}
+        held = self._held(fresh, rows)
+        learn_all = self._rule.learn == "all"
+        out = [np.full(fresh.values.shape, np.nan) for _ in COLUMNS]
+        known = int(np.searchsorted(fresh.times, first))
+        cut = cuts[first]
+        if known:
+            hold = held[:, known] if known < held.shape[1] else held[:, -1]
+            _, state = self._model.score(state, fresh.window(0, known), cut, hold)
+        for column in range(known, len(fresh.times)):
+            at = int(fresh.times[column])
+            cut = cuts.get(at, cut)
+            one = fresh.window(column, column + 1)
+            scores, after = self._model.score(state, one, cut, held[:, column])
+            for array, name in zip(out, COLUMNS, strict=True):
+                array[:, column] = getattr(scores, name)[:, 0]
+            flagged = [i for i, row in enumerate(rows.tolist()) if kinds.get(at, {}).get(row) == Kind.ANOMALOUS]
+            state = after if learn_all or not flagged else _keep(after, state, flagged)
+        return out[0], out[1], out[2], out[3]
+
+    def _held(self, fresh: Block, rows: I64) -> Bool:
+        """Which series were in a live episode before each column, and so were not learned [N, T]."""
+        held = np.zeros(fresh.values.shape, np.bool_)
+        if self._rule.learn == "all":
+            return held
+        first, last = int(fresh.times[0]), int(fresh.times[-1])
+        place = {labels: i for i, labels in enumerate(fresh.labels)}
+        for e in self._store.episodes(rule=self._rule.id, start=first, end=last + 1, limit=100_000):
+            if e.labels in place:
+                inside = (fresh.times > e.started_at) & (fresh.times <= (e.closed_at or last))
+                held[place[e.labels]] |= inside
+        return held
+
+    def _compare(
+        self, fresh: Block, rows: I64, mine: list[Observation], expected: F64, lower: F64, upper: F64, surprise: F64
+    ) -> Replay:
+        place = int(np.flatnonzero(rows == self._row)[0])
+        compared: list[Compared] = []
+        largest, rewritten = 0.0, 0
+        for o in mine:
+            if o.at < self._episode.started_at or not len(o.series):
+                continue
+            column = int(np.searchsorted(fresh.times, o.at))
+            now = [float(array[place, column]) for array in (expected, lower, upper, surprise)]
+            then = [float(getattr(o, name)[0]) for name in COLUMNS]
+            away = max(difference(a, b) for a, b in zip(then, now, strict=True))
+            value = float(fresh.values[place, column])
+            moved = difference(float(o.value[0]), value) > TOLERANCE
+            rewritten += moved
+            largest = max(largest, away)
+            compared.append(Compared(o.at, float(o.value[0]), value, then[3], now[3], then[0], now[0],
+                                     away <= TOLERANCE and not moved))  # fmt: skip
+        if rewritten:
+            self._causes.append(f"the source now gives other samples in {rewritten} of {len(compared)} slots")
+        equal = all(one.equal for one in compared)
+        if not equal and not self._causes:
+            self._causes.append("samples before the episode, its siblings or earlier votes have changed since")
+        finding = Finding.EQUAL if equal else Finding.DIFFERENT
+        return Replay(self._episode, finding, () if equal else tuple(self._causes), tuple(compared), largest)
+
+
+def difference(a: float, b: float) -> float:
+    """Relative difference of two numbers; 0 where both are not numbers or both are the same infinity."""
+    if a == b or (np.isnan(a) and np.isnan(b)):
+        return 0.0
+    if not (np.isfinite(a) and np.isfinite(b)):
+        return float("inf")
+    return abs(a - b) / max(abs(a), abs(b), 1e-3)
+
+
+def _keep(after: State, before: State, rows: list[int]) -> State:
+    """Give the flagged series the state they had before the sample."""
+    arrays = dict(after.arrays)
+    for name, array in after.arrays.items():
+        if name not in after.shared:
+            mended = array.copy()
+            mended[rows] = before.arrays[name][rows]
+            arrays[name] = mended
+    return replace(after, arrays=arrays)
