@@ -30,21 +30,27 @@ def _built_in(name: str, class_name: str, summary: str, extra: str = "") -> Dete
 
 _BUILT_IN = (
     _built_in("adwin", "Adwin", "evidence that the level has changed, by an adaptive window over residuals"),
+    _built_in("auto", "Auto", "the default: several detectors that see each series differently, on one scale"),
     _built_in("autoencoder", "Autoencoder", "error with which a narrow net rebuilds a stretch or all channels", "lstm"),
     _built_in("cusum", "Cusum", "control chart of the cumulative sum of residuals"),
+    _built_in("ensemble", "Ensemble", "several detectors, each calibrated by itself, combined by their surprise"),
     _built_in("ewma", "Ewma", "control chart of the weighted mean of residuals"),
     _built_in(
         "extended_isolation_forest", "ExtendedIsolationForest", "an isolation forest whose cuts are oblique"
     ),
+    _built_in("extreme", "Extreme", "distance beyond everything seen before"),
     _built_in("forecast", "Forecast", "a limit is reached within a horizon"),
     _built_in("half_space_trees", "HalfSpaceTrees", "how empty the place of a residual is, by random half-space trees"),
     _built_in("iqr", "Iqr", "distance from the rolling quartiles in interquartile ranges"),
     _built_in("isolation_forest", "IsolationForest", "how few random cuts isolate a sample with the ones before it"),
+    _built_in("knn", "Knn", "distance to the nearest contexts of the past"),
     _built_in("lof", "Lof", "how much lonelier a sample's vector is than its neighbours"),
     _built_in("lstm", "Lstm", "error of a recurrent net's forecast", "lstm"),
     _built_in("mad", "Mad", "distance from the rolling median in robust standard deviations"),
     _built_in("matrix_profile", "MatrixProfile", "how unlike everything before the last stretch of samples is"),
     _built_in("peer", "Peer", "outlier among the siblings of a rule at one time"),
+    _built_in("rls", "Rls", "residual of a forecast that learns with every sample"),
+    _built_in("seasonal", "Seasonal", "distance from what the best of four experts expects"),
     _built_in("stl", "Stl", "distance from a stored profile that STL has learned, with a level that follows"),
     _built_in("zscore", "Zscore", "distance from the rolling mean in standard deviations"),
 )
