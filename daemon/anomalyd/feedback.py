@@ -228,7 +228,9 @@ class Posterior:
 
 def believe(judged: Sequence[Judged], centre: float, spread: float, policy: FeedbackPolicy) -> Posterior:
     """The posterior of log m after judgements, from a prior around ``centre``."""
-    grid = np.arange(math.log(policy.min_factor), math.log(policy.max_factor) + 0.005, 0.01)
+    # Symmetric and wider than any factor: a prior that is cut off on one side would move a cut without a vote.
+    reach = math.log(2 * policy.max_factor)
+    grid = np.linspace(-reach, reach, 401)
     log_weight = -0.5 * ((grid - centre) / spread) ** 2
     for one in judged:
         likely = _likely(math.log(one.score), grid)
