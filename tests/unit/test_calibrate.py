@@ -100,6 +100,15 @@ def test_cutting_changes_nothing_and_everything_is_finite(values: list[float], c
     assert np.isfinite(bound[~np.isnan(bound)]).all()
 
 
+def test_the_first_score_after_long_silence_is_finite() -> None:
+    """A past of zeros, then one score and more of them: large surprises, none infinite."""
+    calibrator, state = learned(np.zeros((1, 500)))
+    surprise, bound, _ = calibrator.score(state, np.array([[0.001, 1000.0, 0.0, 1e30, 0.001]]), 3.0)
+    assert np.isfinite(surprise).all()
+    assert np.isfinite(bound).all()
+    assert surprise[0, 1] > surprise[0, 0] > 2.5
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.floats(2.0, 12.0))
 def test_bound_is_the_inverse_of_surprise(seed: int, cut: float) -> None:

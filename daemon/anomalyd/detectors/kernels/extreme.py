@@ -17,6 +17,7 @@ LOWEST, HIGHEST, SEEN = 0, 1, 2
 LINE = 3
 YOUNG = 40
 """Values before which nothing is an extreme."""
+GROWTH = 0.1
 RELATIVE_FLOOR, ABSOLUTE_FLOOR = 1e-3, 1e-9
 
 
@@ -72,6 +73,10 @@ def extreme_block(
                 # Beyond the edge plus half a range is the distance from the middle, so that the band is honest.
                 inside = abs(x - expected[i, t]) / unit[i, t]
                 score[i, t] = min(max(inside - 0.5, 0.0) + min(inside, 0.5), 1e12)
-            if not hold[i]:
-                see(line, x, forget)
+            if hold[i]:
+                continue
+            if line[SEEN] >= fewest:
+                # One accident widens the range by a tenth, not by its own size.
+                x = min(max(x, line[LOWEST] - GROWTH * unit[i, t]), line[HIGHEST] + GROWTH * unit[i, t])
+            see(line, x, forget)
     return np.int64(0)

@@ -30,8 +30,8 @@ CENTRED = 0.7 * BINS
 """While this few scores were seen, one in the upper part of the axis moves it: the first score may have been tiny."""
 
 TAIL_SHARE = 0.02
-LARGEST = 1e30
-"""Scores are clipped here."""
+LARGEST, SMALLEST = 1e30, 1e-30
+"""Scores are clipped here; those not above the smallest count as nothing."""
 
 ORIGIN, INCREMENT, TOTAL, SEEN, EDGE, ABOVE, SCALE, SHAPE, FIRST = 0, 1, 2, 3, 4, 5, 6, 7, 8
 LINE = 9
@@ -52,7 +52,7 @@ NO_ORIGIN = -10_000.0
 @kernel
 def place(line: Any, s: Any) -> Any:
     """Position of a score on the histogram's axis, in bins (not rounded); 0 for nothing."""
-    if s <= 0.0 or line[ORIGIN] == NO_ORIGIN:
+    if s <= SMALLEST or line[ORIGIN] == NO_ORIGIN:
         return 0.0
     return min(max((math.log2(s) - line[ORIGIN]) * PER_OCTAVE, 0.0), BINS - 1e-6)
 
@@ -127,7 +127,7 @@ def surprise_of(counts: Any, line: Any, s: Any) -> Any:
     """-log10 of the probability of a score of at least s. Monotone in s, never negative."""
     number = line[TOTAL] / line[INCREMENT]
     if line[ORIGIN] == NO_ORIGIN:  # nothing but zeros so far
-        return 0.0 if s <= 0.0 else math.log10((number + 1.0) / 0.5)
+        return 0.0 if s <= SMALLEST else math.log10((number + 1.0) / 0.5)
     at_u = -math.log10((line[ABOVE] / line[INCREMENT] + 0.5) / (number + 1.0))
     if s > line[EDGE]:
         return at_u + math.log1p(line[SHAPE] * (s - line[EDGE]) / line[SCALE]) / line[SHAPE] / LN10
@@ -170,13 +170,20 @@ def recentre(counts: Any, line: Any, s: Any) -> Any:
     for b in range(1, BINS):
         counts[b] = counts[b + shift] if b + shift < BINS else 0.0
     line[ORIGIN] += octaves
+    line[FIRST] = max(1.0, line[FIRST] - shift)
 
 
 @kernel
 def learn(counts: Any, line: Any, s: Any, growth: Any) -> Any:
     """Count a score. ``growth`` is the factor by which the next one weighs more."""
-    if line[ORIGIN] == NO_ORIGIN and s > 0.0:
+    if line[ORIGIN] == NO_ORIGIN and s > SMALLEST:
         line[ORIGIN] = math.floor(math.log2(s)) - BELOW
+        # Until the next fit the tail begins right above the only score that was not nothing.
+        line[FIRST] = math.floor(place(line, s)) + 1.0
+        line[EDGE] = edge_of(line, line[FIRST])
+        line[ABOVE] = 0.0
+        line[SHAPE] = HILL_SHAPE
+        line[SCALE] = HILL_SHAPE * line[EDGE]
     if line[SEEN] < SETTLING and place(line, s) > CENTRED:
         recentre(counts, line, s)
     b = int(place(line, s))
