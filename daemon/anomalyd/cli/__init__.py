@@ -36,6 +36,10 @@ COMMANDS: dict[str, Entry] = {
     "replay": Entry("anomalyd.cli.replay", "run_replay", "Compute the scores of a past alert again and compare."),
     "shadow": Entry("anomalyd.cli.shadow", "shadow", "Compare shadow rules with live ones; promote them."),
     "query-cost": Entry("anomalyd.cli.querycost", "query_cost", "Measure what rules cost their source."),
+    "evaluate": Entry("anomalyd.cli.evaluate", "run_evaluate", "Measure how right rules and their scores are."),
+    "alerts": Entry("anomalyd.cli.alerts", "alerts", "List alerts, with the ids that votes need."),
+    "feedback": Entry("anomalyd.cli.feedback", "feedback", "Vote on alerts; list, preview and undo votes."),
+    "silence": Entry("anomalyd.cli.silence", "silence", "Keep alerts quiet for a time; list and end silences."),
     "schema": Entry("anomalyd.cli.schema", "schema", "Print the JSON Schema of settings or rules, for editors."),
 }
 """All commands in the order of the help. A new command is one line here and one file."""
