@@ -18,9 +18,11 @@ from anomalyd.clock import Clock
 from anomalyd.console.mount import actions_of
 from anomalyd.deliver import Deliverer, Delivery
 from anomalyd.errors import ConfigError
-from anomalyd.evaluate import Evaluator, Source
+from anomalyd.escalate import Escalation, last_receivers
+from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor, open_executor
-from anomalyd.incident import Incident
+from anomalyd.flap import Flaps
+from anomalyd.incident import Incident, Statement
 from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Metrics
@@ -36,7 +38,9 @@ from anomalyd.routing import receivers_for
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, diff, load_rules
 from anomalyd.run import Daemon
+from anomalyd.score import Tier
 from anomalyd.settings import Settings, load_settings
+from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
 from anomalyd.template import render_annotations
 
@@ -60,11 +64,20 @@ class Wiring:
         return {"Prometheus": f"{base}/graph?{query}"}
 
     def recipients(self, rule: Rule, incident: Incident) -> Sequence[str]:
+        """Who is told of an incident: at once, or in the end when nobody acknowledges it."""
+        first = self.first(rule, dict(incident.group_labels), incident.tier)
+        return tuple(dict.fromkeys((*first, *last_receivers(self.settings.escalation, incident.tier))))
+
+    def first(self, rule: Rule, group_labels: Mapping[str, str], tier: Tier) -> Sequence[str]:
         """The receivers that the rule names, or else those that the routes lead to."""
         if not rule.routed:
             return rule.receivers
-        labels = {**dict(incident.group_labels), **rule.labels, "alertname": rule.name}
-        return receivers_for(self.settings.route, labels, incident.tier)
+        return receivers_for(self.settings.route, {**group_labels, **rule.labels, "alertname": rule.name}, tier)
+
+    def told_first(self, s: Statement) -> Sequence[str]:
+        """The receivers that are told of a statement at once; of what has no rule, whoever is owed it."""
+        rule = self.rules.rule(s.rule)
+        return tuple(self.settings.receivers) if rule is None else self.first(rule, dict(s.group_labels), s.tier)
 
     def rule_labels(self, rule_id: str) -> Mapping[str, str]:
         """A rule's own labels; none for one that is gone."""
@@ -203,9 +216,12 @@ def deliverer_of(
     """The deliverer with the stages that keep quiet, as the settings ask for them."""
     s = wiring.settings
     stages, budget = arrange(store, s.receivers, receivers, wiring.rule_labels, s.mute_windows, s.inhibit_rules)
+    flaps = Flaps({name: one.flaps_per_hour for name, one in s.receivers.items()}, store)
+    escalation = Escalation(s.escalation, store, wiring.told_first)
     return Deliverer(
-        store, receivers, stages=stages, budget=budget, actions=wiring.actions, chart=pictures(store),
-        observe=wiring.account, clock=clock, fence=fence,
+        store, receivers, stages=(escalation.stage, flaps.stage, *stages), budget=budget, flaps=flaps,
+        rewords=(escalation.reword,), actions=wiring.actions, chart=pictures(store), observe=wiring.account,
+        clock=clock, fence=fence,
     )  # fmt: skip
 
 

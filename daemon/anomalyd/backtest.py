@@ -19,7 +19,7 @@ from anomalyd.clock import VirtualClock
 from anomalyd.deliver import Deliverer, Delivery
 from anomalyd.episode import Episode
 from anomalyd.errors import QueryRejected
-from anomalyd.evaluate import Evaluator, Source
+from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.incident import Notification, Outcome, OutcomeKind
 from anomalyd.receivers.base import Pace
@@ -27,6 +27,7 @@ from anomalyd.recorded import RecordedSource
 from anomalyd.render import Rendered
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.score import Kind
+from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
 from anomalyd.stretch import Sheet
 from anomalyd.template import render_annotations

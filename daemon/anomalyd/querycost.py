@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from anomalyd.clock import HOUR_MS, Clock
 from anomalyd.errors import SourceError
-from anomalyd.evaluate import HISTORY_SAMPLES_MAX, Source
+from anomalyd.fits import HISTORY_SAMPLES_MAX
 from anomalyd.rule import Rule
+from anomalyd.sources import Source
 
 MEASURED_MS = 6 * HOUR_MS
 """A warm-up longer than this is measured on its newest part and scaled."""
@@ -98,7 +99,7 @@ def _judged(rule: Rule, tick: Query, warm_up: Query, scaled: float) -> Cost:
     slots = rule.history_ms // rule.interval_ms
     if series * slots > HISTORY_SAMPLES_MAX:
         days = HISTORY_SAMPLES_MAX // series * rule.interval_ms / 86_400_000
-        verdicts.append(f"history is shortened to {days:.1f} d: at most {HISTORY_SAMPLES_MAX:,} samples are learned from")
+        verdicts.append(f"history is shortened to {days:.1f} d: {HISTORY_SAMPLES_MAX:,} samples at most")
     if tick.seconds * 1000 > SLOW_SHARE * rule.interval_ms:
         verdicts.append(f"a tick takes {tick.seconds:.1f} s of {rule.interval_ms / 1000:g} s; slots will be skipped")
     if (tick.read or 0) > HEAVY_TICK:

@@ -19,13 +19,14 @@ from anomalyd.detectors.base import Grid, State
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError
-from anomalyd.evaluate import HISTORY_SAMPLES_MAX, Source
 from anomalyd.feedback import Heard, Unheard, training_gaps
+from anomalyd.fits import HISTORY_SAMPLES_MAX
 from anomalyd.memory import align, empty_memory
 from anomalyd.records import RuleSlotRow
 from anomalyd.rule import Rule
 from anomalyd.score import Kind, Observation
 from anomalyd.shard import blank_history
+from anomalyd.sources import Source
 from anomalyd.store import Store
 from anomalyd.stretch import rowwise
 

@@ -20,12 +20,13 @@ from anomalyd.clock import SECOND_MS, Clock, VirtualClock
 from anomalyd.deliver import Deliverer
 from anomalyd.episode import Phase
 from anomalyd.errors import SourceError, StoreError
-from anomalyd.evaluate import Advanced, Evaluated, Evaluator
+from anomalyd.evaluate import Evaluated, Evaluator
 from anomalyd.leader import RENEW_S, Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Exported, Metrics
 from anomalyd.remind import reminders
 from anomalyd.rule import RuleGroup
+from anomalyd.rulerun import Advanced
 from anomalyd.schedule import due, next_start_ms
 from anomalyd.score import TIERS
 from anomalyd.store import Store

@@ -140,7 +140,7 @@ def test_a_slot_that_did_not_commit_is_evaluated_again_from_the_same_memory() ->
         def __getattr__(self, name: str) -> object:
             return getattr(life.store, name)
 
-        def commit_slot(self, _: object) -> bool:
+        def commit_slot(self, *_: object, **__: object) -> bool:
             raise StoreError("full", "disk full")
 
     life.evaluator._store = Broken()  # type: ignore[assignment]

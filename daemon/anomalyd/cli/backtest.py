@@ -23,7 +23,6 @@ from anomalyd.backtest import Backtest, History, backtest, grid_span, read_histo
 from anomalyd.clock import Clock, SystemClock
 from anomalyd.durations import parse_duration
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.evaluate import Source
 from anomalyd.htmlreport import Judged, dummy_line, label_text, own_line, rough_duration, share, when, write_report
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.report.figures import (
@@ -43,6 +42,7 @@ from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, load_rules
 from anomalyd.score import TIERS
 from anomalyd.settings import Settings, load_settings
+from anomalyd.sources import Source
 
 COLOURS = {"emergency": "bold white on red", "critical": "bold red", "warning": "yellow"}
 SERIES_SHOWN = 15

@@ -1,0 +1,310 @@
+"""Columns: what happens to a rule's series in each slot once its samples are there. Score, judge, advance, tell.
+
+The samples of an answer are lived through column by column, or many columns at once where that gives the same
+(``stretch.py``). Nothing here reads a source, a store or a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from anomalyd.block import F64, I64, Block
+from anomalyd.detectors.base import State, join_states
+from anomalyd.episode import Close, Phase, Seen, advance, begin
+from anomalyd.judge import judge
+from anomalyd.memory import Memory
+from anomalyd.rule import Rule
+from anomalyd.rulerun import Changes, RuleRun, band_cut, cut_of, hold_of
+from anomalyd.score import Kind, Observation, Scores, Tier, Why
+from anomalyd.slot import RuleSlot
+from anomalyd.stretch import (
+    SAMPLES_AT_ONCE,
+    Sheet,
+    first_flagged,
+    judge_sheet,
+    last_seen,
+    put_rows,
+    rowwise,
+    sheet_of,
+)
+from anomalyd.tell import Annotate, Happened, Recipients, episode_id, tell
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ahead:
+    """A calm series scored ahead of the others.
+
+    Attributes:
+        state: before the column ``column``.
+        flagged: the first column with an anomalous verdict, or the number of columns.
+        after: the state after all columns; valid where none is flagged.
+    """
+
+    state: State
+    column: int
+    flagged: int
+    after: State
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """What living through several columns at once gives: as many changes as columns, without their slots."""
+
+    memory: Memory
+    sheet: Sheet
+    changes: list[Changes]
+    cut: float
+
+
+class Columns:
+    """Lives through the columns of answers."""
+
+    def __init__(self, annotate: Annotate, links: Callable[[Rule], Mapping[str, str]], recipients: Recipients):
+        self.annotate, self.links, self.recipients = annotate, links, recipients
+
+    def score(self, run: RuleRun, memory: Memory, fresh: Block, changes: Changes) -> Memory:
+        """Score the answer's columns; judge and tell those that are newer than the newest slot evaluated.
+
+        Columns are lived through one by one, because whether a sample may be learned depends on the verdict before it.
+        """
+        assert memory.state is not None, "only a fitted rule scores"
+        known = int(np.searchsorted(fresh.times, memory.at, side="right"))
+        if known:
+            hold = hold_of(run.rule, memory)
+            _, state = run.model.score(memory.state, fresh.window(0, known), band_cut(memory), hold)
+            memory = replace(memory, state=state)
+        fresh = fresh.window(known)
+        if len(fresh.times) < 2 or not rowwise(run.model.detector):
+            for column in range(len(fresh.times)):
+                memory = self.live_column(run, memory, fresh.window(column, column + 1), changes, band_cut(memory))
+            return memory
+        width = max(1, SAMPLES_AT_ONCE // max(1, len(fresh)))
+        for first in range(0, len(fresh.times), width):
+            stretch = self.live_stretch(run, memory, fresh.window(first, first + width))
+            memory = stretch.memory
+            for column, later in enumerate(stretch.changes):
+                slot = slot_of(run.rule, memory, stretch.sheet, column, stretch.cut)
+                later.slots = [replace(slot, observation=stretch.sheet.observation(column))]
+                changes.take_in(later)
+        return memory
+
+    def live_column(self, run: RuleRun, memory: Memory, fresh: Block, changes: Changes, cut: float) -> Memory:
+        rule, before = run.rule, memory.state
+        assert before is not None, "only a fitted rule scores"
+        scores, after = run.model.score(before, fresh, cut, hold_of(rule, memory))
+        at, value = int(fresh.times[0]), fresh.values[:, 0]
+        memory = self._judge_column(rule, replace(memory, state=after), value, scores, at, changes, cut)
+        if rule.learn == "normal_only" and memory.last is not None:
+            flagged = np.nonzero(memory.last.verdicts.kind == Kind.ANOMALOUS)[0]
+            memory = replace(memory, state=_unlearn(after, before, flagged))
+        return memory
+
+    def _judge_column(
+        self, rule: Rule, memory: Memory, value: F64, scores: Scores, at: int, changes: Changes, cut: float
+    ) -> Memory:
+        expected, surprise = scores.expected[:, 0], scores.surprise[:, 0]
+        verdicts = judge(rule, value, expected, surprise, memory.cuts)
+        if memory.relearn:
+            verdicts.kind[np.isin(memory.active, list(memory.relearn))] = Kind.WARMING_UP
+        seen_at = np.where(np.isfinite(value), at, memory.last_seen)
+        observation = Observation(
+            at, memory.active, value, expected, scores.lower[:, 0], scores.upper[:, 0], surprise, verdicts
+        )
+        memory = replace(memory, last_seen=seen_at, last=observation)
+        happened = _advance_episodes(rule, memory, observation)
+        memory = self.tell(rule, memory, happened, at, changes)
+        changes.slots.append(
+            RuleSlot(rule.id, at, "ok", cut=cut, model=memory.model, observation=observation)
+        )
+        return memory
+
+    def live_stretch(self, run: RuleRun, memory: Memory, fresh: Block) -> Stretch:
+        """Live through columns: calm series in one go, the others slot by slot while they are not calm.
+
+        The same, to the sample, as living through them one by one; see ``stretch.py``.
+        """
+        before, cut = memory.state, band_cut(memory)
+        assert before is not None, "only a fitted rule scores"
+        scores, after = run.model.score(before, fresh, cut, np.zeros(len(fresh), np.bool_))
+        verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts)
+        sheet = sheet_of(memory.active, fresh, scores, verdicts)
+        changes = [Changes() for _ in range(len(fresh.times))]
+        flagged = first_flagged(verdicts, fresh.values.shape)
+        restless = np.nonzero((flagged < len(fresh.times)) | np.isin(memory.active, _not_calm(memory)))[0]
+        if len(restless):
+            life = _Restless(self, run, memory, fresh, cut, sheet, changes)
+            for row in restless.tolist():
+                life.take_up(row, int(flagged[row]))
+            memory, parts = life.live()
+            after = put_rows(after, before, restless, parts)
+        seen = last_seen(memory.last_seen, fresh)
+        memory = replace(memory, state=after, last_seen=seen, last=sheet.observation(len(fresh.times) - 1))
+        return Stretch(memory, sheet, changes, cut)
+
+    def tell(self, rule: Rule, memory: Memory, happened: list[Happened], at: int, changes: Changes) -> Memory:
+        if not happened:
+            return memory
+        live = dict(memory.episodes)
+        relearn = set(memory.relearn)
+        for what in happened:
+            row = memory.registry.index[what.episode.labels]
+            live.pop(row, None)
+            if what.episode.phase != Phase.CLOSED:
+                live[row] = what.episode
+            elif what.episode.close in (Close.NEW_LEVEL, Close.NEW_NORMAL):
+                relearn.add(row)
+        told = tell(
+            rule, at, happened, live.values(), memory.incidents, lambda e: cut_of(memory, e), self.annotate,
+            self.links(rule), self.recipients,
+        )  # fmt: skip
+        by_id = {episode.id: episode for episode in told.episodes}
+        changes.episodes.update(by_id)
+        changes.incidents.update({incident.id: incident for incident in told.incidents})
+        changes.outbox.extend(told.outbox)
+        live = {row: by_id.get(episode.id, episode) for row, episode in live.items()}
+        return replace(memory, episodes=live, incidents=told.open_incidents, relearn=frozenset(relearn))
+
+
+class _Restless:
+    """Lives through a stretch for the series that are flagged in it or were not calm before it.
+
+    In each column the ``live`` ones are lived through as any slot is; the ``ahead`` ones were scored in one go and join
+    where they are flagged. ``memory`` is the whole rule's, but for the state.
+    """
+
+    def __init__(
+        self, columns: Columns, run: RuleRun, memory: Memory, fresh: Block, cut: float, sheet: Sheet,
+        changes: list[Changes],
+    ):  # fmt: skip
+        self._columns, self._run, self._memory, self._fresh, self._cut = columns, run, memory, fresh, cut
+        self._sheet, self._changes = sheet, changes
+        self._live: dict[int, State] = {}
+        self._ahead: dict[int, _Ahead] = {}
+        self._rows: list[int] = []
+
+    def take_up(self, row: int, flagged: int) -> None:
+        """Begin with a series: its row in the block, and the first column in which it was flagged."""
+        assert self._memory.state is not None, "only a fitted rule scores"
+        state = self._memory.state.take([row])
+        self._rows.append(row)
+        if int(self._memory.active[row]) in self._watched():
+            self._live[row] = state
+        else:
+            self._ahead[row] = _Ahead(state, 0, flagged, state)
+
+    def live(self) -> tuple[Memory, State]:
+        """Live through all columns; return the memory with its whole state as it was, and the states of the rows."""
+        columns, column = len(self._fresh.times), 0
+        whole = self._memory
+        while True:
+            if not self._live:
+                column = min((one.flagged for one in self._ahead.values()), default=columns)
+            if column >= columns:
+                break
+            for row in [row for row, one in self._ahead.items() if one.flagged == column]:
+                self._join(row, column)
+            self._column(column)
+            column += 1
+        parts = [self._live[row] if row in self._live else self._ahead[row].after for row in self._rows]
+        m = self._memory
+        memory = replace(whole, episodes=m.episodes, incidents=m.incidents, relearn=m.relearn)
+        return memory, join_states(parts)
+
+    def _watched(self) -> set[int]:
+        return {*self._memory.episodes, *self._memory.relearn}
+
+    def _join(self, row: int, column: int) -> None:
+        """A series is flagged: bring its state to the column before."""
+        one = self._ahead.pop(row)
+        state = one.state
+        if one.column < column:
+            past = self._fresh.take([row]).window(one.column, column)
+            _, state = self._run.model.score(state, past, self._cut, np.zeros(1, np.bool_))
+        self._live[row] = state
+
+    def _column(self, column: int) -> None:
+        rows = np.array(sorted(self._live), np.int64)
+        whole = self._memory
+        states = join_states([self._live[row] for row in rows.tolist()])
+        part = replace(
+            whole, active=whole.active[rows], last_seen=whole.last_seen[rows], cuts=whole.cuts[rows], state=states
+        )
+        fresh = self._fresh.take(rows).window(column, column + 1)
+        after = self._columns.live_column(self._run, part, fresh, self._changes[column], self._cut)
+        assert after.state is not None, "a column is scored"
+        assert after.last is not None, "a column is judged"
+        self._sheet.put_slot(rows, column, after.last)
+        self._memory = replace(whole, episodes=after.episodes, incidents=after.incidents, relearn=after.relearn)
+        watched = self._watched()
+        for i, row in enumerate(rows.tolist()):
+            self._live[row] = after.state.take([i])
+            if int(whole.active[row]) not in watched:
+                self._look_ahead(row, column + 1)
+
+    def _look_ahead(self, row: int, column: int) -> None:
+        """A series is calm again: score it up to where it is flagged next."""
+        state, fresh = self._live.pop(row), self._fresh.take([row]).window(column)
+        scores, after = self._run.model.score(state, fresh, self._cut, np.zeros(1, np.bool_))
+        verdicts = judge_sheet(self._run.rule, fresh.values, scores, self._memory.cuts[[row]])
+        self._sheet.put(np.array([row]), column, scores, verdicts)
+        flagged = int(first_flagged(verdicts, fresh.values.shape)[0])
+        self._ahead[row] = _Ahead(state, column, column + flagged, after)
+
+
+def slot_of(rule: Rule, memory: Memory, sheet: Sheet, column: int, cut: float) -> RuleSlot:
+    """A column of a sheet as a slot, without its scores."""
+    return RuleSlot(rule.id, int(sheet.times[column]), "ok", cut=cut, model=memory.model)
+
+
+def _not_calm(memory: Memory) -> list[int]:
+    """Rows of the series whose verdicts decide what they learn or say."""
+    return [*memory.episodes, *memory.relearn]
+
+
+def _unlearn(after: State, before: State, rows: I64) -> State:
+    """Give the flagged series the state they had before the sample that was flagged."""
+    if not len(rows):
+        return after
+    arrays = dict(after.arrays)
+    for name, array in after.arrays.items():
+        if name not in after.shared:
+            mended = array.copy()
+            mended[rows] = before.arrays[name][rows]
+            arrays[name] = mended
+    return replace(after, arrays=arrays)
+
+
+def _advance_episodes(rule: Rule, memory: Memory, seen: Observation) -> list[Happened]:
+    """Move the live episodes by one slot and begin new ones; only series that are or were abnormal are touched."""
+    verdicts = seen.verdicts
+    position = {int(row): i for i, row in enumerate(memory.active)} if memory.episodes else {}
+    happened: list[Happened] = []
+    for row, episode in memory.episodes.items():
+        at = position.get(row)
+        what = _seen(seen, at) if at is not None else _NOT_SEEN
+        happened.append(Happened(*advance(episode, rule, seen.at, what)))
+    for i in np.nonzero(verdicts.kind == Kind.ANOMALOUS)[0].tolist():
+        row = int(memory.active[i])
+        if row in memory.episodes:
+            continue
+        series = memory.registry.rows[row]
+        what = _seen(seen, i)
+        identity = episode_id(rule.id, series.fingerprint, seen.at)
+        fresh = begin(identity, rule, series.fingerprint, series.labels, seen.at, what)
+        fresh = replace(fresh, model=memory.model)
+        happened.append(Happened(*advance(fresh, rule, seen.at, what)))
+    return happened
+
+
+_NOT_SEEN = Seen(Kind.MISSING, Tier.NONE, Why.NOTHING, math.nan, math.nan, math.nan, math.nan, math.nan)
+
+
+def _seen(o: Observation, i: int) -> Seen:
+    return Seen(
+        Kind(int(o.verdicts.kind[i])), Tier(int(o.verdicts.tier[i])), Why(int(o.verdicts.why[i])),
+        float(o.value[i]), float(o.expected[i]), float(o.lower[i]), float(o.upper[i]), float(o.surprise[i]),
+    )  # fmt: skip

@@ -1,0 +1,140 @@
+"""Fits: when a rule learns from history anew, and how a finished fit becomes part of its memory.
+
+A fit runs beside the slots: history is read in the background and learned by an executor, and the slot that finds it
+finished goes on with it. What came since its history ends is then read and lived through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import numpy as np
+
+from anomalyd.block import I64, Block, Labels, fingerprint
+from anomalyd.clock import HOUR_MS, MINUTE_MS
+from anomalyd.detectors.base import Grid, State
+from anomalyd.detectors.model import Model
+from anomalyd.feedback import Heard, Unheard, training_gaps
+from anomalyd.memory import Memory, align, empty_memory
+from anomalyd.rule import Rule
+from anomalyd.rulerun import Fitted, RuleRun, as_of, labels_of
+from anomalyd.shard import FitTask, blank_history, fit_shard
+from anomalyd.sources import Source
+from anomalyd.store import Store
+
+CATCH_UP_MS = 6 * HOUR_MS
+"""Slots missed for longer than this are not scored one by one: the model is fitted anew."""
+
+REFIT_PAUSE_MS = 10 * MINUTE_MS
+"""Fits of one rule that new series or accepted levels ask for are at least this far apart."""
+
+FAR_MS = 1 << 62
+"""Never."""
+
+HISTORY_SAMPLES_MAX = 50_000_000
+"""A history longer than this many samples is shortened: Prometheus itself refuses more by default."""
+
+
+class Fits:
+    """Starts fits and takes them up."""
+
+    def __init__(
+        self,
+        store: Store,
+        source_of: Callable[[str], Source],
+        fit: Executor,
+        background: Executor,
+        feedback: Heard | Unheard,
+    ):
+        """``fit`` computes; ``background`` reads the history (inline: both happen within the slot)."""
+        self._store, self._source_of, self._feedback = store, source_of, feedback
+        self._fit, self._background = fit, background
+
+    def first(self, run: RuleRun, memory: Memory, at: int) -> Memory:
+        """Begin the fit a rule cannot score without; where it ends at once (inline), go on with it."""
+        if run.fitting is None and len(memory.active):
+            self._start_fit(run, memory, at)
+        return self.adopt(run, memory, at)
+
+    def adopt(self, run: RuleRun, memory: Memory, at: int) -> Memory:
+        """Go on with a finished fit; forget a state that is too far behind to be caught up with."""
+        since = as_of(memory)
+        if since is not None and at - since > CATCH_UP_MS:
+            memory = replace(memory, state=None)
+        if run.fitting is None or not run.fitting.done():
+            return memory
+        future, run.fitting = run.fitting, None
+        fitted = future.result()
+        if at - fitted.until > CATCH_UP_MS:
+            return memory
+        state = _arrange(run.model, fitted, memory)
+        version = f"{run.model.version}-{fitted.until}"
+        return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset())
+
+    def start_if_due(self, run: RuleRun, memory: Memory, at: int) -> None:
+        if run.fitting is None and memory.state is not None and at >= refit_at(run, memory):
+            self._start_fit(run, memory, at)
+
+    def _start_fit(self, run: RuleRun, memory: Memory, at: int) -> None:
+        until = at - run.rule.interval_ms
+        if memory.state is None and 0 < memory.at < until and at - memory.at <= CATCH_UP_MS:
+            until = memory.at  # after a restart: learn up to where we were, then live through what was missed
+        run.fit_started_at = at
+        live = frozenset(episode.id for episode in memory.episodes.values())
+        labels = labels_of(memory)
+        run.fitting = self._background.submit(self._read_and_fit, run.rule, memory.active, labels, until, live)
+
+    def _read_and_fit(
+        self, rule: Rule, rows: I64, labels: tuple[Labels, ...], until: int, live: frozenset[str]
+    ) -> Fitted:
+        columns = max(1, min(rule.history_ms // rule.interval_ms, HISTORY_SAMPLES_MAX // max(1, len(rows))))
+        start = until - (columns - 1) * rule.interval_ms
+        reply = self._source_of(rule.source).range(rule.expr, start, until, rule.interval_ms)
+        known = replace(
+            empty_memory(rule.id),
+            active=np.arange(len(labels)),
+            registry=replace(empty_memory(rule.id).registry, index={ls: i for i, ls in enumerate(labels)}),
+        )
+        values = align(known, reply.block, rule.drop_labels, len(labels)).values
+        history = Block(labels, reply.block.times, values)
+        hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until, live)
+        task = FitTask(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed, blank_history(history, hidden))
+        return Fitted(rows, replace(self._fit.submit(fit_shard, task).result(), as_of=until), until)
+
+    def _hidden_spans(
+        self, rule: Rule, position: Mapping[Labels, int], start: int, until: int, live: frozenset[str]
+    ) -> list[tuple[int, int, int]]:
+        """Spans of history not to learn from, by position: see ``training_gaps``.
+
+        The slot in hand is not committed yet: of the episodes that the store takes for open, ``live`` ones still are.
+        """
+        rows = {fingerprint(labels): row for labels, row in position.items()}
+        episodes = self._store.episodes(rule=rule.id, start=start, end=until + 1, limit=100_000)
+        heard = self._feedback(rule, until)
+        gaps = training_gaps(heard, episodes, start, until, live, rule.learn == "all")
+        return [(rows[name], first, stop) for name, first, stop in gaps if name in rows]
+
+
+def refit_at(run: RuleRun, memory: Memory) -> int:
+    """When the next fit is due as things are."""
+    soonest = run.fit_started_at + REFIT_PAUSE_MS
+    registered = [memory.registry.rows[row].first_seen for row in memory.active[-1:].tolist()]
+    newcomers = bool(registered) and registered[0] > memory.fitted_at + run.rule.interval_ms
+    if memory.relearn or newcomers:
+        return soonest
+    return FAR_MS if run.model.streaming else max(soonest, memory.fitted_at + run.rule.refit_every_ms)
+
+
+def _arrange(model: Model, fitted: Fitted, memory: Memory) -> State:
+    """Bring a fitted state into the order of the active series; those it does not know join without a past."""
+    place = {int(row): i for i, row in enumerate(fitted.rows)}
+    active = memory.active.tolist()
+    strangers = [row for row in active if row not in place]
+    state = fitted.state
+    if strangers:
+        labels = tuple(memory.registry.rows[row].labels for row in strangers)
+        state = model.join(state, Block(labels, np.zeros(0, np.int64), np.zeros((len(labels), 0))))
+        place |= {row: len(fitted.rows) + i for i, row in enumerate(strangers)}
+    return replace(state.take([place[row] for row in active]), as_of=fitted.until)

@@ -1,0 +1,104 @@
+"""A rule between two slots, and what evaluating it in one slot gives. Values, and small questions about memories."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from anomalyd.block import F64, I64, Bool, Labels
+from anomalyd.detectors.base import State
+from anomalyd.detectors.model import Model
+from anomalyd.episode import Episode
+from anomalyd.incident import Incident, Notification
+from anomalyd.memory import Memory
+from anomalyd.rule import Rule
+from anomalyd.slot import RuleSlot, SeriesRow
+from anomalyd.threshold import NEVER, initial_threshold
+
+
+@dataclass(slots=True)
+class RuleRun:
+    """A rule with its memory; ``fitting`` is a fit in flight."""
+
+    rule: Rule
+    model: Model
+    memory: Memory
+    fitting: Future[Fitted] | None = None
+    fit_started_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A fresh state for the series with these rows, learned from history up to ``until``."""
+
+    rows: I64
+    state: State
+    until: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Advanced:
+    """What evaluating one rule in one slot gives: rows to write, and the memory to go on with once they are written.
+
+    ``failure`` is the exception behind the outcome ``error``.
+    """
+
+    memory: Memory
+    slots: tuple[RuleSlot, ...]
+    series: tuple[SeriesRow, ...] = ()
+    episodes: tuple[Episode, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    outbox: tuple[Notification, ...] = ()
+    warnings: tuple[str, ...] = ()
+    limited: int = 0
+    duplicates: int = 0
+    failure: Exception | None = None
+
+
+@dataclass(slots=True)
+class Changes:
+    """Collects what the columns of one answer change."""
+
+    slots: list[RuleSlot] = field(default_factory=list)
+    episodes: dict[str, Episode] = field(default_factory=dict)
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    outbox: list[Notification] = field(default_factory=list)
+
+    def take_in(self, later: Changes) -> None:
+        """Add what later columns changed."""
+        self.slots += later.slots
+        self.episodes |= later.episodes
+        self.incidents |= later.incidents
+        self.outbox += later.outbox
+
+
+def cuts_of(rule: Rule, series: int) -> F64:
+    """Each series' cut per tier [N, 3], before feedback."""
+    return np.tile(np.array(initial_threshold(rule, max(1, series)).cuts), (series, 1))
+
+
+def hold_of(rule: Rule, memory: Memory) -> Bool:
+    """Which series are in a live episode and therefore scored without being learned [N]."""
+    return memory.hold() if rule.learn == "normal_only" else np.zeros(len(memory.active), np.bool_)
+
+
+def labels_of(memory: Memory) -> tuple[Labels, ...]:
+    rows = memory.registry.rows
+    return tuple(rows[row].labels for row in memory.active.tolist())
+
+
+def as_of(memory: Memory) -> int | None:
+    return memory.state.as_of if memory.state is not None else None
+
+
+def band_cut(memory: Memory) -> float:
+    """The cut at which bands are drawn and anomaly scores are 1."""
+    return float(memory.cuts.min()) if memory.cuts.size else NEVER
+
+
+def cut_of(memory: Memory, episode: Episode) -> float:
+    row = memory.registry.index[episode.labels]
+    position = np.nonzero(memory.active == row)[0]
+    return float(memory.cuts[position[0]].min()) if len(position) else band_cut(memory)
