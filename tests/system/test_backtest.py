@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ import pytest
 
 from anomalyd.app import build, open_sources
 from anomalyd.backtest import backtest, grid_span, read_history
+from anomalyd.cli import main
 from anomalyd.clock import DAY_MS, MINUTE_MS, VirtualClock
 from anomalyd.episode import Episode
+from anomalyd.querycost import Query, measure
 from anomalyd.replay import Finding, replay
 from anomalyd.rules import load_rules
 from anomalyd.run import run_virtually
@@ -96,9 +97,30 @@ def rows(episodes: Any) -> list[dict[str, Any]]:
     return sorted((asdict(e) for e in episodes), key=lambda e: str(e["started_at"]) + str(e["labels"]))
 
 
-def command(lived: Lived, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "anomalyd", *arguments, "--config", str(lived.config)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+class Command:
+    """Runs the command line in this process, with the files of the life."""
+
+    def __init__(self, lived: Lived, capsys: pytest.CaptureFixture[str]):
+        self.lived, self.capsys = lived, capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        argv = sys.argv
+        sys.argv = ["anomalyd", *arguments, "--config", str(self.lived.config)]
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            sys.argv = argv
+        self.out, self.err = self.capsys.readouterr()
+        return code
+
+
+@pytest.fixture
+def command(lived: Lived, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(lived, capsys)
 
 
 @pytest.mark.server("prometheus")
@@ -130,19 +152,71 @@ def test_every_alert_can_be_computed_again(lived: Lived) -> None:
         store.close()
 
 
-@pytest.mark.server("prometheus")
-def test_the_commands_say_so_too(lived: Lived, tmp_path: Path) -> None:
-    """backtest writes a report and replays equal; an unknown episode is refused with its reason."""
-    report = tmp_path / "report.html"
+def span(lived: Lived) -> list[str]:
     first, last = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (lived.first, lived.last))
-    span = ["--since", first, "--until", last]
-    done = command(lived, "backtest", "Load", *span, "--report", str(report), "--json")
-    assert done.returncode == 0, done.stderr
-    (answer,) = json.loads(done.stdout)
+    return ["--since", first, "--until", last]
+
+
+@pytest.mark.server("prometheus")
+def test_backtest_as_a_command(lived: Lived, command: Command, tmp_path: Path) -> None:
+    """It prints what came, writes a report, scores labels, and stops CI for what another version finds or loses."""
+    report, labels, old = tmp_path / "report.html", tmp_path / "labels.csv", tmp_path / "old.yml"
+    outage = lived.first + 60 * STEP, lived.first + 90 * STEP
+    labels.write_text(f"start,end,host\n{outage[0]},{outage[1]},h0\n")
+    assert command("backtest", "Load", *span(lived), "--labels", str(labels), "--report", str(report), "--json") == 0
+    (answer,) = json.loads(command.out)
     assert answer["rule"] == "g/Load"
+    assert (answer["labels"]["found"], answer["labels"]["spans"]) == (1, 1)
+    assert answer["labels"]["delay_ms"] == 2 * STEP
     assert "<svg" in report.read_text()
-    ours = command(lived, "replay", lived.episodes[0].id)
-    assert (ours.returncode, "equal" in ours.stdout) == (0, True), ours.stderr
-    unknown = command(lived, "replay", "nosuch")
-    assert unknown.returncode == 1
-    assert "no episode 'nosuch'" in unknown.stderr
+    deaf = {"anomaly": "Load", **RULE, "min_deviation": {"absolute": 1000}}
+    old.write_text(json.dumps({"groups": [{"name": "g", "interval": "5m", "rules": [deaf]}]}))
+    assert command("backtest", "Load", *span(lived), "--diff", str(old), "--fail-on-more", "0") == 1
+    assert "episodes more, 0 allowed" in command.err
+    assert "gained" in command.out
+    (tmp_path / "deaf.yml").write_text(old.read_text())
+    rules, labels_too = str(lived.config.parent / "rules.yml"), ["--labels", str(labels)]
+    assert command("backtest", str(tmp_path / "deaf.yml"), *span(lived), "--diff", rules, *labels_too) == 1
+    assert "1 confirmed episodes are lost" in command.err
+
+
+@pytest.mark.server("prometheus")
+def test_replay_shadow_and_query_cost_as_commands(lived: Lived, command: Command) -> None:
+    """Each says what is, exits 0 where all is well, and says what is wrong otherwise."""
+    assert command("replay", lived.episodes[0].id) == 0, command.err
+    assert "equal" in command.out
+    assert command("replay", "nosuch") == 1
+    assert "no episode 'nosuch'" in command.err
+    assert command("shadow", "report", "--since", "5y", "--json") == 0, command.err
+    (beside,) = json.loads(command.out)
+    assert (beside["live"], beside["shadow"]) == ("g/Load", "g/LoadUp")
+    assert beside["both"] >= 1
+    assert [dict(e["labels"])["host"] for e in beside["lost"]] == ["h1"], "down is not what the shadow rule asks for"
+    assert command("shadow", "promote", "LoadUp") == 0, command.err
+    assert "-    mode: shadow" in command.out
+    assert command("query-cost", "--json") == 1
+    cost = json.loads(command.out)[0]
+    assert cost["verdict"] == "over", "years later no series answers"
+
+
+@pytest.mark.server("prometheus")
+def test_query_cost_is_what_the_source_counts(lived: Lived) -> None:
+    """Series, samples returned and samples read are exact, and caps are named."""
+    rule = load_rules(lived.settings.rule_files, lived.settings).rule("g/Load")
+    assert rule is not None
+    source = open_sources(lived.settings)["default"]
+    now = lived.last + rule.query_delay_ms
+    cost = measure(rule, source, now, VirtualClock(now), whole=True)
+    assert cost.word == "ok", cost.verdicts
+    assert cost.tick == Query(4, 4, 4, 0.0)
+    assert cost.warm_up is not None
+    assert (cost.warm_up.series, cost.scaled) == (4, 1.0)
+    # The first missing sample may still be seen: servers differ on whether the lookback includes its edge.
+    assert cost.warm_up.samples == cost.warm_up.read
+    assert cost.warm_up.samples in (4 * 3 * 288 - 60, 4 * 3 * 288 - 59)
+    tight = measure(replace(rule, max_series=3), source, now, VirtualClock(now))
+    assert (tight.word, tight.scaled) == ("over", 12.0)
+    assert tight.verdicts == ("1 series beyond max_series 3 are not scored; aggregate or raise it",)
+    broken = measure(replace(rule, expr="no_such_function(load)"), source, now, VirtualClock(now))
+    assert broken.over
+    assert "the source refuses" in broken.verdicts[0]

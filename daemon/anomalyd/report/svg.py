@@ -193,5 +193,9 @@ def time_ticks(first: int, last: int, about: int = 7) -> tuple[Tick, ...]:
     length = max(1, last - first)
     step = next((s for s in steps if length / s <= about), steps[-1])
     times = range(-(-first // step) * step, last + 1, step)
-    whole = "%d %b" if step >= DAY_MS else "%H:%M"
-    return tuple(Tick((t - first) / length, datetime.fromtimestamp(t / 1000, UTC).strftime(whole)) for t in times)
+
+    def text(t: int) -> str:
+        midnight = t % DAY_MS == 0 and length > DAY_MS // 2
+        return datetime.fromtimestamp(t / 1000, UTC).strftime("%d %b" if midnight or step >= DAY_MS else "%H:%M")
+
+    return tuple(Tick((t - first) / length, text(t)) for t in times)
