@@ -62,6 +62,8 @@ class Budget:
         s = subject.statement
         if hour is None or s.tier == Tier.EMERGENCY or subject.escalates or s.rule == DIGEST_RULE:
             return None
+        if s.reason == Reason.ESCALATED:
+            return None
         if len(hour.told) < hour.limit:
             return None
         hour.waiting[s.incident] = s

@@ -19,6 +19,7 @@ from anomalyd.budget import Budget
 from anomalyd.clock import MINUTE_MS, SECOND_MS, Clock, SystemClock
 from anomalyd.crashpoint import crashpoint
 from anomalyd.errors import redact_urls
+from anomalyd.flap import Flaps
 from anomalyd.gate import Gate
 from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.logs import get_logger
@@ -26,7 +27,7 @@ from anomalyd.receivers.base import Receiver, ShowsPictures
 from anomalyd.records import Fence, OutboxRow, OutboxState, Told
 from anomalyd.render import Actions, Charts, Rendered, clean, render
 from anomalyd.score import Tier
-from anomalyd.suppress import STAGES, Drop, Hold, Quiet, Stage, Subject, collapse, decide
+from anomalyd.suppress import STAGES, Drop, Hold, Quiet, Reword, Stage, Subject, collapse, decide
 from anomalyd.trouble import REASONS, TROUBLE_RULE, trouble
 
 LEASE_MS = 30_000
@@ -153,6 +154,8 @@ class Deliverer:
         actions, chart: what ``render`` adds to a message; a chart only where the receiver can show one.
         observe: told of everything that became of a notification.
         budget: of messages an hour; its stage must be among ``stages``.
+        flaps: what opens over and over; its stage must be among ``stages``, before the budget's.
+        rewords: asked in order what is said in other words to this receiver.
         fence: proof of leadership for each claim, where several daemons share a store.
     """
 
@@ -163,6 +166,8 @@ class Deliverer:
         *,
         stages: Sequence[Stage] = (),
         budget: Budget | None = None,
+        flaps: Flaps | None = None,
+        rewords: Sequence[Reword] = (),
         actions: Actions | None = None,
         chart: Charts | None = None,
         observe: Callable[[Delivery], None] = lambda delivery: None,
@@ -175,6 +180,8 @@ class Deliverer:
         self._stages = (*stages, *STAGES)
         self._actions, self._chart = actions, chart
         self._budget = budget
+        self._told_of = tuple(one.account for one in (budget, flaps) if one is not None)
+        self._rewords: tuple[Reword, ...] = (*rewords, *((flaps.reword,) if flaps is not None else ()))
         self._observe = observe
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
@@ -288,13 +295,21 @@ class _Run:
             self._drop(row, now, self._cause(row, quiet, now))
         if plan.send is None:
             return
-        verdict = decide(self._subject(plan.send, told, now), self._deliverer._stages)
+        subject = self._subject(plan.send, told, now)
+        subject = replace(subject, statement=self._words(subject))
+        verdict = decide(subject, self._deliverer._stages)
         if isinstance(verdict, Drop):
             self._drop(plan.send, now, verdict.reason)
         elif isinstance(verdict, Hold):
             self._hold(plan.send, now, verdict)
         else:
-            self._send(plan.send, now)
+            self._send(replace(plan.send, statement=subject.statement), now)
+
+    def _words(self, subject: Subject) -> Statement:
+        for reword in self._deliverer._rewords:
+            if (said := reword(subject)) is not None:
+                return said
+        return subject.statement
 
     def _cause(self, row: Notification, quiet: Quiet, now: int) -> str:
         """Why nobody was told of an incident that is over: a stage that keeps it quiet even now, if there is one."""
@@ -389,8 +404,8 @@ class _Run:
     def _tell(self, row: Notification, outcome: str, reason: str, message: str = "") -> None:
         delivery = Delivery(self._receiver.name, row, outcome, reason, message)
         self.deliveries.append(delivery)
-        if self._deliverer._budget is not None:
-            self._deliverer._budget.account(self._receiver.name, row, outcome, self.now())
+        for account in self._deliverer._told_of:
+            account(self._receiver.name, row, outcome, self.now())
         _log(delivery)
         self._deliverer._observe(delivery)
 

@@ -27,6 +27,10 @@ class Reason(StrEnum):
     MORE = "more"
     """Further series joined an incident that is already known."""
     REPEAT = "repeat"
+    ESCALATED = "escalated"
+    """News to a receiver that hears of it because nobody has acknowledged."""
+    FLAPPING = "flapping"
+    """News of something that opens over and over, and is left alone from now on."""
     RESOLVED = "resolved"
     TEST = "test"
 
@@ -92,6 +96,8 @@ class Statement:
         labels, annotations: the rule's, annotations rendered.
         links: name to URL, from configuration only.
         suppress_ms: the rule's suppression window: how long a series that was told stays quiet at the same tier.
+        note: why this receiver is told now, where that is not plain from the reason; a clause in our own words.
+        siblings: how many series the rule watches in this group; 0 where that is not known.
     """
 
     incident: str
@@ -112,6 +118,8 @@ class Statement:
     total: int
     links: Mapping[str, str] = field(default_factory=dict)
     suppress_ms: int = 0
+    note: str = ""
+    siblings: int = 0
 
     @property
     def resolved(self) -> bool:

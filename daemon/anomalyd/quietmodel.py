@@ -6,7 +6,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
-from anomalyd.conform import Flag, Section
+from anomalyd.conform import Flag, PositiveDuration, Section
+from anomalyd.escalate import Step
 from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.intervals import DAYS, MONTHS, Interval, parse_named, parse_numbers, parse_times, zone
 from anomalyd.matcher import parse_matchers
@@ -89,6 +90,20 @@ class InhibitModel(Section):
 
     def made(self) -> InhibitRule:
         return InhibitRule(_all(list(self.source_matchers)), _all(list(self.target_matchers)), tuple(self.equal))
+
+
+class EscalationModel(Section):
+    """Who hears of an incident that nobody acknowledges."""
+
+    after: PositiveDuration = Field(description="How long nobody has voted on it or acknowledged it in PagerDuty.")
+    receivers: list[str] = Field(min_length=1, description="Who is told then; they are told of nothing before.")
+    from_tier: TierWord = Field("critical", description="Incidents below this tier do not escalate.")
+    matchers: list[MatcherText] = Field([], description="Which incidents; all of them by default.")
+
+    def made(self) -> Step:
+        return Step(
+            self.after, tuple(dict.fromkeys(self.receivers)), Tier[self.from_tier.upper()], _all(list(self.matchers))
+        )
 
 
 class RouteNodeModel(Section):

@@ -141,6 +141,8 @@ _HEADS: Mapping[Reason, str] = {
     Reason.WORSE: "WORSE, NOW {tier}",
     Reason.MORE: "{tier}, MORE SERIES",
     Reason.REPEAT: "STILL {tier}",
+    Reason.ESCALATED: "{tier}, UNACKNOWLEDGED",
+    Reason.FLAPPING: "{tier}, FLAPPING",
     Reason.RESOLVED: "RESOLVED",
     Reason.TEST: "TEST",
 }
@@ -182,7 +184,8 @@ def _sentence(s: Statement, now: int) -> str:
         level = f": {_value(lead)}" if lead.value is not None and lead.close in ("recovered", "") else ""
         return f"{what} {_CLOSED.get(lead.close, 'is back to normal')}{lasted}{level}"
     others = f"; {s.total - 1} more series" if s.total > 1 else ""
-    return f"{what} {_state(lead)} ({s.tier.word}, since {clock_time(lead.started_at, now)}{others})"
+    note = f"; {clean(s.note, 300)}" if s.note else ""
+    return f"{what} {_state(lead)} ({s.tier.word}, since {clock_time(lead.started_at, now)}{others}){note}"
 
 
 def _state(alert: Alert) -> str:

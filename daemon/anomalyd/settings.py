@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalyd.conform import conform
+from anomalyd.escalate import Step
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.prometheus.spec import SourceSpec
@@ -104,6 +105,7 @@ class Settings:
     retention_ms: int
     limits: Limits
     feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
+    escalation: tuple[Step, ...] = ()
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -152,6 +154,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         inhibit_rules=tuple(rule.made() for rule in model.inhibit_rules),
         web=_web(model.web),
         feedback=model.feedback.policy(),
+        escalation=tuple(step.made() for step in model.escalation),
         log=Log(model.log.level, model.log.format),
         executor=Executors(model.executor.fit, model.executor.score, model.executor.workers),
         retention_ms=model.retention,
@@ -223,19 +226,36 @@ def _receivers(document: Document) -> dict[str, ReceiverSettings]:
 def _default_receivers(
     document: Document, model: SettingsFile | None, receivers: Mapping[str, ReceiverSettings]
 ) -> tuple[str, ...]:
-    """The root route's receivers; all names of routes and windows are checked against all that the file has."""
+    """The root route's receivers; all names of routes and windows are checked against all that the file has.
+
+    Where it names none it is all receivers but those that the settings keep for escalation.
+    """
     if model is None:
         return tuple(receivers)
-    for loc, name in [*_route_names(model.route, ("route",)), *_window_names(model)]:
+    for loc, name in [*_route_names(model.route, ("route",)), *_window_names(model), *_last_names(model)]:
         if name not in model.receivers:
             document.problem(loc, f"unknown receiver {name!r}", did_you_mean(name, model.receivers))
-    given = model.route.receivers
-    return tuple(receivers) if given is None else tuple(dict.fromkeys(given))
+    if (given := model.route.receivers) is not None:
+        return tuple(dict.fromkeys(given))
+    last = {name for _, name in _last_names(model)}
+    at_once = tuple(name for name in receivers if name not in last)
+    if last and not at_once and not any(child.names() for child in model.route.routes):
+        said = "every receiver is told only of what nobody acknowledges: nobody is told first"
+        document.problem(("escalation",), said, "add another receiver, or name one in route: receivers")
+    return at_once
 
 
 def _route_names(route: RouteNodeModel, loc: Loc) -> list[tuple[Loc, str]]:
     own: list[tuple[Loc, str]] = [((*loc, "receivers", i), name) for i, name in enumerate(route.receivers or ())]
     return own + [found for i, child in enumerate(route.routes) for found in _route_names(child, (*loc, "routes", i))]
+
+
+def _last_names(model: SettingsFile) -> list[tuple[Loc, str]]:
+    return [
+        (("escalation", i, "receivers", j), name)
+        for i, step in enumerate(model.escalation)
+        for j, name in enumerate(step.receivers)
+    ]
 
 
 def _window_names(model: SettingsFile) -> list[tuple[Loc, str]]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, SourceSpec
-from anomalyd.quietmodel import InhibitModel, MuteWindowModel, RouteNodeModel
+from anomalyd.quietmodel import EscalationModel, InhibitModel, MuteWindowModel, RouteNodeModel
 from anomalyd.secret import Secret, either
 
 DEFAULT_LISTEN = "127.0.0.1:9640"
@@ -289,6 +289,7 @@ class SettingsFile(Section):
     route: RouteNodeModel = Field(RouteNodeModel(), description="Who is told of what by rules that name no receivers.")
     mute_windows: dict[str, MuteWindowModel] = Field({}, description="Recurring times of quiet, by name.")
     inhibit_rules: list[InhibitModel] = Field([], description="What stays quiet while something worse is open.")
+    escalation: list[EscalationModel] = Field([], description="Who is told of what nobody acknowledges.")
     web: WebModel = WebModel()
     feedback: FeedbackModel = FeedbackModel()
     log: LogModel = LogModel()

@@ -89,6 +89,10 @@ Stage = Callable[[Subject], Hold | Drop | None]
 """One reason to stay quiet; None lets the statement pass."""
 
 
+Reword = Callable[[Subject], Statement | None]
+"""Says a statement in other words for its receiver; None leaves it as it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What becomes of an incident's pending rows: some dropped at once, at most one to be sent."""

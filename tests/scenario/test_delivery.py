@@ -5,10 +5,12 @@ A line of a scenario (``#`` begins a comment; times count from the start of the 
     @5m owe new critical db           a statement becomes owed: reason, tier, incident (series = the word before a dash)
     @5m down / up / busy 30s          the receiver stops listening, works again, answers 429 with Retry-After
     @5m silence region=db 30m         a silence with these matchers begins
+    @5m ack db-1                      somebody votes on the incident, or acknowledges it in PagerDuty
     @5m restart                       the daemon dies and starts again on the same database
     5m..6m new critical db            exactly this is told within that time
     drop superseded 2                 in the end this many rows were dropped for that reason
-    option budget 10 | suppress 30m | min_tier critical | mute 03:00-06:00 | send_resolved no
+    option budget 10 | suppress 30m | min_tier critical | mute 03:00-06:00 | send_resolved no | flaps 3
+    option escalate 30m               the receiver is told only of what nobody acknowledges
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ from anomalyd.budget import Budget
 from anomalyd.clock import VirtualClock
 from anomalyd.deliver import Deliverer
 from anomalyd.durations import parse_duration
+from anomalyd.episode import Episode, Phase
+from anomalyd.escalate import Escalation, Step
+from anomalyd.flap import Flaps
 from anomalyd.hush import MuteWindow
 from anomalyd.incident import Outcome, OutcomeKind, Reason
 from anomalyd.intervals import Interval, parse_times
 from anomalyd.matcher import parse_matchers
 from anomalyd.quiet import Known, Wishes, stages
-from anomalyd.records import OutboxState, Silence
+from anomalyd.records import Feedback, FeedbackLabel, OutboxState, Silence
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
 from fakes.receiver import DOWN, OK, FakeReceiver
@@ -78,6 +83,7 @@ class Play:
         self.store, self.story, self.now = store, story, START
         self.receiver = FakeReceiver(send_resolved=story.options.get("send_resolved") != "no")
         self.suppress_ms = parse_duration(story.options.get("suppress", "0"))
+        self.opened: dict[str, int] = {}
         self.start()
 
     def start(self) -> None:
@@ -89,9 +95,13 @@ class Play:
             windows = (MuteWindow("m", (Interval((parse_times(options["mute"]),)),)),)
         budget = Budget(budgets, self.store)
         wishes = Wishes(windows, (), lowest, budgets)
+        steps = [Step(parse_duration(options["escalate"]), ("r",))] if "escalate" in options else []
+        escalation = Escalation(steps, self.store, lambda statement: ())
+        flaps = Flaps({"r": int(options.get("flaps", "0"))}, self.store)
+        wanted = stages(wishes, Known(self.store, lambda rule: {}), budget)
         self.deliverer = Deliverer(
-            self.store, {"r": self.receiver}, stages=stages(wishes, Known(self.store, lambda rule: {}), budget),
-            budget=budget, clock=VirtualClock(self.now), rng=random.Random(1),
+            self.store, {"r": self.receiver}, stages=(escalation.stage, flaps.stage, *wanted), budget=budget,
+            flaps=flaps, rewords=(escalation.reword,), clock=VirtualClock(self.now), rng=random.Random(1),
         )  # fmt: skip
 
     def play(self) -> None:
@@ -101,7 +111,8 @@ class Play:
 
     def live_until(self, end: int) -> None:
         while True:
-            again = self.deliverer.deliver_once("r", self.now).next_at
+            # After a restart the store alone knows what waits; the daemon asks it every few seconds.
+            again = self.deliverer.deliver_once("r", self.now).next_at or self.store.next_due("r")
             if again is None or again > end:
                 self.now = end
                 return
@@ -112,7 +123,8 @@ class Play:
         status = "resolved" if reason == "resolved" else "firing"
         statement = a_statement(
             Reason(reason), level, incident, alerts=(an_alert(region, level, status=status),), at=self.now,
-            suppress_ms=self.suppress_ms, group_labels=(("region", region),),
+            suppress_ms=self.suppress_ms, group_labels=(("region", region),), key=region.ljust(64, "0"),
+            opened_at=self.opened.setdefault(incident, self.now),
         )  # fmt: skip
         self.store.enqueue([a_notification(statement, created_at=self.now)])
 
@@ -132,6 +144,22 @@ class Play:
     def silence(self, matchers: str, length: str) -> None:
         end = self.now + parse_duration(length)
         self.store.add_silence(Silence(f"s{end}", parse_matchers(matchers), self.now, end, "ana"))
+
+    def ack(self, incident: str) -> None:
+        region, rule = incident.split("-")[0], "checkout/CheckoutLatencyP99"
+        alert = an_alert(region)
+        episode = Episode(
+            f"{alert.episode}-{incident}", rule, alert.fingerprint, alert.labels, Phase.OPEN, Tier.CRITICAL,
+            self.opened[incident], self.now, opened_at=self.opened[incident], incident=incident,
+        )  # fmt: skip
+        self.store.save_episodes([episode])
+        self.store.add_feedback(
+            Feedback(f"v{self.now}", FeedbackLabel.ACKNOWLEDGED, rule, self.now, "ana", "pagerduty", episode.id)
+        )
+
+    def unack(self) -> None:
+        for vote in self.store.feedback():
+            self.store.undo_feedback(vote.id, self.now)
 
     def restart(self) -> None:
         self.start()

@@ -98,6 +98,9 @@ class ReceiverSettings(BaseModel):
     budget_per_hour: int = Field(
         default=0, ge=0, description="messages an hour; beyond it a digest, emergencies always pass; 0: no limit"
     )
+    flaps_per_hour: int = Field(
+        default=0, ge=0, description="openings an hour of one incident; then it is flapping, said once; 0: no limit"
+    )
 
     kind: ClassVar[str] = ""
 
@@ -110,6 +113,9 @@ class PeopleSettings(ReceiverSettings):
     )
     budget_per_hour: int = Field(
         default=120, ge=0, description="messages an hour; beyond it a digest, emergencies always pass; 0: no limit"
+    )
+    flaps_per_hour: int = Field(
+        default=6, ge=0, description="openings an hour of one incident; then it is flapping, said once; 0: no limit"
     )
 
 

@@ -21,6 +21,8 @@ _EVENTS: Mapping[Reason, str] = {
     Reason.WORSE: "update",
     Reason.MORE: "update",
     Reason.REPEAT: "update",
+    Reason.ESCALATED: "firing",
+    Reason.FLAPPING: "firing",
     Reason.RESOLVED: "resolved",
     Reason.TEST: "test",
 }

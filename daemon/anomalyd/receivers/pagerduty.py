@@ -41,6 +41,9 @@ class PagerDutySettings(HttpSettings):
         default={}, description="PagerDuty severity of each tier; warning, error, critical unless set"
     )
     client: str = "anomalyd"
+    flaps_per_hour: int = Field(
+        default=6, ge=0, description="openings an hour of one incident; then it is flapping, said once; 0: no limit"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> PagerDutySettings:
