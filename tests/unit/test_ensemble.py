@@ -1,0 +1,97 @@
+"""The ensemble combines surprises, not raw scores, and shows what each member says."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from anomalyd.block import Block, Bool, make_labels
+from anomalyd.detectors.base import Grid, Params, Raw, State
+from anomalyd.detectors.ensemble import Ensemble, EnsembleParams, Member
+
+GRID = Grid(60_000)
+SAMPLES = 600
+
+
+class Scaled:
+    """A strict fake: |x| times a factor, so that members have quite different raw units."""
+
+    name, streaming, multivariate, has_band, calibrated = "scaled", True, False, True, False
+    Params: ClassVar[type[Params]] = Params
+    min_history = 1
+
+    def __init__(self, factor: float):
+        self.factor = factor
+
+    def fit(self, history: Block, seed: int) -> State:
+        return State({"n": np.zeros(len(history))}, as_of=int(history.times[-1]) if len(history.times) else 0)
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        raw = Raw(np.abs(fresh.values) * self.factor, np.zeros_like(fresh.values), np.full_like(fresh.values, 1.0))
+        return raw, State(dict(state.arrays), as_of=int(fresh.times[-1]))
+
+
+def ensemble(combine: str, factors: tuple[float, ...] = (1.0, 1e6), **params: object) -> Ensemble:
+    """An ensemble of scaled members."""
+    members = tuple(Member(type="mad") for _ in factors)
+    spec = EnsembleParams(members=members, combine=combine, **params)  # type: ignore[arg-type]
+    return Ensemble(spec, GRID, [Scaled(f) for f in factors])
+
+
+def block(values: np.ndarray, start: int = 0) -> Block:
+    """Series one minute apart."""
+    labels = tuple(make_labels({"i": str(i)}) for i in range(len(values)))
+    return Block(labels, 60_000 * (1 + start + np.arange(values.shape[1], dtype=np.int64)), values)
+
+
+def scored(detector: Ensemble, value: float) -> tuple[float, np.ndarray]:
+    """Combined surprise of one sample after noise, and what each member says."""
+    noise = np.random.default_rng(0).normal(size=(1, SAMPLES))
+    state = detector.fit(block(noise), 0)
+    fresh = block(np.array([[value]]), SAMPLES)
+    return float(detector.score(state, fresh)[0].score[0, 0]), detector.surprises(state, fresh)[:, 0, 0]
+
+
+def test_members_weigh_alike_whatever_their_unit() -> None:
+    """A member whose raw score is a million times larger says the same surprise."""
+    combined, members = scored(ensemble("mean"), 5.0)
+    assert members[0] == pytest.approx(members[1], abs=0.1)
+    assert combined == pytest.approx(members.mean())
+
+
+@pytest.mark.parametrize(("combine", "expected"), [("mean", 2.5), ("max", 4.0), ("min", 1.0), ("quorum", 2.5)])
+def test_ways_to_combine(combine: str, expected: float) -> None:
+    """Mean, maximum, minimum and the second largest of 4, 2.5 and 1."""
+    detector = ensemble(combine, (1.0, 1.0, 1.0))
+    surprises = np.array([4.0, 2.5, 1.0])[:, None, None]
+    assert detector._combined(surprises)[0, 0] == pytest.approx(expected)
+
+
+def test_weights() -> None:
+    """A member of weight 3 counts three times; one that cannot say counts nothing."""
+    params = EnsembleParams(members=(Member(type="mad", weight=3), Member(type="mad")))
+    detector = Ensemble(params, GRID, [Scaled(1), Scaled(1)])
+    assert detector._combined(np.array([4.0, 0.0])[:, None, None])[0, 0] == pytest.approx(3.0)
+    assert detector._combined(np.array([np.nan, 1.0])[:, None, None])[0, 0] == pytest.approx(1.0)
+    assert np.isnan(detector._combined(np.full((2, 1, 1), np.nan))[0, 0])
+
+
+def test_quorum_needs_enough_members_that_can_say() -> None:
+    """Two of three must agree; with two silent there is no score."""
+    detector = ensemble("quorum", (1.0, 1.0, 1.0))
+    assert np.isnan(detector._combined(np.array([4.0, np.nan, np.nan])[:, None, None])[0, 0])
+
+
+def test_bad_parameters_are_refused() -> None:
+    """An impossible quorum, an ensemble inside an ensemble, no members."""
+    for bad in (
+        {"members": [{"type": "mad"}], "combine": "quorum", "quorum": 2},
+        {"members": [{"type": "ensemble"}]},
+        {"members": []},
+        {"members": [{"type": "mad", "weight": 0}]},
+    ):
+        with pytest.raises(ValidationError):
+            EnsembleParams.model_validate(bad)
