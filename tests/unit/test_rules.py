@@ -141,7 +141,7 @@ def test_every_key_becomes_what_it_says() -> None:
     )
     least = Rule(
         "Second", "checkout", "up", detector=DetectorSpec("mad"), interval_ms=5 * MINUTE_MS, query_delay_ms=45_000,
-        max_series=50, receivers=("pager",), where="r.yml:35",
+        max_series=50, receivers=("pager",), routed=True, where="r.yml:35",
     )  # fmt: skip
     assert rules.rules[1] == least
     assert rules.rule("checkout/Second") == least
@@ -193,6 +193,10 @@ REFUSED = [
     (GOOD + "tiers: {}", "tiers: needs at least one of warning, critical and emergency"),
     (GOOD + "tiers: {warning: {}}", "warning: needs exactly one of budget, surprise and sigma"),
     (GOOD + "tiers: {warning: {sigma: 3, surprise: 4}}", "not surprise and sigma"),
+    (GOOD + "tiers: {warning: {spread: 30%}}", "spread counts series that are abnormal by another tier"),
+    (GOOD + "tiers: {warning: {sigma: 3}, critical: {spread: 130%}}", "spread"),
+    (GOOD + "tiers: {warning: {sigma: 3}, critical: {spread: 0}}", "spread"),
+    (GOOD + "tiers: {warning: {sigma: 3}, critical: {spread: 0.3, for: 5m}}", "nothing beside spread alone"),
     (GOOD + "tiers: {warn: {sigma: 3}}", "unknown key 'warn' (did you mean 'warning'?)"),
     (GOOD + "tiers: {warning: {budget: 2}}", 'budget: must be text such as "2 per week"'),
     (GOOD + "tiers: {warning: {budget: 2 per fortnight}}", "'fortnight' is not a period"),
