@@ -36,8 +36,8 @@ WRONG = 0.05
 """Share of votes that are wrong whatever the score."""
 SERIES_SPREAD = 1.0
 """Prior spread of log m of a series around its rule's."""
-RULE_SPREAD = 0.5
-"""Prior spread of log m of a rule around 0."""
+RULE_SPREAD = 0.1
+"""Prior spread of log m of a rule around 0: narrow, since what is noise on one series is an outage on another."""
 SERIES_WEIGHT_MAX = 4.0
 """Votes that one series counts for, at most, when its rule's m is estimated."""
 STEP_MIN = 0.01
@@ -61,7 +61,7 @@ class FeedbackPolicy:
 
     min_votes: int = 2
     max_factor: float = 6.0
-    max_factor_per_day: float = 2.0
+    max_factor_per_day: float = 3.0
     min_factor: float = 0.5
     floor: float = 1.5
     half_life_ms: int = 90 * DAY_MS

@@ -131,7 +131,7 @@ def test_nobody_may_frame_the_page_or_run_a_script_in_it(path: str) -> None:
     assert "unsafe" not in policy
     assert "script" not in policy
     assert answer.headers["x-frame-options"] == "DENY"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["referrer-policy"] == "same-origin"
 
 
 def test_links_expire_and_cannot_be_made() -> None:

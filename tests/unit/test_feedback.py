@@ -139,18 +139,19 @@ def test_votes_taken_back_were_never_given() -> None:
 
 
 def test_a_day_moves_a_cut_by_a_bounded_factor() -> None:
-    """Fault 94: however much is asked for, a day doubles a cut at most, and undoing buys no second step."""
+    """Fault 94: however much is asked for, a day moves a cut so far at most, and undoing buys no second step."""
+    policy = replace(POLICY, max_factor_per_day=2.0)
     history: list[ThresholdChange] = []
     asked_for = {"s": (6.0, 99)}
     factor = 1.0
     for hour in range(48):
         now = NOW + hour * HOUR_MS
-        for name, (_, after) in steps(asked_for, history, now, POLICY).items():
+        for name, (_, after) in steps(asked_for, history, now, policy).items():
             undone = now + 1 if hour == 3 else 0
             detail = write_detail(Detail(after))
             history.append(ThresholdChange("r", now, BASE, "feedback", name, detail=detail, undone_at=undone))
             factor = max(factor, after)
-        limit = POLICY.max_factor_per_day ** (2 if hour >= 24 else 1)
+        limit = policy.max_factor_per_day ** (2 if hour >= 24 else 1)
         assert factor <= limit * 1.01, hour
     assert factor > 3
 
@@ -165,7 +166,7 @@ def test_a_moved_cut_fades() -> None:
 def test_a_series_follows_its_rule_until_it_has_votes() -> None:
     """Votes on several series of several incidents move the series nobody voted on; one incident alone does not."""
     several = [judged(1.6, 0, name, f"{name}{i}") for name in ("a", "b", "c") for i in range(2)]
-    assert factors(several, POLICY)[""][0] > 1.1
+    assert factors(several, POLICY)[""][0] > 1.02
     one_incident = [judged(1.6, 0, name, "same") for name in ("a", "b", "c")]
     assert "" not in factors(one_incident, POLICY)
 

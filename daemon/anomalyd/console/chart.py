@@ -1,7 +1,7 @@
 """The chart of an episode as SVG, drawn by us: value against band, the abnormal span shaded. Pure.
 
-Only numbers and times go into it, never a label, so there is nothing to escape. Colours are classes of the page's
-stylesheet, which has a light and a dark set.
+Times are in UTC, as in all words of the page. Only numbers and times go into it, never a label, so there is nothing to
+escape. Colours are classes of the page's stylesheet, which has a light and a dark set.
 """
 
 from __future__ import annotations
@@ -9,24 +9,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 
 from anomalyd.block import F64, I64, Bool
-from anomalyd.intervals import zone
 from anomalyd.render import number
 from anomalyd.score import Observation
 
 WIDTH, HEIGHT = 640, 240
-LEFT, RIGHT, TOP, BOTTOM = 64, 10, 12, 26
+LEFT, RIGHT, TOP, BOTTOM = 84, 12, 12, 30
 MAX_POINTS = 600
 
 OfTime = Callable[[int], float]
 OfValue = Callable[[float], float]
 
 
-def episode_chart(seen: Sequence[Observation], start: int, end: int, timezone: str = "UTC") -> str:
+def episode_chart(seen: Sequence[Observation], start: int, end: int) -> str:
     """Draw one series' observations (each with at most that series); empty when there are too few to see anything."""
     rows = [o for o in seen if len(o.value)]
     times = np.array([o.at for o in rows], np.int64)
@@ -50,7 +49,7 @@ def episode_chart(seen: Sequence[Observation], start: int, end: int, timezone: s
         f'width="{max(2.0, x(min(max(end, start), last)) - x(max(start, first))):.1f}"/>'),
         *_band(times, lower, upper, keep, x, y),
         *_line(times, value, keep, x, y),
-        *_axes(low, high, first, last, timezone, x, y),
+        *_axes(low, high, first, last, x, y),
         "</svg>",
     ]
     return "".join(parts)
@@ -114,19 +113,27 @@ def _points(points: list[tuple[float, float]]) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
 
 
-def _axes(low: float, high: float, first: int, last: int, timezone: str, x: OfTime, y: OfValue) -> list[str]:
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Three to seven round numbers within a range."""
+    rough = (high - low) / 4
+    size = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * size for m in (1, 2, 5, 10) if m * size >= rough * 0.999)
+    first = math.ceil(low / step)
+    return [i * step for i in range(first, first + 9) if i * step <= high]
+
+
+def _axes(low: float, high: float, first: int, last: int, x: OfTime, y: OfValue) -> list[str]:
     parts = []
-    for i in range(4):
-        v = low + (high - low) * (i + 0.5) / 4
+    for v in _round_numbers(low, high):
         level = y(v)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{number(v)}</text>')
     long = last - first > 36 * 3_600_000
     for i in range(5):
         at = first + (last - first) * (2 * i + 1) // 10
-        local = datetime.fromtimestamp(at / 1000, zone(timezone))
+        local = datetime.fromtimestamp(at / 1000, UTC)
         words = f"{local:%d %b %H:%M}" if long else f"{local:%H:%M}"
         parts.append(
             f'<text class="tick" x="{x(at):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{words}</text>'
         )
-    return parts if math.isfinite(low) and math.isfinite(high) else []
+    return parts

@@ -39,10 +39,11 @@ _CSS = (Path(__file__).parent / "pages" / "page.css").read_text("utf-8")
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+# Not `no-referrer`: with it browsers send `Origin: null` with the form, as a foreign site's would be.
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
@@ -57,6 +58,10 @@ def add_pages(web: FastAPI, parts: Parts) -> None:
     @web.get("/page.css", include_in_schema=False)
     def css() -> Response:
         return Response(_CSS, media_type="text/css", headers={"Cache-Control": "max-age=3600"})
+
+    @web.get("/favicon.ico", include_in_schema=False)
+    def icon() -> Response:
+        return Response(status_code=204)
 
     @web.get("/f/{token}", include_in_schema=False)
     def by_link(request: Request, token: str) -> Response:

@@ -64,7 +64,7 @@ def view_of(
         "state": _state(episode, now),
         "labels": [(clean(k, 64), clean(v, 256)) for k, v in episode.labels if k != "__name__"][:30],
         "sentence": _sentence(episode),
-        "chart": Markup(_chart(parts, episode, rule)),  # noqa: S704 - made of numbers by us
+        "chart": Markup(_chart(parts, episode)),  # noqa: S704 - made of numbers by us
         "facts": _facts(parts, episode, rule, now),
         "votes": [_vote(vote, now, is_mine(vote.who, vote.via)) for vote in votes][-30:],
         "others": _others(parts, episode),
@@ -96,7 +96,7 @@ def _sentence(e: Episode) -> str:
     return f"The value {verb} {number(value)}, expected {number(e.lower)} to {number(e.upper)}."
 
 
-def _chart(parts: Parts, episode: Episode, rule: Rule | None) -> str:
+def _chart(parts: Parts, episode: Episode) -> str:
     last = episode.closed_at or episode.seen_at
     before = min(max(CHART_BEFORE_MS, 2 * (last - episode.started_at)), CHART_MAX_MS)
     start, end = episode.started_at - before, min(last + HOUR_MS, episode.started_at + CHART_MAX_MS)
@@ -104,12 +104,13 @@ def _chart(parts: Parts, episode: Episode, rule: Rule | None) -> str:
     if row is None:
         return ""
     seen = parts.store.scores(episode.rule, start, end, [row])
-    return episode_chart(seen, episode.started_at, last, rule.timezone if rule else "UTC")
+    return episode_chart(seen, episode.started_at, last)
 
 
 def _facts(parts: Parts, e: Episode, rule: Rule | None, now: int) -> list[tuple[str, str]]:
     facts = [("Worst", f"{number(e.peak_value)} at {clock_time(e.peak_at, now)}, expected {number(e.peak_expected)}")]
-    facts.append(("Surprise", f"{e.peak_surprise:.1f}: once in 10^{e.peak_surprise:.1f} samples when all is well"))
+    often = f"{e.peak_surprise:.1f}: seen once in {number(10 ** min(e.peak_surprise, 15))} samples when all is well"
+    facts.append(("Surprise", often))
     if rule is not None:
         facts.append(("Detector", rule.detector.type))
     if (real := parts.ballot.real(e, now)) is not None:
