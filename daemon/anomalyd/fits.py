@@ -13,10 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from anomalyd.block import I64, Block, Labels, fingerprint
-from anomalyd.clock import HOUR_MS, MINUTE_MS
+from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.detectors.base import Grid, State
 from anomalyd.detectors.model import Model
 from anomalyd.feedback import Heard, Unheard, training_gaps
+from anomalyd.logs import get_logger
 from anomalyd.memory import Memory, align, empty_memory
 from anomalyd.rule import Rule
 from anomalyd.rulerun import Fitted, RuleRun, as_of, labels_of
@@ -29,6 +30,8 @@ CATCH_UP_MS = 6 * HOUR_MS
 
 REFIT_PAUSE_MS = 10 * MINUTE_MS
 """Fits of one rule that new series or accepted levels ask for are at least this far apart."""
+
+log = get_logger("fits")
 
 FAR_MS = 1 << 62
 """Never."""
@@ -90,6 +93,9 @@ class Fits:
         self, rule: Rule, rows: I64, labels: tuple[Labels, ...], until: int, live: frozenset[str]
     ) -> Fitted:
         columns = max(1, min(rule.history_ms // rule.interval_ms, HISTORY_SAMPLES_MAX // max(1, len(rows))))
+        if columns < rule.history_ms // rule.interval_ms:
+            days = round(columns * rule.interval_ms / DAY_MS, 1)
+            log.warning("history is shortened to what a fit may read", rule=rule.id, series=len(rows), days=days)
         start = until - (columns - 1) * rule.interval_ms
         reply = self._source_of(rule.source).range(rule.expr, start, until, rule.interval_ms)
         known = replace(

@@ -57,6 +57,10 @@ class Metrics:
         self.slots_missed = Counter(
             "anomalyd_slots_missed_total", "Slots that went by without an evaluation.", ["group"], registry=own
         )
+        self.overruns = Counter(
+            "anomalyd_slots_overrun_total", "Evaluations that took longer than the group's interval.", ["group"],
+            registry=own,
+        )  # fmt: skip
         self.verdicts = Counter(
             "anomalyd_verdicts_total",
             "Verdicts: every series of a rule, every slot, by kind.",

@@ -74,6 +74,7 @@ class Daemon:
         self.progress_s: dict[str, float] = {name: clock.monotonic_s() for name in self.groups}
         self.wake = {name: threading.Event() for name in deliverer.receivers}
         self._busy = {name: threading.Lock() for name in self.groups}
+        self._limited: dict[str, int] = {}
         metrics.export_scores(self.newest_scores)
 
     # One step of each kind ----------------------------------------------------------------------------------------
@@ -91,6 +92,7 @@ class Daemon:
             slot = due(group, now, self.last_slot[name])
             if slot is None:
                 return next_start_ms(group, self.last_slot[name] or 0)
+            began = self.clock.monotonic_s()
             try:
                 with self.metrics.duration.labels(name).time():
                     evaluated = self.evaluator.evaluate(group, slot.at, slot.missed)
@@ -104,6 +106,7 @@ class Daemon:
                 return now + RETRY_AFTER_STORE_ERROR_MS
             self.last_slot[name] = slot.at
             self.progress_s[name] = self.clock.monotonic_s()
+            self._notice_slow(group, self.progress_s[name] - began)
             self._account(evaluated)
             if evaluated.owed:
                 for event in self.wake.values():
@@ -161,6 +164,22 @@ class Daemon:
         for rule_id, one in evaluated.rules.items():
             self._account_rule(rule_id, one)
 
+    def _notice_slow(self, group: RuleGroup, took_s: float) -> None:
+        """A tick longer than its interval makes the group skip slots, which is how a slow source is spared."""
+        if took_s * 1000 > group.interval_ms:
+            self.metrics.overruns.labels(group.name).inc()
+            log.warning(
+                "evaluation takes longer than its interval; slots are skipped to spare the source", group=group.name,
+                seconds=round(took_s, 1), interval_s=group.interval_ms / 1000, remedy="anomalyd query-cost",
+            )  # fmt: skip
+
+    def _notice_limited(self, rule_id: str, limited: int) -> None:
+        """Say it when it changes, not at every slot."""
+        if limited != self._limited.get(rule_id, 0):
+            most = self.evaluator.runs[rule_id].rule.max_series
+            log.warning("series beyond max_series are not scored", rule=rule_id, limited=limited, max_series=most)
+        self._limited[rule_id] = limited
+
     def _account_rule(self, rule_id: str, one: Advanced) -> None:
         rule = self.evaluator.runs[rule_id].rule
         for slot in one.slots:
@@ -169,6 +188,7 @@ class Daemon:
         if one.limited:
             self.metrics.verdicts.labels(rule_id, "limited").inc(one.limited)
         self.metrics.series_limited.labels(rule_id).set(one.limited)
+        self._notice_limited(rule_id, one.limited)
         if one.failure is None:
             self.metrics.source_up.labels(rule.source).set(1)
             for warning in one.warnings:
