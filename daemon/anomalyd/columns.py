@@ -31,7 +31,7 @@ from anomalyd.stretch import (
     rowwise,
     sheet_of,
 )
-from anomalyd.tell import Annotate, Happened, Recipients, episode_id, tell
+from anomalyd.tell import Annotate, Happened, Recipients, count_siblings, episode_id, tell
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,7 +159,7 @@ class Columns:
                 relearn.add(row)
         told = tell(
             rule, at, happened, live.values(), memory.incidents, lambda e: cut_of(memory, e), self.annotate,
-            self.links(rule), self.recipients,
+            self.links(rule), self.recipients, count_siblings(rule, len(memory.active), memory.active_labels),
         )  # fmt: skip
         by_id = {episode.id: episode for episode in told.episodes}
         changes.episodes.update(by_id)

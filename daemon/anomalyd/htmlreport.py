@@ -220,6 +220,8 @@ def _tier_texts(rule: Rule) -> tuple[str, ...]:
             return f"{policy.tier.word}: {format_budget(policy.budget)}"
         if policy.sigma is not None:
             return f"{policy.tier.word}: {policy.sigma:g} sigma"
+        if policy.surprise is None:
+            return f"{policy.tier.word}: {policy.spread:.0%} of the series"
         return f"{policy.tier.word}: surprise {policy.surprise:g}"
 
     return tuple(text(policy) for policy in rule.tiers)

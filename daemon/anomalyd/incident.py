@@ -53,12 +53,17 @@ class Incident:
         return self.closed_at == 0
 
 
+def group_of(rule: Rule, labels: Labels) -> Labels:
+    """The labels by which a rule groups a series."""
+    return labels if rule.group_by == ("...",) else tuple((k, v) for k, v in labels if k in rule.group_by)
+
+
 def incident_key(rule: Rule, labels: Labels) -> tuple[str, Labels]:
     """The key and group labels of the incident that an episode of ``rule`` on the series ``labels`` belongs to.
 
     ``group_by: ["..."]`` gives each series its own incident, as in Alertmanager.
     """
-    chosen = labels if rule.group_by == ("...",) else tuple((k, v) for k, v in labels if k in rule.group_by)
+    chosen = group_of(rule, labels)
     digest = hashlib.sha256(repr((rule.id, chosen)).encode("utf-8", "replace")).hexdigest()
     return digest, chosen
 

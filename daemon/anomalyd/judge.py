@@ -56,8 +56,8 @@ def uniform(kind: Kind, n: int) -> Verdicts:
 
 
 def lowest_tier(rule: Rule) -> Tier:
-    """The first tier a rule has."""
-    return min(policy.tier for policy in rule.tiers)
+    """The first tier a rule has for a series."""
+    return min(policy.tier for policy in rule.tiers if policy.scored)
 
 
 def _outside(rule: Rule, value: F64, missing: Bool) -> Bool:

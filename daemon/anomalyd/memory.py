@@ -83,6 +83,10 @@ class Memory:
         rows = np.fromiter(self.episodes, np.int64, len(self.episodes))
         return np.isin(self.active, rows)
 
+    def active_labels(self) -> list[Labels]:
+        """The label sets of the active series."""
+        return [self.registry.rows[row].labels for row in self.active.tolist()]
+
     def open_episodes(self) -> list[Episode]:
         """Episodes that were told."""
         return [episode for episode in self.episodes.values() if episode.phase == Phase.OPEN]

@@ -151,8 +151,12 @@ _HEADS: Mapping[Reason, str] = {
 def _title(s: Statement) -> str:
     head = _HEADS[s.reason].format(tier=s.tier.word.upper())
     where = _where(s)
-    count = f" ({s.total} series)" if s.total > 1 else ""
+    count = f" ({_count(s)} series)" if s.total > 1 else ""
     return f"[{head}] {clean(s.name, 80)}{': ' + where if where else ''}{count}"
+
+
+def _count(s: Statement) -> str:
+    return f"{s.total} of {s.siblings}" if s.siblings >= s.total and not s.resolved else str(s.total)
 
 
 def _where(s: Statement) -> str:
@@ -228,7 +232,7 @@ def _fields(s: Statement, now: int) -> tuple[tuple[str, str], ...]:
     if lead is not None and not s.resolved and (why := _why(lead)):
         fields.append(("Why", why))
     if s.total > 1:
-        fields.append(("Series", str(s.total)))
+        fields.append(("Series", _count(s)))
     return tuple(fields)
 
 

@@ -30,10 +30,12 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class TierPolicy:
-    """When a tier begins. Exactly one of budget, surprise and sigma is set.
+    """When a tier begins. Exactly one of budget, surprise and sigma is set, or none where ``spread`` is.
 
     ``sigma`` is for the old school: the surprise of a Gaussian's two-sided tail beyond that many standard deviations.
     ``for_ms`` overrides the rule's ``for``.
+    ``spread``: an incident is of this tier as well when this share of the group's series, and at least two, are in open
+    episodes, of whatever tier.
     """
 
     tier: Tier
@@ -41,6 +43,12 @@ class TierPolicy:
     surprise: float | None = None
     sigma: float | None = None
     for_ms: int | None = None
+    spread: float | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether a single series can be of this tier, by its score."""
+        return self.budget is not None or self.surprise is not None or self.sigma is not None
 
 
 @dataclass(frozen=True, slots=True)

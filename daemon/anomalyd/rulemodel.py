@@ -126,21 +126,44 @@ Share: TypeAlias = Annotated[
 ]
 
 
+PositiveShare: TypeAlias = Annotated[
+    Number,
+    Field(gt=0, le=1),
+    BeforeValidator(_share),
+    WithJsonSchema({
+        "anyOf": [
+            {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, {"type": "string", "pattern": r"^[0-9.]+ ?%$"},
+        ]
+    }),
+]
+
+
 class TierModel(Section):
-    """When a tier begins: exactly one of budget, surprise and sigma."""
+    """When a tier begins: exactly one of budget, surprise and sigma, and spread beside it or alone."""
 
     budget: BudgetField | None = Field(None, description="False alarms it may cost while nothing is wrong.")
     surprise: Number | None = Field(None, gt=0, description="-log10 of the probability of so rare a sample.")
     sigma: Number | None = Field(None, gt=0, le=37, description="Standard deviations, if the values were Gaussian.")
     for_: Duration | None = Field(None, alias="for", description="How long before this tier begins.")
+    spread: PositiveShare | None = Field(
+        None, description="Also when this share of the group's series (two at least) is abnormal: 0.3 or 30%."
+    )
 
     @model_validator(mode="after")
     def _one_cut(self) -> TierModel:
         given = [name for name in ("budget", "surprise", "sigma") if getattr(self, name) is not None]
+        if not given and self.spread is not None:
+            if self.for_ is not None:
+                raise ValueError("for is how long a series must be abnormal; it means nothing beside spread alone")
+            return self
         if len(given) != 1:
             said = f"not {' and '.join(given)}" if given else 'for example {budget: "1 per week"}'
             raise ValueError(f"needs exactly one of budget, surprise and sigma, {said}")
         return self
+
+    @property
+    def by_spread_alone(self) -> bool:
+        return self.budget is None and self.surprise is None and self.sigma is None
 
 
 class TiersModel(Section):
@@ -154,6 +177,8 @@ class TiersModel(Section):
     def _some(self) -> TiersModel:
         if self.warning is None and self.critical is None and self.emergency is None:
             raise ValueError("needs at least one of warning, critical and emergency")
+        if all(one is None or one.by_spread_alone for one in (self.warning, self.critical, self.emergency)):
+            raise ValueError("spread counts series that are abnormal by another tier: give one a budget or a cut")
         return self
 
 

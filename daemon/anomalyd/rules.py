@@ -7,6 +7,7 @@ A rule set is complete or it is not there: any problem in any file raises ``Conf
 from __future__ import annotations
 
 import glob
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -284,7 +285,8 @@ class _File:
                 self.document.problem(
                     (*at, policy.tier.word, "budget"), "the budget allows more false alarms than there are samples"
                 )
-        for lower, higher in zip(rule.tiers, rule.tiers[1:], strict=False):
+        scored = [policy for policy in rule.tiers if policy.scored]
+        for lower, higher in itertools.pairwise(scored):
             if not comparable(lower, higher):
                 continue
             begins, worse = (initial_threshold(replace(rule, tiers=(p,))).lowest for p in (lower, higher))
@@ -377,4 +379,6 @@ def _policies(model: RuleModel) -> tuple[TierPolicy, ...]:
     if model.tiers is None:
         return ()
     given: dict[Tier, TierModel | None] = {tier: getattr(model.tiers, tier.word) for tier in TIERS}
-    return tuple(TierPolicy(t, m.budget, m.surprise, m.sigma, m.for_) for t, m in given.items() if m is not None)
+    return tuple(
+        TierPolicy(t, m.budget, m.surprise, m.sigma, m.for_, m.spread) for t, m in given.items() if m is not None
+    )

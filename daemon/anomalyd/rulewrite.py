@@ -91,6 +91,8 @@ def _tier(policy: TierPolicy) -> dict[str, Any]:
         data["sigma"] = policy.sigma
     if policy.for_ms is not None:
         data["for"] = format_duration(policy.for_ms)
+    if policy.spread is not None:
+        data["spread"] = policy.spread
     return data
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from anomalyd.block import Labels
 from anomalyd.episode import Episode, Event, Phase
-from anomalyd.incident import MAX_ALERTS, Alert, Incident, Notification, Reason, Statement, incident_key
+from anomalyd.incident import MAX_ALERTS, Alert, Incident, Notification, Reason, Statement, group_of, incident_key
 from anomalyd.rule import Rule
 from anomalyd.score import Tier
 
@@ -22,6 +23,13 @@ Annotate = Callable[[Rule, Alert], Mapping[str, str]]
 
 Recipients = Callable[[Rule, Incident], Sequence[str]]
 """Who is told of an incident, given the tier it has reached."""
+
+
+Siblings = Callable[[Labels], int]
+"""How many series of the rule share the values of a group's labels; 0 where that is not known."""
+
+MIN_SPREAD = 2
+"""One series alone is no spread, however few there are."""
 
 
 def named_receivers(rule: Rule, incident: Incident) -> Sequence[str]:
@@ -64,6 +72,7 @@ def tell(
     annotate: Annotate,
     links: Mapping[str, str],
     recipients: Recipients = named_receivers,
+    siblings: Siblings = lambda labels: 0,
 ) -> Told:
     """Bring incidents up to date with what happened in slot ``at`` and write the statements.
 
@@ -72,6 +81,7 @@ def tell(
         incidents: the rule's open incidents before it, by key.
         cut_of: the lowest cut for an episode's series, the unit of its anomaly score.
         links: name to URL, shown with every statement.
+        siblings: what an incident's spread is measured against.
     """
     opened = dict(incidents)
     changed: dict[str, Incident] = {}
@@ -109,9 +119,15 @@ def tell(
             if reasons.get(key) == Reason.NEW:
                 continue  # opened and closed within one catch-up: nobody was told, so nobody is told
             reasons[key] = Reason.RESOLVED
+        known = siblings(incident.group_labels)
+        if members and (tier := spread_tier(rule, len(members), known)) > incident.tier:
+            incident = opened[key] = changed[key] = replace(incident, tier=tier)
+            if reasons.get(key) != Reason.NEW:
+                reasons[key] = Reason.WORSE
         if key in reasons:
             alerts = _alerts(members or just_closed, cut_of)
             statement = _statement(rule, incident, reasons[key], at, alerts, annotate, links)
+            statement = replace(statement, siblings=known)
             statements.append((statement, recipients(rule, incident)))
     outbox = tuple(
         Notification(notification_id(s, receiver), receiver, s, at)
@@ -120,6 +136,26 @@ def tell(
         for receiver in receivers
     )
     return Told(tuple(episodes.values()), tuple(changed.values()), opened, outbox)
+
+
+def count_siblings(rule: Rule, total: int, series: Callable[[], Iterable[Labels]]) -> Siblings:
+    """Counts the rule's ``total`` series by group, all at once and only when it is asked."""
+    counts: Counter[Labels] = Counter()
+
+    def siblings(group: Labels) -> int:
+        if not counts:
+            counts.update(group_of(rule, labels) for labels in series())
+        return counts[group]
+
+    return siblings if rule.group_by else lambda group: total
+
+
+def spread_tier(rule: Rule, members: int, siblings: int) -> Tier:
+    """The highest tier that begins by spread when ``members`` of ``siblings`` series are in open episodes."""
+    if members < MIN_SPREAD or siblings <= 0:
+        return Tier.NONE
+    share = members / siblings
+    return max((p.tier for p in rule.tiers if p.spread is not None and share >= p.spread), default=Tier.NONE)
 
 
 def alert_of(episode: Episode, cut: float) -> Alert:

@@ -50,7 +50,8 @@ def _cut(policy: TierPolicy, interval_ms: int, series: int) -> float:
         return policy.surprise
     if policy.sigma is not None:
         return sigma_surprise(policy.sigma)
-    assert policy.budget is not None, "the loader gives every tier a budget, a surprise or a sigma"
+    if policy.budget is None:
+        return NEVER  # begins by spread alone
     samples = policy.budget.period_ms / interval_ms * (series if policy.budget.per == "rule" else 1)
     return max(0.3, -math.log10(policy.budget.count / samples))
 

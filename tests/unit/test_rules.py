@@ -46,7 +46,7 @@ groups:
         tiers:
           warning: {budget: 2 per week}
           critical: {surprise: 6}
-          emergency: {sigma: 8, for: 10m}
+          emergency: {sigma: 8, for: 10m, spread: 30%}
         learn: all
         mode: shadow
         group_by: [region]
@@ -123,7 +123,7 @@ def test_every_key_becomes_what_it_says() -> None:
         tiers=(
             TierPolicy(Tier.WARNING, Budget(2, WEEK_MS)),
             TierPolicy(Tier.CRITICAL, surprise=6),
-            TierPolicy(Tier.EMERGENCY, sigma=8, for_ms=10 * MINUTE_MS),
+            TierPolicy(Tier.EMERGENCY, sigma=8, for_ms=10 * MINUTE_MS, spread=0.3),
         ),
         learn="all",
         mode="shadow",

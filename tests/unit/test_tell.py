@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from anomalyd.block import Labels, fingerprint
 from anomalyd.clock import MINUTE_MS
 from anomalyd.episode import Close, Episode, Event, Phase
 from anomalyd.incident import MAX_ALERTS, Incident, Reason
-from anomalyd.rule import Rule
+from anomalyd.rule import Rule, TierPolicy
 from anomalyd.score import Tier
-from anomalyd.tell import Happened, Told, tell
+from anomalyd.tell import Happened, Told, count_siblings, tell
 
 M = MINUTE_MS
 RULE = Rule("Latency", "shop", "up", receivers=("slack", "pager"), labels={"team": "pay"}, suppress_ms=5 * M)
@@ -125,3 +127,60 @@ def test_the_same_slot_told_twice_gives_the_same_rows() -> None:
     one, two = run(RULE, M, [opened(a)], [a]), run(RULE, M, [opened(a)], [a])
     assert [n.id for n in one.outbox] == [n.id for n in two.outbox]
     assert len({n.id for n in one.outbox}) == 2
+
+
+def spread(rule: Rule, names: list[str], total: int, incidents: dict[str, Incident] | None = None, at: int = M) -> Told:
+    """``names`` open together, of a rule that watches ``total`` series in eu."""
+    found = [episode(name, at=at) for name in names]
+    series = [found[0].labels] * total
+    counted = count_siblings(rule, total, lambda: series)
+    return tell(
+        rule, at, [opened(e) for e in found], found, incidents or {}, lambda _: 2.0, lambda r, a: {}, {},
+        siblings=counted,
+    )  # fmt: skip
+
+
+WIDE = replace(RULE, tiers=(TierPolicy(Tier.WARNING, surprise=3), TierPolicy(Tier.EMERGENCY, spread=0.3)))
+
+
+@pytest.mark.parametrize(
+    ("names", "total", "tier"),
+    [(["a", "b"], 10, Tier.WARNING), (["a", "b", "c"], 10, Tier.EMERGENCY), (["a"], 1, Tier.WARNING)],
+)
+@pytest.mark.parametrize("group_by", [(), ("region",)])
+def test_spread_raises_the_tier(names: list[str], total: int, tier: Tier, group_by: tuple[str, ...]) -> None:
+    """A share of the group's series in open episodes is a tier of its own; one series alone is no spread."""
+    told = spread(replace(WIDE, group_by=group_by), names, total)
+    assert [incident.tier for incident in told.incidents] == [tier]
+    assert {(n.statement.reason, n.statement.tier) for n in told.outbox} == {(Reason.NEW, tier)}
+    assert told.outbox[0].statement.siblings == total
+
+
+def test_what_spreads_later_becomes_worse_and_stays_so() -> None:
+    """An incident that was told becomes worse when it spreads, and is not told again when it shrinks."""
+    first = spread(WIDE, ["a", "b"], 10)
+    a, b = first.episodes
+    c = episode("c", at=2 * M)
+    links: dict[str, str] = {}
+    wider = tell(
+        WIDE, 2 * M, [opened(c)], [a, b, c], dict(first.open_incidents), lambda _: 2.0, lambda r, a: {}, links,
+        siblings=lambda labels: 10,
+    )  # fmt: skip
+    assert [(n.statement.reason, n.statement.tier) for n in wider.outbox][:1] == [(Reason.WORSE, Tier.EMERGENCY)]
+    (c,) = wider.episodes
+    calmer = tell(
+        WIDE, 3 * M, [closed(b, 3 * M)], [a, c], dict(wider.open_incidents), lambda _: 2.0, lambda r, a: {}, links,
+        siblings=lambda labels: 10,
+    )  # fmt: skip
+    assert calmer.outbox == ()
+    assert [incident.tier for incident in calmer.open_incidents.values()] == [Tier.EMERGENCY]
+
+
+def test_siblings_are_those_of_the_group() -> None:
+    """A rule that groups by region counts each region's series; one that does not counts all; `...` counts one."""
+    series = [episode(n, region=r).labels for n, r in (("a", "eu"), ("b", "eu"), ("c", "us"))]
+    by_region = count_siblings(replace(RULE, group_by=("region",)), 3, lambda: series)
+    assert by_region((("region", "eu"),)) == 2
+    assert by_region((("region", "asia"),)) == 0
+    assert count_siblings(RULE, 3, lambda: series)(()) == 3
+    assert count_siblings(replace(RULE, group_by=("...",)), 3, lambda: series)(series[0]) == 1
