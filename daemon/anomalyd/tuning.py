@@ -102,7 +102,7 @@ def candidates(rule: Rule, series: int) -> Iterator[DetectorSpec]:
 
 def with_budget(rule: Rule, budget: Budget) -> Rule:
     """The rule with another budget for its lowest tier; higher ones stay as much rarer as they are."""
-    lowest, *higher = sorted(rule.tiers, key=lambda policy: policy.tier)
+    lowest, *higher = _by_score(rule)
     tiers = [replace(lowest, budget=budget, surprise=None, sigma=None)]
     for policy in higher:
         before = tiers[-1]
@@ -114,7 +114,14 @@ def with_budget(rule: Rule, budget: Budget) -> Rule:
         cut = initial_threshold(replace(rule, tiers=(policy,))).lowest
         least = initial_threshold(replace(rule, tiers=(before,))).lowest
         tiers.append(policy if cut > least else replace(policy, budget=None, sigma=None, surprise=round(least + 1, 2)))
-    return replace(rule, tiers=tuple(tiers))
+    others = [policy for policy in rule.tiers if policy not in (lowest, *higher)]
+    return replace(rule, tiers=tuple(sorted([*tiers, *others], key=lambda policy: policy.tier)))
+
+
+def _by_score(rule: Rule) -> list[TierPolicy]:
+    """The tiers that begin at a cut, the lowest first."""
+    stated = [p for p in rule.tiers if p.budget is not None or p.surprise is not None or p.sigma is not None]
+    return sorted(stated, key=lambda policy: policy.tier)
 
 
 def _rate(budget: Budget) -> float:
@@ -123,8 +130,7 @@ def _rate(budget: Budget) -> float:
 
 def lowest_budget(rule: Rule) -> Budget | None:
     """The budget of the lowest tier, if that is how it is stated."""
-    policy: TierPolicy = min(rule.tiers, key=lambda one: one.tier)
-    return policy.budget
+    return next((policy.budget for policy in _by_score(rule)), None)
 
 
 # Trials --------------------------------------------------------------------------------------------------------------

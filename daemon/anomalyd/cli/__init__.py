@@ -40,6 +40,7 @@ COMMANDS: dict[str, Entry] = {
     "alerts": Entry("anomalyd.cli.alerts", "alerts", "List alerts, with the ids that votes need."),
     "feedback": Entry("anomalyd.cli.feedback", "feedback", "Vote on alerts; list, preview and undo votes."),
     "silence": Entry("anomalyd.cli.silence", "silence", "Keep alerts quiet for a time; list and end silences."),
+    "tune": Entry("anomalyd.cli.tune", "run_tune", "Try what would serve a rule better, and print the change."),
     "schema": Entry("anomalyd.cli.schema", "schema", "Print the JSON Schema of settings or rules, for editors."),
 }
 """All commands in the order of the help. A new command is one line here and one file."""

@@ -1,0 +1,272 @@
+"""``anomalyd tune``: what a rule scores highest on its history, and a change that would serve it better."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from anomalyd import logs
+from anomalyd.backtest import Backtest
+from anomalyd.cli.backtest import Runner, bar, choose
+from anomalyd.cli.evaluate import count, daemon_store, delay, moment, number, seconds, truth_of, warn_unmatched, within
+from anomalyd.clock import HOUR_MS, SystemClock
+from anomalyd.durations import format_budget, format_duration, parse_budget
+from anomalyd.errors import ConfigError, Problem
+from anomalyd.htmlreport import label_text, when
+from anomalyd.report.sheet import Grid, Line, Part, Sheet, Text, series_plot, write_sheets
+from anomalyd.report.svg import Mark, short
+from anomalyd.rule import Budget, Rule
+from anomalyd.truth import read_rows
+from anomalyd.tuneview import Peak, ThresholdLine, around, consequence, peaks, sparkline, threshold_lines, yaml_diff
+from anomalyd.tuning import Trial, Tuned, tune
+
+SHOWN = 10
+CHARTS_MAX = 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """All that is told of one rule; ``diff`` is empty where nothing is better by a margin."""
+
+    tuned: Tuned
+    peaks: tuple[Peak, ...]
+    thresholds: tuple[ThresholdLine, ...]
+    diff: tuple[str, ...]
+    words: str
+
+    @property
+    def test(self) -> Backtest:
+        return self.tuned.base.test
+
+
+def look_into(tuned: Tuned) -> Findings:
+    """Put together what is told."""
+    base, best = tuned.base, tuned.best
+    diff = tuple(yaml_diff(base.rule, best.rule)) if best is not None else ()
+    words = consequence(tuned) if best is not None else "nothing tried is better than the rule as it is, by a margin"
+    thresholds = tuple(threshold_lines(base.test, tuned.truth))
+    return Findings(tuned, tuple(peaks(base.test, CHARTS_MAX)), thresholds, diff, words)
+
+
+# Telling -------------------------------------------------------------------------------------------------------------
+
+
+def peak_rows(f: Findings) -> list[tuple[str, ...]]:
+    cut = f.test.cut
+    return [
+        (when(p.at), label_text(p.labels), sparkline(around(f.test, p)), short(p.value), short(p.expected),
+         f"{p.surprise / cut:.2f}" if 0 < cut < math.inf else "–", "paged" if p.paged else "")
+        for p in f.peaks
+    ]  # fmt: skip
+
+
+def threshold_rows(f: Findings) -> list[tuple[str, ...]]:
+    return [
+        (t.name, f"{t.cut:.2f}", str(t.alerts), f"{t.per_week:.1f}", "–" if t.found is None else str(t.found))
+        for t in f.thresholds
+    ]
+
+
+def trial_rows(f: Findings) -> list[tuple[str, ...]]:
+    return [trial_row(trial) for trial in (f.tuned.base, *f.tuned.trials)]
+
+
+def trial_row(trial: Trial) -> tuple[str, ...]:
+    return (
+        trial.name, str(trial.alerts), count(round(trial.excess, 1)), number(trial.f1), delay(trial.delay_ms),
+        number(trial.clarity.separation),
+    )  # fmt: skip
+
+
+PEAK_HEAD = ("at", "series", "around it", "value", "expected", "score", "")
+THRESHOLD_HEAD = ("budget", "cut", "alerts", "a week", "known found")
+TRIAL_HEAD = ("version", "alerts", "beyond budget", "F1 by event", "delay", "separation")
+
+
+def basis(f: Findings) -> str:
+    """What the versions were judged by."""
+    t = f.tuned
+    granted = f"{format_budget(t.budget)} grants {t.base.allowed:.1f} alerts in this span"
+    if t.truth.real:
+        return f"Judged by {len(t.truth.real)} anomalies known from {t.truth.origin}: F1, then delay; {granted}."
+    return f"Judged without labels: alerts within the budget, then separation; {granted}."
+
+
+def fixed(rule: Rule) -> str:
+    """The business facts that tuning leaves alone."""
+    facts = [f"direction {rule.direction}", f"for {format_duration(rule.for_ms)}"]
+    floor = rule.min_deviation
+    if floor.absolute or floor.relative:
+        facts.append(f"min_deviation {short(floor.absolute)} and {100 * floor.relative:g} %")
+    if rule.valid_range is not None:
+        facts.append(f"valid_range {short(rule.valid_range[0])} to {short(rule.valid_range[1])}")
+    return f"Left as they are: {', '.join(facts)}."
+
+
+def print_findings(console: Console, f: Findings) -> None:
+    """The result for people."""
+    test = f.test
+    console.print(
+        f"\n[bold]{escape(test.rule.id)}[/]  {when(test.start)} to {when(test.end)} UTC; {len(test.labels)} series, "
+        f"{len(test.episodes)} alerts", highlight=False,
+    )  # fmt: skip
+    console.print(_table("The highest scores", PEAK_HEAD, peak_rows(f)[:SHOWN]))
+    console.print(_table("What each threshold would have paged", THRESHOLD_HEAD, threshold_rows(f)))
+    console.print(_table("What was tried, best first", TRIAL_HEAD, trial_rows(f)))
+    for line in (basis(f), fixed(test.rule)):
+        console.print(escape(line), highlight=False)
+    if f.tuned.untried:
+        untried = ", ".join(f.tuned.untried)
+        console.print(f"No time was left for {escape(untried)}; give --time.", highlight=False)
+    if f.tuned.best is None:
+        console.print(f"\n{f.words}.", highlight=False)
+        return
+    console.print(f"\n[bold]{escape(f.tuned.best.name)}[/] {escape(f.words)}:\n", highlight=False)
+    for line in f.diff:
+        console.print(escape(line), style=_colour(line), highlight=False)
+
+
+def _colour(line: str) -> str:
+    return "green" if line.startswith("+") else "red" if line.startswith("-") else ""
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for i, head in enumerate(heads):
+        left = i == 0 or head in ("series", "around it", "")
+        table.add_column(head, justify="left" if left else "right", no_wrap=head == "around it")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def as_json(f: Findings) -> dict[str, Any]:
+    """The result for scripts: null where there is nothing to measure, times in milliseconds."""
+    t, test = f.tuned, f.test
+    return {
+        "rule": test.rule.id, "start": test.start, "end": test.end, "series": len(test.labels),
+        "budget": format_budget(t.budget), "allowed": t.base.allowed,
+        "labels_from": t.truth.origin if t.truth else None,
+        "highest": [_finite({**asdict(p), "labels": dict(p.labels)}) for p in f.peaks],
+        "thresholds": [_finite(asdict(line)) for line in f.thresholds],
+        "tried": [_trial(trial) for trial in (t.base, *t.trials)], "untried": list(t.untried),
+        "best": t.best.name if t.best else None, "words": f.words, "diff": list(f.diff),
+    }  # fmt: skip
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    detector = {"type": trial.rule.detector.type, **trial.rule.detector.params}
+    row = {
+        "name": trial.name, "detector": detector, "alerts": trial.alerts, "excess": trial.excess,
+        "found": len(trial.found), "f1": trial.f1, "delay_ms": trial.delay_ms,
+        "separation": trial.clarity.separation,
+    }  # fmt: skip
+    return _finite(row)
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def sheet_of(f: Findings) -> Sheet:
+    """The rule's part of the HTML report."""
+    t, test = f.tuned, f.test
+    facts = (("series", str(len(test.labels))), ("alerts", str(len(test.episodes))), ("tried", str(len(t.trials))))
+    tried = [Line(row, "own" if i == 0 else "") for i, row in enumerate(trial_rows(f))]
+    thresholds = [Line(row, "own" if i == 0 else "") for i, row in enumerate(threshold_rows(f))]
+    parts: list[Part] = []
+    if t.best is not None:
+        parts.append(Text(f"The change: {t.best.name}", f.diff, f"It {f.words}."))
+    note = f"{basis(f)} {fixed(test.rule)}"
+    parts.append(Grid("What was tried, best first", TRIAL_HEAD, tuple(tried), note if t.best else f"{note} {f.words}."))
+    parts.append(Grid("What each threshold would have paged", THRESHOLD_HEAD, tuple(thresholds)))
+    parts += [_chart(f, peak) for peak in f.peaks]
+    span = f"{when(test.start)} to {when(test.end)} UTC · {test.rule.detector.type}"
+    return Sheet(test.rule.name, test.rule.group, span, test.rule.expr, facts, tuple(parts))
+
+
+def _chart(f: Findings, peak: Peak) -> Part:
+    test = f.test
+    room = max(2 * HOUR_MS, 40 * test.rule.interval_ms)
+    marks = [Mark(span.start, span.end, "label") for span in f.tuned.truth.real if span.holds(peak.labels)]
+    marks += [Mark(e.opened_at, e.closed_at or test.end, e.tier.word) for e in test.episodes
+              if e.labels == peak.labels]  # fmt: skip
+    note = f"{when(peak.at)}: {short(peak.value)} where {short(peak.expected)} was expected"
+    note += "; paged" if peak.paged else "; not paged"
+    return series_plot(test, peak.row, label_text(peak.labels), note, marks, peak.at - room, peak.at + room)
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def _budget(text: str | None) -> Budget | None:
+    try:
+        return parse_budget(text) if text else None
+    except ValueError as error:
+        raise ConfigError([Problem("--budget", 0, 0, str(error))]) from None
+
+
+def _check_budget(budget: Budget | None, rule: Rule) -> None:
+    if budget is not None and budget.count * rule.interval_ms > budget.period_ms:
+        raise ConfigError([Problem("--budget", 0, 0, f"allows more alerts than {rule.id} has samples")])
+
+
+def run_tune(
+    targets: Annotated[list[str], typer.Argument(metavar="RULE|FILE...", help="Rules by name, or rules files.")],
+    config: Annotated[Path, typer.Option("--config", "--config.file", help="Settings file.")] = Path("anomalyd.yml"),
+    since: Annotated[str, typer.Option(help="How far back (14d) or from when (2026-01-31T12:00:00Z).")] = "14d",
+    until: Annotated[str, typer.Option(help="How far back, or when, the span ends.")] = "0",
+    budget: Annotated[
+        str | None, typer.Option(help='False alarms to allow, as "1 per week". Default: the rule\'s own.')
+    ] = None,
+    time: Annotated[str, typer.Option(help="Time a rule for trying detectors and parameters.")] = "60s",
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Known anomalies: start,end; rule, series or labels. Default: votes."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="HTML", help="Write a report into one file.")] = None,
+    json_out: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Try detectors, parameters and budgets for a rule on its history, and print the change that would serve it better.
+
+    What the business has decided stays as it is: expression, direction, min_deviation, valid_range, for, missing,
+    receivers. Exit code 0: done, whether or not something better was found; 1: the source or the database failed;
+    2: wrong files or arguments.
+    """
+    logs.configure("error", stream=sys.stderr)
+    clock, console, stderr = SystemClock(), Console(soft_wrap=True), Console(stderr=True)
+    limit_s, asked = seconds(time, "--time"), _budget(budget)
+    rows = read_rows(labels) if labels else None
+    wanted = choose(targets, config, None)
+    now = clock.now_ms()
+    runner = Runner(wanted.settings, clock, stderr, moment(since, "--since", now), moment(until, "--until", now))
+    found: list[Findings] = []
+    try:
+        with daemon_store(wanted.settings) as store:
+            for rule in wanted.rules:
+                _check_budget(asked, rule)
+                base = runner.live(rule)[0]
+                truth = truth_of(base, rows, store, wanted.settings)
+                with bar(stderr, f"{rule.name}: trying"):
+                    found.append(look_into(tune(base, truth, asked, within(clock, limit_s))))
+                if not json_out:
+                    print_findings(console, found[-1])
+    finally:
+        runner.close()
+    if rows is not None:
+        warn_unmatched(rows, [f.test for f in found])
+    if json_out:
+        print(json.dumps([as_json(f) for f in found], indent=2, allow_nan=False))
+    if report is not None:
+        write_sheets(report, "Tuning", [sheet_of(f) for f in found])
+        print(f"report: {report}", file=sys.stderr)
