@@ -38,6 +38,8 @@ SERIES_SPREAD = 1.0
 """Prior spread of log m of a series around its rule's."""
 RULE_SPREAD = 0.1
 """Prior spread of log m of a rule around 0: narrow, since what is noise on one series is an outage on another."""
+BEYOND = 1.5
+"""A cut is raised to this multiple of the highest score that was called false at most."""
 SERIES_WEIGHT_MAX = 4.0
 """Votes that one series counts for, at most, when its rule's m is estimated."""
 STEP_MIN = 0.01
@@ -265,10 +267,11 @@ def factors(judged: Sequence[Judged], policy: FeedbackPolicy) -> dict[Fingerprin
 
 
 def _factor(judged: Sequence[Judged], centre: float, spread: float, policy: FeedbackPolicy) -> float:
-    """Votes on alerts only ever raise a cut; what was missed may lower it."""
+    """Votes on alerts only ever raise a cut, and not far beyond what was called false; what was missed may lower it."""
     factor = math.exp(believe(judged, centre, spread, policy).mean)
     lowest = policy.min_factor if any(one.missed for one in judged) else 1.0
-    return min(max(factor, lowest), policy.max_factor)
+    highest = max((one.score for one in judged if one.real < 0.5), default=1.0) * BEYOND
+    return min(max(factor, lowest), max(highest, math.exp(centre), 1.0), policy.max_factor)
 
 
 def _pooled(own: Mapping[Fingerprint, Sequence[Judged]]) -> list[Judged]:

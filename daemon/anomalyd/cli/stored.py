@@ -22,6 +22,7 @@ Config = Annotated[Path, typer.Option("--config", "--config.file", help="Setting
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 By = Annotated[str, typer.Option("--by", help="Who you are; the system's user by default.")]
 DEFAULT = Path("anomalyd.yml")
+WIDE = 1_000
 
 
 @contextmanager
@@ -57,5 +58,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], nothing: str
     table = Table(*head, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table, crop=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE)  # for a pipe nothing is cut
+    console.print(table)
