@@ -276,7 +276,7 @@ def _clarity(test: Backtest, surprise: F32, cut: float) -> Unlabelled:
     known = surprise[scored]
     return Unlabelled(
         int(scored.sum()), int((known > cut).sum()), quality.separation(known, cut), quality.doubtful(known, cut),
-        quality.bimodality(np.log(known[known > 0])),
+        quality.bimodality(known),
         quality.silhouette(_points(test)[scored], (surprise > cut)[scored]),
         len(test.episodes) / test.weeks,
     )  # fmt: skip

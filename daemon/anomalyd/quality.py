@@ -174,9 +174,9 @@ def doubtful(scores: Floats, cut: float) -> float:
 
 
 def bimodality(values: Floats) -> float:
-    """Sarle's coefficient with the correction for small samples: 5/9 for even spread, above it points to two heaps.
+    """Sarle's coefficient with the correction for small samples: 5/9 for an even spread, above it points to two heaps.
 
-    A long tail raises it too, so give it the logarithm of scores.
+    It is 5/9 for an exponential spread too, which is how calibrated surprise is spread while nothing is wrong.
     """
     known = values[np.isfinite(values)].astype(np.float64)
     n = len(known)

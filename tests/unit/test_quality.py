@@ -138,9 +138,10 @@ def test_separation_and_doubt() -> None:
 
 
 def test_bimodality_of_known_shapes() -> None:
-    """An even spread has 5/9, a bell 1/3, and two heaps more than both."""
+    """An even and an exponential spread have 5/9, a bell 1/3, and two heaps more than all."""
     rng = np.random.default_rng(2)
     assert quality.bimodality(np.linspace(0, 1, 20_001)) == pytest.approx(5 / 9, abs=0.001)
+    assert quality.bimodality(rng.exponential(size=200_000)) == pytest.approx(5 / 9, abs=0.03)
     assert quality.bimodality(rng.normal(size=50_000)) == pytest.approx(1 / 3, abs=0.02)
     assert quality.bimodality(np.concatenate([rng.normal(0, 1, 500), rng.normal(9, 1, 500)])) > 0.8
 

@@ -86,6 +86,7 @@ def test_scores_speak_by_themselves() -> None:
     assert own.flagged == dummy.flagged >= 35
     assert own.separation > 0.5 > dummy.separation
     assert own.silhouette > 0.3 > dummy.silhouette
+    assert own.bimodality > 0.7 > dummy.bimodality
     assert own.scored == 3 * (END + 1)
 
 
