@@ -12,7 +12,8 @@ them) in the form the evaluator reads, one configuration for all, every score fr
 The continuous score is the surprise divided by the cut of the shipped budget, so 1 is the shipped threshold; the paging
 signal has its own 1. Multivariate groups learn from ``train`` and are scored on ``test``. The evaluator is looked for
 as ``tools/evaluate.py`` beside the data folder; without it only the scores are written. Without SCORES they go to a
-temporary folder.
+temporary folder. ``FULL=1`` also scores the univariate sets by what stands beside it: a dummy, every single streaming
+detector (calibrated), river and scikit-learn as their documentation shows, and a Prophet-style band.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from typing import Any
 import numpy as np
 
 from anomalyd.block import F64, I64, Block, make_labels
-from anomalyd.clock import DAY_MS, MINUTE_MS, SECOND_MS
+from anomalyd.clock import DAY_MS, MINUTE_MS, SECOND_MS, WEEK_MS
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid
+from anomalyd.detectors.model import Model
+from anomalyd.rule import DetectorSpec
 from bench.harness import Context, Figure, limit, quality, timed
 
 BUDGET_MS = DAY_MS
@@ -45,14 +48,21 @@ UNIVARIATE = ("kpi", "wsd")
 SETS = ("nab", *UNIVARIATE, *MULTIVARIATE)
 
 
+SINGLE = ("zscore", "mad", "iqr", "ewma", "cusum", "seasonal", "rls", "knn", "extreme", "half_space_trees")
+PLAIN = ("dummy", "river half-space trees", "sklearn isolation forest", "prophet-style band")
+HARMONICS = {DAY_MS: 10, WEEK_MS: 3}
+"""Periods and numbers of harmonics of the Prophet-style band (Prophet's own defaults)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One file to score: its set and its path below the set's folder, without suffix."""
+    """One file to score: its set, its path below the set's folder without suffix, and by what."""
 
     data: str
     scores: str
     set: str
     name: str
+    by: str = "auto"
 
 
 def run(context: Context) -> Iterator[Figure]:
@@ -73,6 +83,8 @@ def run(context: Context) -> Iterator[Figure]:
         }
         yield from figures(first)
         yield from figures(other, "the other signal: ")
+        if context.full:
+            yield from beside(evaluator, context.data)
 
 
 def write_scores(data: Path, scores: Path, sets: tuple[str, ...] = SETS) -> int:
@@ -95,6 +107,8 @@ def _stems(data: Path, name: str) -> list[str]:
 def score_file(job: Job) -> int:
     """Score one file and write both signals; return its number of samples."""
     data = Path(job.data) / job.set
+    if job.by != "auto":
+        return _score_beside(job)
     if job.set in MULTIVARIATE:
         continuous, page = score_group(data / f"{job.name}.npz", STEPS.get(job.set, 5 * MINUTE_MS))
     else:
@@ -166,6 +180,82 @@ def score_group(path: Path, step: int) -> tuple[F64, F64]:
     first = np.argmax(~np.isnan(raw.score), axis=0)
     columns = np.arange(raw.score.shape[1])
     return raw.score[first, columns] / cut, page[first, columns] / cut
+
+
+def _score_beside(job: Job) -> int:
+    root = Path(job.data) / job.set
+    times, values = read_nab(root / "data" / f"{job.name}.csv") if job.set == "nab" else read_npz(root, job.name)
+    score = by_single(job.by, times, values) if job.by in SINGLE else by_plain(job.by, times, values)
+    target = Path(job.scores) / job.set / f"{job.name}.npz"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(target, scores=score.astype(np.float32))
+    return len(score)
+
+
+def by_single(name: str, times: I64, values: F64) -> F64:
+    """One detector of ours with the product's calibration, in units of the shipped cut."""
+    step = usual_step(times)
+    model = Model(DetectorSpec(name), Grid(step))
+    block = Block((make_labels({"series": "0"}),), times, values[None, :])
+    scores, _ = model.score(model.fit(block.window(0, 0)), block, shipped_cut(step))
+    return scores.surprise[0] / shipped_cut(step)
+
+
+def by_plain(name: str, times: I64, values: F64) -> F64:
+    """Other libraries as their documentation shows; what must be fitted learns from the first tenth."""
+    head = max(50, len(values) // 10)
+    filled = np.nan_to_num(values, nan=float(np.nanmedian(values[:head])))
+    if name == "dummy":
+        return np.random.default_rng(len(values)).random(len(values))
+    if name == "river half-space trees":
+        return _river(filled)
+    if name == "sklearn isolation forest":
+        from sklearn.ensemble import IsolationForest
+
+        windows = np.lib.stride_tricks.sliding_window_view(np.r_[np.full(7, filled[0]), filled], 8)
+        forest: F64 = -IsolationForest(random_state=0).fit(windows[:head]).score_samples(windows)
+        return forest
+    return _band(times, filled, head)
+
+
+def _river(values: F64) -> F64:
+    from river import anomaly, compose, preprocessing
+
+    model = compose.Pipeline(preprocessing.MinMaxScaler(), anomaly.HalfSpaceTrees(seed=42))
+    out = np.empty(len(values))
+    for t, x in enumerate(values.tolist()):
+        sample = {"x": x}
+        out[t] = model.score_one(sample)
+        model.learn_one(sample)
+    return out
+
+
+def _band(times: I64, values: F64, head: int) -> F64:
+    """Trend and Fourier terms fitted by ridge regression on the first tenth; distance in units of the 80 % interval."""
+    columns = [np.ones(len(times)), (times - times[0]) / max(1.0, float(times[head - 1] - times[0]))]
+    for period, count in HARMONICS.items():
+        for k in range(1, count + 1):
+            angle = 2 * np.pi * k * (times % period) / period
+            columns += [np.sin(angle), np.cos(angle)]
+    design = np.stack(columns, axis=1)
+    known = design[:head]
+    weights = np.linalg.solve(known.T @ known + np.eye(design.shape[1]), known.T @ values[:head])
+    error = np.abs(values - design @ weights)
+    usual = max(float(np.quantile(error[:head], 0.8)), 1e-9)
+    distance: F64 = error / usual
+    return distance
+
+
+def beside(evaluator: Path, data: Path) -> Iterator[Figure]:
+    """Figures of everything else on the univariate sets, by name."""
+    with tempfile.TemporaryDirectory(prefix="anomalyd-beside-") as scratch:
+        for by in (*PLAIN, *SINGLE):
+            scores = Path(scratch) / by.replace(" ", "-")
+            sets = ("nab", "kpi")
+            jobs = [Job(str(data), str(scores), name, stem, by) for name in sets for stem in _stems(data, name)]
+            with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
+                list(pool.map(score_file, jobs))
+            yield from figures(evaluate(evaluator, scores, data), f"{by}: ")
 
 
 def find_evaluator(data: Path) -> Path | None:

@@ -1,6 +1,6 @@
-"""``auto`` over the channels of one vector per time: eight views of the vector, their tails in the history, one score.
+"""``auto`` over the channels of one vector per time: seven views of the vector, their tails in the history, one score.
 
-Views: mean, mean of the five largest and largest of the channels' standardised deviations; the distance to the fifth
+Views: the mean of all and of the five largest of the channels' standardised deviations; the distance to the fifth
 nearest vector of the history; what principal components leave over, four times (standardised by mean and deviation or
 by median and quartiles, limited to 5 or 20, keeping half or 95 % of the variance). Each view's surprise is its Hill
 tail in the history it was fitted on; their mean is held and fades, since what is wrong with a machine lasts.
@@ -24,7 +24,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 RESIDUALS = ((0, 5.0, 0.5), (0, 5.0, 0.95), (0, 20.0, 0.95), (1, 20.0, 0.95))
 """Views by principal components: which standardisation, limit of a deviation, share of variance taken out."""
-VIEWS = 4 + len(RESIDUALS)
+VIEWS = 3 + len(RESIDUALS)
 BOOK = 3000
 ROWS = 8000
 NEIGHBOURS = 5
@@ -130,7 +130,7 @@ def views(arrays: Arrays, values: F64) -> F64:
     by = (standardised(arrays, values, 0), standardised(arrays, values, 1))
     size = np.abs(by[0])
     top = np.sort(np.minimum(size, 50.0), axis=1)[:, -5:]
-    rows = [np.minimum(size, 10.0).mean(axis=1), top.mean(axis=1), size.max(axis=1, initial=0.0)]
+    rows = [np.minimum(size, 10.0).mean(axis=1), top.mean(axis=1)]
     rows.append(fifth_nearest(np.clip(by[0], -10, 10).astype(np.float32), arrays["book"]))
     for k, (how, limit, _) in enumerate(RESIDUALS):
         z = np.clip(by[how], -limit, limit) - arrays["offset"][k]
