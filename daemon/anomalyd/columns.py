@@ -60,6 +60,14 @@ class Stretch:
     cut: float
 
 
+def separable(run: RuleRun, memory: Memory) -> bool:
+    """Whether calm series may be scored ahead of the others: each by itself, and every live episode is on one of them.
+
+    After a restart an episode may be on a series that has not answered yet; it is moved on in each slot all the same.
+    """
+    return rowwise(run.model.detector) and bool(np.isin(list(memory.episodes), memory.active).all())
+
+
 class Columns:
     """Lives through the columns of answers."""
 
@@ -78,7 +86,7 @@ class Columns:
             _, state = run.model.score(memory.state, fresh.window(0, known), band_cut(memory), hold)
             memory = replace(memory, state=state)
         fresh = fresh.window(known)
-        if len(fresh.times) < 2 or not rowwise(run.model.detector):
+        if len(fresh.times) < 2 or not separable(run, memory):
             for column in range(len(fresh.times)):
                 memory = self.live_column(run, memory, fresh.window(column, column + 1), changes, band_cut(memory))
             return memory
@@ -159,7 +167,7 @@ class Columns:
                 relearn.add(row)
         told = tell(
             rule, at, happened, live.values(), memory.incidents, lambda e: cut_of(memory, e), self.annotate,
-            self.links(rule), self.recipients, count_siblings(rule, len(memory.active), memory.active_labels),
+            self.links(rule), self.recipients, count_siblings(rule, len(memory.siblings), memory.active_labels),
         )  # fmt: skip
         by_id = {episode.id: episode for episode in told.episodes}
         changes.episodes.update(by_id)
@@ -231,8 +239,9 @@ class _Restless:
         whole = self._memory
         states = join_states([self._live[row] for row in rows.tolist()])
         part = replace(
-            whole, active=whole.active[rows], last_seen=whole.last_seen[rows], cuts=whole.cuts[rows], state=states
-        )
+            whole, active=whole.active[rows], last_seen=whole.last_seen[rows], cuts=whole.cuts[rows], state=states,
+            whole=whole.active,
+        )  # fmt: skip
         fresh = self._fresh.take(rows).window(column, column + 1)
         after = self._columns.live_column(self._run, part, fresh, self._changes[column], self._cut)
         assert after.state is not None, "a column is scored"

@@ -17,7 +17,7 @@ import numpy as np
 
 from anomalyd.block import F64, Block, Labels
 from anomalyd.clock import DAY_MS
-from anomalyd.columns import Columns, Stretch, slot_of
+from anomalyd.columns import Columns, Stretch, separable, slot_of
 from anomalyd.crashpoint import crashpoint
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
@@ -35,7 +35,7 @@ from anomalyd.score import Kind, Observation, Verdicts
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
 from anomalyd.sources import Reply, Source
 from anomalyd.store import Store
-from anomalyd.stretch import SAMPLES_AT_ONCE, Sheet, rowwise, sheet_of_slot
+from anomalyd.stretch import SAMPLES_AT_ONCE, Sheet, sheet_of_slot
 from anomalyd.tell import Annotate, Happened, Recipients, named_receivers, tell
 from anomalyd.threshold import NEVER
 from anomalyd.watch import SourceHealth, SourceSeen, source_rule, watch
@@ -298,7 +298,7 @@ class Evaluator:
         due = memory.state is None or run.fitting is not None or bool(memory.relearn)
         if due or as_of(memory) != at - rule.interval_ms or memory.at != at - rule.interval_ms:
             return at
-        if not len(memory.active) or not rowwise(run.model.detector):
+        if not len(memory.active) or not separable(run, memory):
             return at
         ends = [until, refit_at(run, memory), _expiry(rule, memory)]
         width = max(1, SAMPLES_AT_ONCE // len(memory.active))

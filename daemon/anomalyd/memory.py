@@ -61,6 +61,7 @@ class Memory:
         at: the newest slot evaluated; 0 before the first.
         source_labels, source_position: label sets of the last answer and where each lies in ``active``, so that an
             unchanged answer needs no lookup.
+        whole: the rows of all active series, where this memory holds only some of them.
     """
 
     registry: Registry
@@ -77,6 +78,12 @@ class Memory:
     at: int = 0
     source_labels: tuple[Labels, ...] = ()
     source_position: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    whole: I64 | None = None
+
+    @property
+    def siblings(self) -> I64:
+        """The rows of all active series of the rule."""
+        return self.active if self.whole is None else self.whole
 
     def hold(self) -> Bool:
         """Which active series are in a live episode and must not be learned [N]."""
@@ -85,7 +92,7 @@ class Memory:
 
     def active_labels(self) -> list[Labels]:
         """The label sets of the active series."""
-        return [self.registry.rows[row].labels for row in self.active.tolist()]
+        return [self.registry.rows[row].labels for row in self.siblings.tolist()]
 
     def open_episodes(self) -> list[Episode]:
         """Episodes that were told."""

@@ -134,7 +134,8 @@ def same(a: Life, b: Life) -> None:
 
 @pytest.mark.parametrize("change", [
     {}, {"missing": "resolve"}, {"missing": "alert", "direction": "up"}, {"missing": "skip", "learn": "all"},
-    {"valid_range": (20.0, 100.0), "group_by": ()}, {"accept_after_ms": 0, "max_series": 5},
+    {"valid_range": (20.0, 100.0), "group_by": (), "tiers": (*RULE.tiers[:1], TierPolicy(Tier.CRITICAL, spread=0.25))},
+    {"accept_after_ms": 0, "max_series": 5},
     {"detector": DetectorSpec("iqr", {"window": "12h"}), "history_ms": 250 * STEP}, {"detector": DetectorSpec("ewma")},
 ], ids=str)  # fmt: skip
 def test_many_slots_at_once_are_the_slots_one_by_one(change: dict[str, Any]) -> None:
@@ -180,3 +181,26 @@ def test_a_rowwise_detector_scores_any_subset_alike(name: str) -> None:
     for array, part in after.arrays.items():
         if array not in after.shared:
             np.testing.assert_array_equal(part[some], after_some.arrays[array], err_msg=array)
+
+
+def test_an_episode_on_a_series_that_is_away_is_moved_on_in_each_slot() -> None:
+    """After a restart in an episode whose series does not answer, catching up ends it as slot by slot would."""
+    block = eventful().take([0, 2])
+    block.values[0, PAST + 70 :] = np.nan
+    tiers = (TierPolicy(Tier.WARNING, surprise=3.5),)
+    rule = replace(RULE, detector=DetectorSpec("ewma"), missing="resolve", tiers=tiers)
+
+    def restarted(slots: list[int]) -> list[dict[str, Any]]:
+        life = Life(rule, block)
+        for slot in range(71):
+            life.evaluator.evaluate(life.group, START + slot * STEP)
+        assert [dict(e.labels)["host"] for e in life.store.live_episodes(rule.id)] == ["h0"]
+        life.evaluator.recall()
+        for slot in slots:
+            failure = life.evaluator.evaluate(life.group, START + slot * STEP).rules[rule.id].failure
+            assert failure is None, failure
+        return life.episodes()
+
+    slow = restarted(list(range(71, 100)))
+    assert "ended" in {str(e["close"]) for e in slow if ("host", "h0") in e["labels"]}
+    assert restarted([80, 99]) == slow
