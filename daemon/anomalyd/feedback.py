@@ -1,9 +1,6 @@
 """Votes in, cuts out: what analysts say about episodes moves each series' thresholds. Pure.
 
-Everything is measured in anomaly scores, surprise divided by the rule's own lowest cut, so 1 is where the rule begins.
-A series is taken to have a score m above which its alerts are real; P(real | score) is logistic in log(score / m) with
-a share of wrong votes at either end. m has a log-normal prior around the rule's own m, which in turn is estimated from
-the votes on all series and lies around 1. The cut becomes the posterior mean of m.
+How far a cut should move is found in ``belief.py``; here is who counts, how fast it may go, and what becomes of it.
 
 Invariants: few votes move nothing; a day moves a cut by a bounded factor, and never beyond ``max_factor`` nor below
 ``floor``; an emergency's cut moves by a tenth at most and no cut is ever above it, so a value that surprising still
@@ -15,13 +12,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from anomalyd.belief import FeedbackPolicy as FeedbackPolicy
+from anomalyd.belief import Judged as Judged
+from anomalyd.belief import believe as believe
+from anomalyd.belief import factors as factors
 from anomalyd.block import F64, Fingerprint
 from anomalyd.clock import DAY_MS, WEEK_MS
 from anomalyd.episode import Close, Episode
@@ -30,64 +30,9 @@ from anomalyd.recurring import Recurring
 from anomalyd.rule import Rule
 from anomalyd.threshold import NEVER
 
-SLOPE = 8.0
-"""How sharply real and false alarms part: at a score 15 % above m a vote is three times as likely "true"."""
-WRONG = 0.05
-"""Share of votes that are wrong whatever the score."""
-SERIES_SPREAD = 1.0
-"""Prior spread of log m of a series around its rule's."""
-RULE_SPREAD = 0.1
-"""Prior spread of log m of a rule around 0: narrow, since what is noise on one series is an outage on another."""
-BEYOND = 1.5
-"""A cut is raised to this multiple of the highest score that was called false at most."""
-SERIES_WEIGHT_MAX = 4.0
-"""Votes that one series counts for, at most, when its rule's m is estimated."""
 STEP_MIN = 0.01
 """A change of a factor that is smaller than this share is not written down."""
 EMERGENCY_FACTOR = 1.1
-
-
-@dataclass(frozen=True, slots=True)
-class FeedbackPolicy:
-    """How far feedback may go.
-
-    Attributes:
-        min_votes: judged episodes of a series before its cut moves; for a rule's, more incidents than this.
-        max_factor: a cut is raised to this multiple of the rule's own at most.
-        max_factor_per_day: and within a day to this multiple of what it was.
-        min_factor: a cut falls to this share of the rule's own at most.
-        floor: surprise below which feedback brings no cut.
-        half_life_ms: age at which a vote, or a moved cut, counts half.
-        votes_per_person_per_day: more are refused.
-    """
-
-    min_votes: int = 2
-    max_factor: float = 6.0
-    max_factor_per_day: float = 3.0
-    min_factor: float = 0.5
-    floor: float = 1.5
-    half_life_ms: int = 90 * DAY_MS
-    votes_per_person_per_day: int = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """An episode (or a missed span) with what people said of it.
-
-    Attributes:
-        score: anomaly score at its peak, against the rule's own lowest cut.
-        real: share of the votes that call it real: 0, 1 or between where people disagree.
-        weight: 1 for a fresh judgement, less as it ages.
-        incident: of the episode: what was told together speaks for its rule once.
-    """
-
-    fingerprint: Fingerprint
-    score: float
-    real: float
-    at: int
-    weight: float = 1.0
-    missed: bool = False
-    incident: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,78 +155,6 @@ _COUNTED = (*VERDICTS, FeedbackLabel.MISSED)
 
 
 # From judgements to factors ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Posterior:
-    """What is believed of log m: weights over a grid."""
-
-    grid: F64
-    weight: F64
-
-    @property
-    def mean(self) -> float:
-        return float(self.grid @ self.weight)
-
-    def real(self, score: float) -> float:
-        """The probability that an alert with this anomaly score is real."""
-        return float(_likely(math.log(max(score, 1e-6)), self.grid) @ self.weight)
-
-
-def believe(judged: Sequence[Judged], centre: float, spread: float, policy: FeedbackPolicy) -> Posterior:
-    """The posterior of log m after judgements, from a prior around ``centre``."""
-    # Symmetric and wider than any factor: a prior that is cut off on one side would move a cut without a vote.
-    reach = math.log(2 * policy.max_factor)
-    grid = np.linspace(-reach, reach, 401)
-    log_weight = -0.5 * ((grid - centre) / spread) ** 2
-    for one in judged:
-        likely = _likely(math.log(one.score), grid)
-        log_weight += one.weight * (one.real * np.log(likely) + (1 - one.real) * np.log(1 - likely))
-    weight = np.exp(log_weight - log_weight.max())
-    return Posterior(grid, weight / weight.sum())
-
-
-def _likely(log_score: float, grid: F64) -> F64:
-    steep = np.clip(SLOPE * (log_score - grid), -50.0, 50.0)
-    likely: F64 = WRONG + (1 - 2 * WRONG) / (1 + np.exp(-steep))
-    return likely
-
-
-def factors(judged: Sequence[Judged], policy: FeedbackPolicy) -> dict[Fingerprint, tuple[float, int]]:
-    """The factor that the judgements ask for, unbounded by time, with their number, by fingerprint; "" is the rule's.
-
-    A series with too few judgements of its own is not named: it follows its rule.
-    """
-    own: dict[Fingerprint, list[Judged]] = {}
-    for one in judged:
-        own.setdefault(one.fingerprint, []).append(one)
-    asked: dict[Fingerprint, tuple[float, int]] = {}
-    centre = 0.0
-    if len(own) >= 2 and len({one.incident for one in judged}) > policy.min_votes:
-        centre = math.log(_factor(_pooled(own), 0.0, RULE_SPREAD, policy))
-        asked[""] = (math.exp(centre), len(judged))
-    for name, mine in own.items():
-        if len(mine) >= policy.min_votes or any(one.missed for one in mine):
-            asked[name] = (_factor(mine, centre, SERIES_SPREAD, policy), len(mine))
-    return asked
-
-
-def _factor(judged: Sequence[Judged], centre: float, spread: float, policy: FeedbackPolicy) -> float:
-    """Votes on alerts only ever raise a cut, and not far beyond what was called false; what was missed may lower it."""
-    factor = math.exp(believe(judged, centre, spread, policy).mean)
-    lowest = policy.min_factor if any(one.missed for one in judged) else 1.0
-    highest = max((one.score for one in judged if one.real < 0.5), default=1.0) * BEYOND
-    return min(max(factor, lowest), max(highest, math.exp(centre), 1.0), policy.max_factor)
-
-
-def _pooled(own: Mapping[Fingerprint, Sequence[Judged]]) -> list[Judged]:
-    """All judgements, with limits: neither one noisy series nor one wide incident speaks for all the others."""
-    told = Counter(one.incident for mine in own.values() for one in mine)
-    pooled = []
-    for mine in own.values():
-        scale = min(1.0, SERIES_WEIGHT_MAX / max(1e-9, sum(one.weight for one in mine)))
-        pooled += [replace(one, weight=one.weight * scale / told[one.incident]) for one in mine]
-    return pooled
 
 
 def faded(moved: Moved, at: int, policy: FeedbackPolicy) -> float:
@@ -491,7 +364,7 @@ class Heard(Protocol):
 class Unheard:
     """No feedback at all: backtests, rule tests."""
 
-    policy: FeedbackPolicy = FeedbackPolicy()
+    policy: FeedbackPolicy = field(default_factory=FeedbackPolicy)
 
     def __call__(self, rule: Rule, at: int) -> RuleFeedback:
         return NO_FEEDBACK

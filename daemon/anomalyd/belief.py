@@ -1,0 +1,150 @@
+"""From judgements to factors: what the votes make believe of the score above which alerts are real. Pure.
+
+Everything is measured in anomaly scores, surprise divided by the rule's own lowest cut, so 1 is where the rule begins.
+A series is taken to have a score m above which its alerts are real; P(real | score) is logistic in log(score / m) with
+a share of wrong votes at either end. m has a log-normal prior around the rule's own m, which in turn is estimated from
+the votes on all series and lies around 1. The cut becomes the posterior mean of m.
+
+The constants were chosen on labelled series (``make bench NAME=feedback``); what tells is that votes on alerts never
+lower a cut, that a raise stays near what was called false, and that a rule's series hardly speak for each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from anomalyd.block import F64, Fingerprint
+from anomalyd.clock import DAY_MS
+
+SLOPE = 8.0
+"""How sharply real and false alarms part: at a score 15 % above m a vote is three times as likely "true"."""
+WRONG = 0.05
+"""Share of votes that are wrong whatever the score."""
+SERIES_SPREAD = 1.0
+"""Prior spread of log m of a series around its rule's."""
+RULE_SPREAD = 0.1
+"""Prior spread of log m of a rule around 0: narrow, since what is noise on one series is an outage on another."""
+BEYOND = 1.5
+"""A cut is raised to this multiple of the highest score that was called false at most."""
+SERIES_WEIGHT_MAX = 4.0
+"""Votes that one series counts for, at most, when its rule's m is estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackPolicy:
+    """How far feedback may go.
+
+    Attributes:
+        min_votes: judged episodes of a series before its cut moves; for a rule's, more incidents than this.
+        max_factor: a cut is raised to this multiple of the rule's own at most.
+        max_factor_per_day: and within a day to this multiple of what it was.
+        min_factor: a cut falls to this share of the rule's own at most.
+        floor: surprise below which feedback brings no cut.
+        half_life_ms: age at which a vote, or a moved cut, counts half.
+        votes_per_person_per_day: more are refused.
+    """
+
+    min_votes: int = 2
+    max_factor: float = 6.0
+    max_factor_per_day: float = 3.0
+    min_factor: float = 0.5
+    floor: float = 1.5
+    half_life_ms: int = 90 * DAY_MS
+    votes_per_person_per_day: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An episode (or a missed span) with what people said of it.
+
+    Attributes:
+        score: anomaly score at its peak, against the rule's own lowest cut.
+        real: share of the votes that call it real: 0, 1 or between where people disagree.
+        weight: 1 for a fresh judgement, less as it ages.
+        incident: of the episode: what was told together speaks for its rule once.
+    """
+
+    fingerprint: Fingerprint
+    score: float
+    real: float
+    at: int
+    weight: float = 1.0
+    missed: bool = False
+    incident: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posterior:
+    """What is believed of log m: weights over a grid."""
+
+    grid: F64
+    weight: F64
+
+    @property
+    def mean(self) -> float:
+        return float(self.grid @ self.weight)
+
+    def real(self, score: float) -> float:
+        """The probability that an alert with this anomaly score is real."""
+        return float(_likely(math.log(max(score, 1e-6)), self.grid) @ self.weight)
+
+
+def believe(judged: Sequence[Judged], centre: float, spread: float, policy: FeedbackPolicy) -> Posterior:
+    """The posterior of log m after judgements, from a prior around ``centre``."""
+    # Symmetric and wider than any factor: a prior that is cut off on one side would move a cut without a vote.
+    reach = math.log(2 * policy.max_factor)
+    grid = np.linspace(-reach, reach, 401)
+    log_weight = -0.5 * ((grid - centre) / spread) ** 2
+    for one in judged:
+        likely = _likely(math.log(one.score), grid)
+        log_weight += one.weight * (one.real * np.log(likely) + (1 - one.real) * np.log(1 - likely))
+    weight = np.exp(log_weight - log_weight.max())
+    return Posterior(grid, weight / weight.sum())
+
+
+def _likely(log_score: float, grid: F64) -> F64:
+    steep = np.clip(SLOPE * (log_score - grid), -50.0, 50.0)
+    likely: F64 = WRONG + (1 - 2 * WRONG) / (1 + np.exp(-steep))
+    return likely
+
+
+def factors(judged: Sequence[Judged], policy: FeedbackPolicy) -> dict[Fingerprint, tuple[float, int]]:
+    """The factor that the judgements ask for, unbounded by time, with their number, by fingerprint; "" is the rule's.
+
+    A series with too few judgements of its own is not named: it follows its rule.
+    """
+    own: dict[Fingerprint, list[Judged]] = {}
+    for one in judged:
+        own.setdefault(one.fingerprint, []).append(one)
+    asked: dict[Fingerprint, tuple[float, int]] = {}
+    centre = 0.0
+    if len(own) >= 2 and len({one.incident for one in judged}) > policy.min_votes:
+        centre = math.log(_factor(_pooled(own), 0.0, RULE_SPREAD, policy))
+        asked[""] = (math.exp(centre), len(judged))
+    for name, mine in own.items():
+        if len(mine) >= policy.min_votes or any(one.missed for one in mine):
+            asked[name] = (_factor(mine, centre, SERIES_SPREAD, policy), len(mine))
+    return asked
+
+
+def _factor(judged: Sequence[Judged], centre: float, spread: float, policy: FeedbackPolicy) -> float:
+    """Votes on alerts only ever raise a cut, and not far beyond what was called false; what was missed may lower it."""
+    factor = math.exp(believe(judged, centre, spread, policy).mean)
+    lowest = policy.min_factor if any(one.missed for one in judged) else 1.0
+    highest = max((one.score for one in judged if one.real < 0.5), default=1.0) * BEYOND
+    return min(max(factor, lowest), max(highest, math.exp(centre), 1.0), policy.max_factor)
+
+
+def _pooled(own: Mapping[Fingerprint, Sequence[Judged]]) -> list[Judged]:
+    """All judgements, with limits: neither one noisy series nor one wide incident speaks for all the others."""
+    told = Counter(one.incident for mine in own.values() for one in mine)
+    pooled = []
+    for mine in own.values():
+        scale = min(1.0, SERIES_WEIGHT_MAX / max(1e-9, sum(one.weight for one in mine)))
+        pooled += [replace(one, weight=one.weight * scale / told[one.incident]) for one in mine]
+    return pooled
