@@ -17,7 +17,7 @@ import numpy as np
 from anomalyd.block import F64, I64
 from anomalyd.render import clean, cut, number
 
-WIDTH, HEIGHT, DPI = 7.2, 3.6, 100
+WIDTH, HEIGHT, DPI = 4.8, 2.7, 150
 _VALUE, _BAND, _EXPECTED, _ABNORMAL, _INK = "#1f2933", "#bcd3ea", "#5b8db8", "#d64545", "#52606d"
 _drawing = threading.Lock()  # matplotlib's font cache and text layout are not safe among threads
 
@@ -70,8 +70,8 @@ def _draw(chart: Drawn) -> bytes:
     end = chart.until or (int(chart.times[-1]) if len(chart.times) else chart.since)
     axes.axvspan(chart.since / 1000, end / 1000, color=_ABNORMAL, alpha=0.08, linewidth=0)
     # A title is data: a dollar sign in it must not be taken for mathematics.
-    title = cut(clean(chart.title, 200), 70)
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=_VALUE, parse_math=False)
+    title = cut(clean(chart.title, 200), 48)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_VALUE, parse_math=False)
     _label_axes(axes, chart)
     axes.legend(loc="upper left", frameon=False, fontsize=9, ncols=3)
     buffer = io.BytesIO()
@@ -92,6 +92,6 @@ def _label_axes(axes: Any, chart: Drawn) -> None:
         return
     first, last = int(chart.times[0]), int(chart.times[-1])
     pattern = "%H:%M" if last - first <= 36 * 3_600_000 else "%d %b %H:%M"
-    ticks = np.linspace(first, last, 5)
+    ticks = np.linspace(first, last, 4)
     axes.set_xticks(ticks / 1000, [datetime.fromtimestamp(t / 1000, UTC).strftime(pattern) for t in ticks])
     axes.set_xlabel("UTC", fontsize=9, color=_INK, loc="right")

@@ -24,7 +24,7 @@ __all__ = [
     "render_annotations", "rfc3339", "safe_url",
 ]  # fmt: skip
 
-MAX_LINES = 10
+MAX_LINES = 5
 MAX_VALUE = 256
 """Code points of one label value that are shown; its identity is hashed elsewhere from the whole."""
 MAX_TEXT = 4_000
@@ -77,7 +77,7 @@ class Rendered:
 
     Attributes:
         title: how bad, what, where; one line, at most 140 code points.
-        summary: the rule's own summary, else the reason sentence; one line.
+        summary: the rule's own summary, else (and at the end) the reason sentence; one line.
         sentence: value against expected band, tier and since when; one line.
         description: the rule's own description; may have several lines.
         fields: short facts (name, value) in the order of reading.
@@ -121,8 +121,9 @@ def render(
     """
     annotations = {clean(k, 64): clean(v, MAX_TEXT, lines=True) for k, v in statement.annotations.items()}
     sentence = _sentence(statement, now)
-    summary = clean(annotations.get("summary", ""), 512) or sentence
-    description = annotations.get("description", "")
+    # At the end of an incident the rule's own words, which tell of the worst, would be taken for how it is now.
+    summary = (not statement.resolved and clean(annotations.get("summary", ""), 512)) or sentence
+    description = "" if statement.resolved else annotations.get("description", "")
     shown = statement.alerts[:max_lines] if statement.total > 1 else ()
     lines = tuple(_line(alert, statement, now) for alert in shown)
     more = max(0, statement.total - len(lines)) if lines else 0
@@ -187,9 +188,12 @@ def _sentence(s: Statement, now: int) -> str:
         lasted = f" after {span(s.at - s.opened_at)}"
         level = f": {_value(lead)}" if lead.value is not None and lead.close in ("recovered", "") else ""
         return f"{what} {_CLOSED.get(lead.close, 'is back to normal')}{lasted}{level}"
-    others = f"; {s.total - 1} more series" if s.total > 1 else ""
     note = f"; {clean(s.note, 300)}" if s.note else ""
-    return f"{what} {_state(lead)} ({s.tier.word}, since {clock_time(lead.started_at, now)}{others}){note}"
+    when = f"({s.tier.word}, since {clock_time(min(a.started_at for a in s.alerts), now)}){note}"
+    if s.total == 1:
+        return f"{what} {_state(lead)} {when}"
+    group = " ".join(part for part in (clean(s.name, 80), _where(s)) if part)
+    return f"{group}: {_count(s)} series abnormal; {_own(lead, s)} {_state(lead)} {when}"
 
 
 def _state(alert: Alert) -> str:
@@ -212,11 +216,19 @@ def _expected(alert: Alert) -> str:
 
 
 def _line(alert: Alert, s: Statement, now: int) -> str:
+    own = _own(alert, s)
+    state = _CLOSED.get(alert.close, "is back to normal") if alert.status == "resolved" else _state(alert)
+    # Those that began with the first are most of them: only what joined later says when.
+    later = alert.status != "resolved" and alert.started_at != s.alerts[0].started_at
+    since = f", since {clock_time(alert.started_at, now)}" if later else ""
+    return f"{own} {state}{since}"
+
+
+def _own(alert: Alert, s: Statement) -> str:
+    """A series by the labels that it does not share with its group."""
     skip = {name for name, _ in s.group_labels}
     own = label_text(tuple((k, v) for k, v in alert.labels if k not in skip), 160) or label_text(alert.labels, 160)
-    state = _CLOSED.get(alert.close, "is back to normal") if alert.status == "resolved" else _state(alert)
-    since = "" if alert.status == "resolved" else f", since {clock_time(alert.started_at, now)}"
-    return f"{own or clean(s.name, 80)} {state}{since}"
+    return own or clean(s.name, 80)
 
 
 def _fields(s: Statement, now: int) -> tuple[tuple[str, str], ...]:
@@ -243,9 +255,14 @@ def _why(alert: Alert) -> str:
         return "no samples any more"
     if alert.surprise is None:
         return ""
-    often = f"once in {humanize(10 ** min(alert.surprise, 15))} samples" if alert.surprise < 12 else "never"
-    score = f"; score {number(alert.anomaly_score)}" if alert.anomaly_score is not None else ""
-    return f"when all is well this is seen {often}{score}"
+    often = f"once in {humanize(10**alert.surprise)} samples" if alert.surprise < 12 else "practically never"
+    score = f" (score {number(alert.anomaly_score)})" if alert.anomaly_score is not None else ""
+    return f"seen {often} when all is well{score}"
+
+
+def tells_more(s: Statement, rendered: Rendered) -> bool:
+    """Whether the sentence says what neither the summary nor the fields beside it do."""
+    return rendered.sentence != rendered.summary and (s.resolved or bool(s.note) or not rendered.fields)
 
 
 def _links(s: Statement, annotations: Mapping[str, str]) -> tuple[Link, ...]:

@@ -78,19 +78,19 @@ def test_why_it_ended(close: str, said: str) -> None:
 
 
 def test_many_series_are_listed_and_counted() -> None:
-    """The ten most surprising by name, the rest as a number."""
+    """The five most surprising by name, the rest as a number."""
     alerts = tuple(an_alert(f"r{i}") for i in range(50))
     rendered = render(a_statement(alerts=alerts, total=1_000, group_labels=()), START)
-    assert len(rendered.lines) == 10
+    assert len(rendered.lines) == 5
     assert rendered.lines[0].startswith("region=r0 is 1.93, expected 0.31 to 0.52")
-    assert "…and 990 more" in rendered.text
+    assert "…and 995 more" in rendered.text
 
 
 def test_fields() -> None:
     """The short facts, in the order of reading."""
     assert render(a_statement(), START).fields == (
         ("Value", "1.93"), ("Expected", "0.31 to 0.52"), ("Tier", "critical"), ("Since", "03:04 UTC (0s)"),
-        ("Why", "when all is well this is seen once in 158.5k samples; score 1.7"),
+        ("Why", "seen once in 158.5k samples when all is well (score 1.7)"),
     )  # fmt: skip
 
 

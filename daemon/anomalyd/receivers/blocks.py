@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from anomalyd.incident import Notification, Reason
-from anomalyd.render import Rendered, clean, cut
+from anomalyd.render import Rendered, clean, cut, tells_more
 from anomalyd.score import Tier
 
 MAX_HEADER = 150
@@ -43,7 +43,7 @@ def blocks(notification: Notification, rendered: Rendered) -> list[Block]:
     s = notification.statement
     sign = "✅" if s.resolved else "🧪" if s.reason == Reason.TEST else _SIGNS[s.tier]
     out: list[Block] = [_header(f"{sign} {rendered.title}"), _plain(rendered.summary, 1_000)]
-    if rendered.sentence != rendered.summary:
+    if tells_more(s, rendered):
         out.append(_plain(rendered.sentence, 1_000))
     if rendered.description:
         out.append(_plain(rendered.description, 1_500))

@@ -20,10 +20,10 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from anomalyd.errors import DeliveryError, redact_urls
-from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason
+from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.receivers.base import DurationMs, Pace, PeopleSettings, TlsSettings, failed, guarded, retry
 from anomalyd.receivers.transport import tls_context
-from anomalyd.render import Rendered, clean
+from anomalyd.render import Rendered, clean, tells_more
 from anomalyd.secret import Secret, either
 
 
@@ -147,7 +147,7 @@ def compose(notification: Notification, rendered: Rendered, now: int, settings: 
     letter.set_content(rendered.text)
     picture = _message_id(f"chart {notification.id}", sender.domain)
     chart = rendered.chart if rendered.chart and rendered.chart.png else None
-    letter.add_alternative(page(rendered, f"cid:{picture[1:-1]}" if chart else ""), subtype="html")
+    letter.add_alternative(page(s, rendered, f"cid:{picture[1:-1]}" if chart else ""), subtype="html")
     if chart:
         html = letter.get_body(("html",))
         assert html is not None, "it was just added"
@@ -159,10 +159,13 @@ def _message_id(text: str, domain: str) -> str:
     return f"<{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:32]}@{domain}>"
 
 
-def page(rendered: Rendered, picture: str = "") -> str:
-    """The HTML part; everything is escaped, nothing is loaded from elsewhere; ``picture`` is a part of the letter."""
+def page(s: Statement, rendered: Rendered, picture: str = "") -> str:
+    """The HTML part; everything is escaped, nothing is loaded from elsewhere; ``picture`` is a part of the letter.
+
+    The subject stands above it: the first line is what follows from it, and what a phone shows of the letter.
+    """
     rows = "".join(
-        f'<tr><td style="color:#666;padding-right:12px">{escape(k)}</td><td>{escape(v)}</td></tr>'
+        f'<tr><td style="color:#666;padding-right:12px;white-space:nowrap">{escape(k)}</td><td>{escape(v)}</td></tr>'
         for k, v in rendered.fields
     )
     links = [(a.text, a.url) for a in rendered.actions if a.url] + [(link.text, link.url) for link in rendered.links]
@@ -171,10 +174,10 @@ def page(rendered: Rendered, picture: str = "") -> str:
     more = f"<p>…and {rendered.more} more</p>" if rendered.more else ""
     parts = [
         '<div style="font-family:sans-serif;font-size:15px;line-height:1.4;max-width:640px">',
-        f"<h2 style=\"font-size:18px\">{escape(rendered.title)}</h2><p>{escape(rendered.summary)}</p>",
-        f"<p>{escape(rendered.sentence)}</p>" if rendered.sentence != rendered.summary else "",
+        f'<p style="font-size:18px"><b>{escape(rendered.summary)}</b></p>',
+        f"<p>{escape(rendered.sentence)}</p>" if tells_more(s, rendered) else "",
         f"<p>{escape(rendered.description)}</p>" if rendered.description else "",
-        f"<table>{rows}</table>" if rows else "",
+        f"<table>{rows}</table>" if rows and not s.resolved else "",
         _image(picture, rendered) if picture else "",
         f"<ul>{listed}</ul>{more}" if listed else "",
         f"<p>{anchors}</p>" if anchors else "",

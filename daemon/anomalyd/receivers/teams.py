@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from anomalyd.incident import Notification, Outcome, Reason, Statement
 from anomalyd.receivers.base import HttpSettings, Pace, PeopleSettings, classify, guarded, to_json
 from anomalyd.receivers.transport import Transport
-from anomalyd.render import Rendered, cut
+from anomalyd.render import Rendered, cut, tells_more
 from anomalyd.score import Tier
 from anomalyd.secret import Secret, either
 
@@ -74,7 +74,7 @@ def card(s: Statement, rendered: Rendered, short: bool = False) -> dict[str, Any
         _text(rendered.title, 200, size="Large", weight="Bolder", color=color),
         _text(rendered.summary, 500),
     ]
-    if rendered.sentence != rendered.summary:
+    if tells_more(s, rendered):
         body.append(_text(rendered.sentence, 500, isSubtle=True))
     if not s.resolved and rendered.fields:
         facts = [{"title": name, "value": _plain(value, 200)} for name, value in rendered.fields]
