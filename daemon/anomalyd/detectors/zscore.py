@@ -22,83 +22,26 @@ Reference
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-import numpy as np
-from pydantic import Field
-
-from anomalyd.block import Block, Bool
 from anomalyd.detectors import base
-from anomalyd.detectors.base import Grid, Raw, State
-from anomalyd.detectors.common import (
-    ABSOLUTE_FLOOR,
-    HIGHEST_SCORE,
-    RELATIVE_FLOOR,
-    SpanField,
-    advanced,
-    blank,
-    check_newer,
-    check_series,
-    clean,
-    copied,
-    held,
-    span,
-)
-
-MOST_SAMPLES = 2_880
+from anomalyd.detectors.rolling import Rolling, RollingParams
 
 
-class ZscoreParams(base.Params):
+class ZscoreParams(RollingParams):
     """Parameters of ``zscore``."""
 
-    window: SpanField = Field(span("1d"), description="Length of the rolling window (at most 2,880 samples are kept).")
-    floor: float = Field(RELATIVE_FLOOR, ge=0, description="Smallest spread, as a share of the level.")
-    warm_up: int = Field(30, ge=2, description="Samples before the first score.")
 
-
-class Zscore:
+class Zscore(Rolling):
     """Rolling mean and standard deviation over a block; see the module's docstring."""
 
     name: ClassVar[str] = "zscore"
-    streaming: ClassVar[bool] = True
-    multivariate: ClassVar[bool] = False
-    has_band: ClassVar[bool] = True
-    calibrated: ClassVar[bool] = False
     Params: ClassVar[type[base.Params]] = ZscoreParams
+    windows: ClassVar[tuple[str, ...]] = ("ring",)
 
-    def __init__(self, params: ZscoreParams, grid: Grid) -> None:
-        self.params = params
-        self.window = min(MOST_SAMPLES, max(3, params.window.count(grid.step_ms)))
-
-    @property
-    def min_history(self) -> int:
-        return min(self.params.warm_up, self.window)
-
-    def fit(self, history: Block, seed: int) -> State:
-        n = len(history)
-        empty = State({"ring": np.zeros((n, self.window)), "seen": np.zeros(n, np.int64)})
-        return self._run(empty, history, None)[1]
-
-    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
-        check_newer(state, fresh)
-        check_series(state, "ring", fresh)
-        return self._run(state, fresh, hold)
-
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+    @staticmethod
+    def kernel() -> Callable[..., Any]:
         from anomalyd.detectors.kernels.control import rolling_z
 
-        arrays, raw = copied(state), blank(fresh.values.shape)
-        rolling_z(
-            clean(fresh.values),
-            held(hold, len(fresh)),
-            arrays["ring"],
-            arrays["seen"],
-            self.min_history,
-            self.params.floor,
-            ABSOLUTE_FLOOR,
-            HIGHEST_SCORE,
-            raw.score,
-            raw.expected,
-            raw.unit,
-        )
-        return raw, advanced(state, arrays, fresh)
+        return rolling_z
