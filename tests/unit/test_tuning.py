@@ -174,6 +174,14 @@ def test_higher_tiers_stay_rarer(count: int, period: str, higher: Budget | None,
     assert lowest_budget(with_budget(replace(RULE, tiers=(low, high)), budget)) == budget
 
 
+def test_a_tier_by_spread_alone_is_left_as_it_is() -> None:
+    """A tier that begins by the share of abnormal series has no cut to move."""
+    low, wide = TierPolicy(Tier.WARNING, surprise=1.2), TierPolicy(Tier.CRITICAL, spread=0.5)
+    tiers = with_budget(replace(RULE, tiers=(low, wide)), WEEKLY).tiers
+    assert tiers == (TierPolicy(Tier.WARNING, WEEKLY), wide)
+    assert lowest_budget(replace(RULE, tiers=tiers)) == WEEKLY
+
+
 def test_a_budget_grants_by_series_and_time() -> None:
     """A budget per series grants as many times more as there are series; never less than one alert."""
     test = replace(loose(), end=START + 14 * 1440 * M)

@@ -75,6 +75,7 @@ class Figure:
 
 
 def number(value: float) -> str:
+    """Three digits."""
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -368,7 +369,8 @@ def run_evaluate(
     rows = read_rows(labels) if labels else None
     wanted = choose(targets or [], config, None)
     others = tuple(versus) if versus else OTHERS
-    _check_names(others)
+    for name in others:
+        spec_of(name)  # a slip in a name is told before anything is read
     now = clock.now_ms()
     first, last = moment(since, "--since", now), moment(until, "--until", now)
     runner = Runner(wanted.settings, clock, Console(stderr=True), first, last)
@@ -396,8 +398,3 @@ def run_evaluate(
     if report is not None:
         write_sheets(report, "Evaluation", [sheet_of(one) for one in judged])
         print(f"report: {report}", file=sys.stderr)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    for name in names:
-        spec_of(name)
