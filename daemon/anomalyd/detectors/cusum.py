@@ -24,92 +24,26 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from anomalyd.block import Block, Bool
 from anomalyd.detectors import base
-from anomalyd.detectors.base import Grid, Raw, State
-from anomalyd.detectors.baseline import make_baseline
-from anomalyd.detectors.common import (
-    SpanField,
-    advanced,
-    blank,
-    check_newer,
-    check_series,
-    civil_times,
-    clean,
-    copied,
-    held,
-    span,
-)
+from anomalyd.detectors.base import Grid
+from anomalyd.detectors.control_chart import ChartParams, ControlChart, run_samples
 from anomalyd.detectors.runlength import cusum_limit
 
-SETTLED = 30
-"""Samples the expectation learns from before its residuals are looked at."""
-REACH = 8.0
-"""Residuals are cut off at this many spreads: the chart is for lasting changes, not for one wild sample."""
 
-
-class CusumParams(base.Params):
+class CusumParams(ChartParams):
     """Parameters of ``cusum``."""
 
     shift: float = Field(1.0, gt=0.05, le=8, description="Change to find soonest, in spreads of the residuals.")
-    run_length: SpanField = Field(
-        span("1w"), description="Average time between false alarms at score 1 while nothing is wrong."
-    )
 
 
-class Cusum:
+class Cusum(ControlChart):
     """Two-sided CUSUM chart on residuals; see the module's docstring."""
 
     name: ClassVar[str] = "cusum"
-    streaming: ClassVar[bool] = True
-    multivariate: ClassVar[bool] = False
-    has_band: ClassVar[bool] = False
-    calibrated: ClassVar[bool] = False
     Params: ClassVar[type[base.Params]] = CusumParams
+    summed: ClassVar[bool] = True
 
     def __init__(self, params: CusumParams, grid: Grid) -> None:
-        self.params = params
-        self.grid = grid
-        self.baseline = make_baseline(grid.step_ms)
-        run_length = float(max(10, params.run_length.count(grid.step_ms)))
-        self.limit = cusum_limit(run_length, self.params.shift / 2)
-
-    @property
-    def min_history(self) -> int:
-        return SETTLED
-
-    def fit(self, history: Block, seed: int) -> State:
-        n = len(history)
-        return self._run(State(self.baseline.arrays(n) | {"sums": np.zeros((n, 2))}), history, None)[1]
-
-    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
-        check_newer(state, fresh)
-        check_series(state, "line", fresh)
-        return self._run(state, fresh, hold)
-
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
-        from anomalyd.detectors.kernels.control import chart
-
-        arrays, raw = copied(state), blank(fresh.values.shape)
-        chart(
-            clean(fresh.values),
-            civil_times(fresh.times, self.grid.timezone),
-            held(hold, len(fresh)),
-            arrays["line"],
-            arrays["day"],
-            arrays["week"],
-            self.baseline.memories,
-            self.baseline.floors,
-            arrays["sums"],
-            True,
-            self.params.shift / 2,
-            self.limit,
-            SETTLED,
-            REACH,
-            raw.score,
-            raw.expected,
-        )
-        return raw, advanced(state, arrays, fresh)
+        super().__init__(params, grid, params.shift / 2, cusum_limit(run_samples(params, grid), params.shift / 2))

@@ -1,0 +1,101 @@
+"""What the control charts `ewma` and `cusum` share: residuals of a cheap expectation, a limit from the run length."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from anomalyd.block import Block, Bool
+from anomalyd.detectors import base
+from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.baseline import make_baseline
+from anomalyd.detectors.common import (
+    SpanField,
+    advanced,
+    blank,
+    check_newer,
+    check_series,
+    civil_times,
+    clean,
+    copied,
+    held,
+    span,
+)
+
+SETTLED = 30
+"""Samples the expectation learns from before its residuals are looked at."""
+REACH = 8.0
+"""Residuals are cut off at this many spreads: the chart is for lasting changes, not for one wild sample."""
+
+
+class ChartParams(base.Params):
+    """Parameters of a control chart."""
+
+    run_length: SpanField = Field(
+        span("1w"), description="Average time between false alarms at score 1 while nothing is wrong."
+    )
+
+
+class ControlChart:
+    """A chart on residuals.
+
+    Attributes:
+        summed: whether deviations are added up (CUSUM) or averaged (EWMA).
+        step: the CUSUM's allowance, or the EWMA's weight.
+        limit: the sum at which the score is 1.
+    """
+
+    streaming: ClassVar[bool] = True
+    multivariate: ClassVar[bool] = False
+    has_band: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = False
+    summed: ClassVar[bool]
+
+    def __init__(self, params: base.Params, grid: Grid, step: float, limit: float) -> None:
+        self.params, self.grid = params, grid
+        self.step, self.limit = step, limit
+        self.baseline = make_baseline(grid.step_ms)
+
+    @property
+    def min_history(self) -> int:
+        return SETTLED
+
+    def fit(self, history: Block, seed: int) -> State:
+        n = len(history)
+        return self._run(State(self.baseline.arrays(n) | {"sums": np.zeros((n, 2))}), history, None)[1]
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        check_newer(state, fresh)
+        check_series(state, "line", fresh)
+        return self._run(state, fresh, hold)
+
+    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+        from anomalyd.detectors.kernels.control import chart
+
+        arrays, raw = copied(state), blank(fresh.values.shape)
+        chart(
+            clean(fresh.values),
+            civil_times(fresh.times, self.grid.timezone),
+            held(hold, len(fresh)),
+            arrays["line"],
+            arrays["day"],
+            arrays["week"],
+            self.baseline.memories,
+            self.baseline.floors,
+            arrays["sums"],
+            self.summed,
+            self.step,
+            self.limit,
+            SETTLED,
+            REACH,
+            raw.score,
+            raw.expected,
+        )
+        return raw, advanced(state, arrays, fresh)
+
+
+def run_samples(params: ChartParams, grid: Grid) -> float:
+    """The run length in samples, ten at least."""
+    return float(max(10, params.run_length.count(grid.step_ms)))
