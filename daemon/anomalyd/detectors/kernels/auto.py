@@ -27,6 +27,7 @@ from anomalyd.detectors.kernels.jit import kernel
 from anomalyd.detectors.kernels.knn import WIDTH, context, nearest, note
 from anomalyd.detectors.kernels.rls import (
     FEATURES,
+    MEAN,
     RECENT,
     YOUNG,
     adapt,
@@ -38,7 +39,7 @@ from anomalyd.detectors.kernels.rls import (
     turn,
 )
 from anomalyd.detectors.kernels.seasonal import LEVEL, absorb, expect
-from anomalyd.detectors.kernels.tail import due, fit_hill, learn, score_of, surprise_of
+from anomalyd.detectors.kernels.tail import SEEN, due, fit_hill, learn, score_of, surprise_of
 
 FORECAST, SEASON, NEAREST, FORECAST_MEAN, SEASON_MEAN = 0, 1, 2, 3, 4
 MEMBERS = 5
@@ -51,7 +52,12 @@ SPAN, PEAK, AGE, AT, PEAKED, FILLED, SAFE, DOUBTED, HELD = 0, 1, 2, 3, 4, 5, 6, 
 counted; residuals averaged so far; the level before the samples in doubt, their number, whether the last was held."""
 LINE = 9
 
+SAMPLES = 3
+"""Slot of the forecast's line: samples learned."""
+
 FEWEST = 40
+EXTREMES_FROM = 60.0
+NEAREST_FLOOR = 1e-6
 DOUBT = 2.2
 STRETCH = 1.9
 SPAN_FADES = 0.97
@@ -135,8 +141,83 @@ def judge(tails: Any, counts: Any, lines: Any, raw: Any, floors: Any) -> Any:
         tails[m] = 0.0
         if due(lines[m], FEWEST):
             fit_hill(counts[m], lines[m], floors[m])
-        if lines[m, 3] >= FEWEST and not math.isnan(raw[m]):
+        if lines[m, SEEN] >= FEWEST and not math.isnan(raw[m]):
             tails[m] = surprise_of(counts[m], lines[m], raw[m])
+
+
+@kernel
+def next_forecast(recent: Any, slots: Any, weights: Any, rline: Any, day: Any, scale: Any, f: Any) -> Any:
+    """What the least-squares forecast expects of the next sample; its features stay in ``f``."""
+    if rline[SAMPLES] < YOUNG:
+        return rline[MEAN]
+    describe(recent, slots, rline, day, scale, f)
+    return rline[MEAN] + forecast(weights, f) * scale
+
+
+@kernel
+def score_members(
+    raw: Any, x: Any, predicted: Any, usual: Any, floor: Any, residuals: Any, line: Any, far: Any
+) -> Any:  # fmt: skip
+    """Raw scores of the members into ``raw`` [MEMBERS]; ``far`` is the distance to the nearest contexts."""
+    if line[AT] < FEWEST:
+        raw[:] = np.nan
+        return
+    at = int(line[AT]) % AVERAGED
+    raw[FORECAST] = max(0.0, abs(x - predicted) - floor)
+    raw[SEASON] = max(0.0, abs(x - usual) - floor)
+    raw[FORECAST_MEAN] = average(residuals[0], line[FILLED], at, raw[FORECAST])
+    raw[SEASON_MEAN] = average(residuals[1], line[FILLED], at, raw[SEASON])
+    raw[NEAREST] = far
+
+
+@kernel
+def page_value(tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
+    """What the paging signal is made of: four tails and three extremes, those of residual and distance twice."""
+    total = min(tails[FORECAST], CAP) + min(tails[SEASON], CAP)
+    total += min(tails[NEAREST], CAP) + min(tails[SEASON_MEAN], CAP)
+    total += worth(beyond(extremes[OF_SAMPLE], x))
+    if not math.isnan(raw[NEAREST]):
+        total += 2.0 * worth(above(extremes[OF_SEASON], raw[SEASON]))
+        total += 2.0 * worth(above(extremes[OF_NEAREST], raw[NEAREST]))
+    return total / 9.0
+
+
+@kernel
+def go_on_held(line: Any, recent: Any, rline: Any, profile: Any, visits: Any, sline: Any, day: Any, week: Any) -> Any:
+    """A held sample teaches nothing: the forecast goes on from what the seasonal experts expect."""
+    if line[HELD] == 0.0:
+        take_back(line, recent, sline)
+    line[HELD] = 1.0
+    push(recent, rline, expect(profile, visits, sline, day, week))
+
+
+@kernel
+def note_doubt(line: Any, onset: Any, level: Any) -> Any:
+    """Remember the level before the samples in doubt, and how many they are."""
+    line[HELD] = 0.0
+    if onset < DOUBT:
+        line[SAFE], line[DOUBTED] = level, 0.0
+    else:
+        line[DOUBTED] = min(line[DOUBTED] + 1.0, float(RECENT))
+
+
+@kernel
+def remember(
+    raw: Any, x: Any, early: Any, residuals: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any
+) -> Any:  # fmt: skip
+    """Teach tails, extremes and averages a sample's raw scores; ``early`` [2] are the plain residuals."""
+    for m in range(MEMBERS):
+        if not math.isnan(raw[m]):
+            learn(counts[m], lines[m], raw[m], growth)
+    see(extremes[OF_SAMPLE], x, EXTREME_FORGETS)
+    if line[AT] > EXTREMES_FROM:
+        see(extremes[OF_SEASON], raw[SEASON], EXTREME_FORGETS)
+        if not math.isnan(raw[NEAREST]):
+            see(extremes[OF_NEAREST], raw[NEAREST], EXTREME_FORGETS)
+    at = (int(line[AT]) - 1) % AVERAGED
+    residuals[0, at] = early[0]
+    residuals[1, at] = early[1]
+    line[FILLED] = min(line[FILLED] + 1.0, float(AVERAGED))
 
 
 @kernel
@@ -147,86 +228,49 @@ def auto_block(
     peaks: Any, alines: Any, score: Any, page: Any, expected: Any, unit: Any,
 ) -> Any:  # fmt: skip
     """Score and learn a block [N, T]; state arrays (documented in ``detectors/auto.py``) are changed in place."""
-    series, samples = values.shape
-    f, gain = np.zeros(FEATURES), np.zeros(FEATURES)
+    f, gain, early = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(2)
     q, distance = np.zeros(WIDTH, np.float32), np.zeros(books.shape[2], np.float32)
-    raw, tails, floors, usual = np.zeros(MEMBERS), np.zeros(MEMBERS), np.zeros(MEMBERS), np.zeros(2)
-    fade = 1.0 / growth
-    for i in range(series):
-        for t in range(samples):
+    raw, tails, floors = np.zeros(MEMBERS), np.zeros(MEMBERS), np.zeros(MEMBERS)
+    for i in range(values.shape[0]):
+        for t in range(values.shape[1]):
             rline, sline, line = rlines[i], slines[i], alines[i]
             turn(slots[i], rline, slot_of[t])
             scale = scale_of(rline)
-            predicted = rline[0]
-            if rline[3] >= YOUNG:
-                describe(recent[i], slots[i], rline, day, scale, f)
-                predicted = rline[0] + forecast(weights[i], f) * scale
-            usual[0] = expect(profiles[i], visits[i], sline, days[t], weeks[t])
-            floor = RESIDUAL_FLOOR * abs(rline[0])
-            if rline[3] > 0.0:
+            predicted = next_forecast(recent[i], slots[i], weights[i], rline, day, scale, f)
+            usual = expect(profiles[i], visits[i], sline, days[t], weeks[t])
+            floors[:] = RESIDUAL_FLOOR * abs(rline[MEAN])
+            floor = floors[FORECAST]
+            floors[NEAREST] = NEAREST_FLOOR
+            if rline[SAMPLES] > 0.0:
                 expected[i, t] = predicted
                 bound = scale * 3.0
-                if lines[i, FORECAST, 3] >= FEWEST:
+                if lines[i, FORECAST, SEEN] >= FEWEST:
                     bound = score_of(counts[i, FORECAST], lines[i, FORECAST], DOUBT) + floor
                 unit[i, t] = max(bound / DOUBT, 1e-9)
             x = values[i, t]
             if math.isnan(x):
                 continue
-            at = int(line[AT]) % AVERAGED
-            raw[FORECAST] = max(0.0, abs(x - predicted) - floor)
-            raw[SEASON] = max(0.0, abs(x - usual[0]) - floor)
-            for m in range(2):
-                raw[FORECAST_MEAN + m] = average(residuals[i, m], line[FILLED], at, raw[m])
-            context(recent[i], int(rline[3]), x, phases[t], q)
-            raw[NEAREST] = nearest(books[i], klines[i], q, distance)
-            if line[AT] < FEWEST:
-                for m in range(MEMBERS):
-                    raw[m] = np.nan
-            for m in range(MEMBERS):
-                floors[m] = floor
-            floors[NEAREST] = 1e-6
+            context(recent[i], int(rline[SAMPLES]), x, phases[t], q)
+            far = nearest(books[i], klines[i], q, distance)
+            score_members(raw, x, predicted, usual, floor, residuals[i], line, far)
             judge(tails, counts[i], lines[i], raw, floors)
-
             onset = (2.0 * tails[FORECAST] + tails[SEASON]) / 3.0
             lasting = 0.5 * (min(tails[NEAREST], CAP) + min(tails[FORECAST_MEAN], CAP))
             line[SPAN] = max(lasting, SPAN_FADES * line[SPAN])
-            total = 0.0
-            for m in range(MEMBERS):
-                total += min(tails[m], CAP)
-            total += worth(beyond(extremes[i, OF_SAMPLE], x)) - min(tails[FORECAST_MEAN], CAP)
-            if not math.isnan(raw[NEAREST]):
-                total += 2.0 * worth(above(extremes[i, OF_SEASON], raw[SEASON]))
-                total += 2.0 * worth(above(extremes[i, OF_NEAREST], raw[NEAREST]))
-            paged = page_of(line, peaks[i], total / 9.0, fade)
+            paged = page_of(line, peaks[i], page_value(tails, extremes[i], raw, x), 1.0 / growth)
             if line[AT] >= fewest:
                 score[i, t] = min(surprise_from(onset, line[SPAN]), 300.0)
                 page[i, t] = paged
             line[AT] += 1.0
             if hold[i]:
-                if line[HELD] == 0.0:
-                    take_back(line, recent[i], sline)
-                line[HELD] = 1.0
-                push(recent[i], rline, expect(profiles[i], visits[i], sline, days[t], weeks[t]))
+                go_on_held(line, recent[i], rline, profiles[i], visits[i], sline, days[t], weeks[t])
                 continue
-            line[HELD] = 0.0
-            if onset < DOUBT:
-                line[SAFE], line[DOUBTED] = sline[0], 0.0
-            else:
-                line[DOUBTED] = min(line[DOUBTED] + 1.0, float(RECENT))
-
-            for m in range(MEMBERS):
-                if not math.isnan(raw[m]):
-                    learn(counts[i, m], lines[i, m], raw[m], growth)
-            see(extremes[i, OF_SAMPLE], x, EXTREME_FORGETS)
-            if line[AT] > 60.0:
-                see(extremes[i, OF_SEASON], raw[SEASON], EXTREME_FORGETS)
-                if not math.isnan(raw[NEAREST]):
-                    see(extremes[i, OF_NEAREST], raw[NEAREST], EXTREME_FORGETS)
-            for m in range(2):
-                residuals[i, m, at] = max(0.0, abs(x - (predicted if m == 0 else usual[0])) - floor)
-            line[FILLED] = min(line[FILLED] + 1.0, float(AVERAGED))
+            note_doubt(line, onset, sline[LEVEL])
+            early[0] = max(0.0, abs(x - predicted) - floor)
+            early[1] = max(0.0, abs(x - usual) - floor)
+            remember(raw, x, early, residuals[i], counts[i], lines[i], extremes[i], line, growth)
             note(books[i], klines[i], q, every)
-            if rline[3] >= YOUNG:
+            if rline[SAMPLES] >= YOUNG:
                 adapt(weights[i], spread[i], rline, f, (x - predicted) / scale, gain)
             settle(rline, x)
             push(recent[i], rline, x)
