@@ -133,3 +133,16 @@ def test_newcomers_adopt_their_siblings_past_and_outgrow_it() -> None:
     assert 3.0 < surprise < 20.0
     _, _, grown = calibrator.score(young, rng.exponential(size=(1, 6000)) * 1000, 3.0)
     assert calibrator.score(grown, np.array([[20.0]]), 3.0)[0][0, 0] < 0.2
+
+
+def test_the_first_anomaly_of_a_flat_line_is_rarer_than_one_in_its_samples() -> None:
+    """After nothing but zeros a score of many spreads exceeds a cut that no count of samples could reach."""
+    calibrator = Calibrator()
+    _, _, state = calibrator.score(calibrator.empty(1), np.zeros((1, 2_880)), 4.6)
+    surprise, bound, _ = calibrator.score(state, np.array([[1_000.0]]), 4.6)
+    assert surprise[0, 0] > 4.6
+    assert 0 < bound[0, 0] < 1_000
+    at_bound, _, _ = calibrator.score(state, bound, 4.6)
+    assert at_bound[0, 0] == pytest.approx(4.6)
+    small, _, _ = calibrator.score(state, np.array([[0.5]]), 4.6)
+    assert small[0, 0] < 4.6, "half a spread on a flat line is nothing"

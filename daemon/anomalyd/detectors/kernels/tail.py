@@ -209,6 +209,26 @@ def due(line: Any, fewest: Any) -> Any:
 
 
 @kernel
+def first_surprise(line: Any, s: Any) -> Any:
+    """Surprise of a score after nothing but zeros, as a detector gives them on a flat line.
+
+    There is no past to take a scale from, so the prior tail in the score's own unit (one spread, or the floor) serves:
+    without it the first anomaly of a flat line could never be rarer than one in its samples, and would then be learned.
+    """
+    at_zero = math.log10((line[TOTAL] / line[INCREMENT] + 1.0) / 0.5)
+    return 0.0 if s <= SMALLEST else at_zero + math.log1p(MOMENTS_SHAPE * s) / MOMENTS_SHAPE / LN10
+
+
+@kernel
+def first_score(line: Any, surprise: Any) -> Any:
+    """The score whose ``first_surprise`` is ``surprise``; 0 where any score is rarer."""
+    at_zero = math.log10((line[TOTAL] / line[INCREMENT] + 1.0) / 0.5)
+    if surprise <= at_zero:
+        return 0.0
+    return min(math.expm1(min((surprise - at_zero) * LN10 * MOMENTS_SHAPE, 60.0)) / MOMENTS_SHAPE, LARGEST)
+
+
+@kernel
 def calibrate_block(raw: Any, hold: Any, cut: Any, fewest: Any, growth: Any, counts: Any, lines: Any) -> Any:
     """Surprise of each raw score against the past of its series, and the score at which the surprise is ``cut``.
 
@@ -223,14 +243,15 @@ def calibrate_block(raw: Any, hold: Any, cut: Any, fewest: Any, growth: Any, cou
             if due(lines[i], fewest):
                 fit_moments(counts[i], lines[i], 0.0)
             known = lines[i, SEEN] >= fewest
+            flat = lines[i, ORIGIN] == NO_ORIGIN
             if known:
-                bound[i, t] = score_of(counts[i], lines[i], cut)
+                bound[i, t] = first_score(lines[i], cut) if flat else score_of(counts[i], lines[i], cut)
             s = raw[i, t]
             if math.isnan(s):
                 continue
             s = min(max(s, 0.0), LARGEST)
             if known:
-                surprise[i, t] = surprise_of(counts[i], lines[i], s)
+                surprise[i, t] = first_surprise(lines[i], s) if flat else surprise_of(counts[i], lines[i], s)
             if not hold[i]:
                 learn(counts[i], lines[i], s, growth)
     return surprise, bound
