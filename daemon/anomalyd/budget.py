@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from anomalyd.clock import HOUR_MS, MINUTE_MS
@@ -56,6 +56,12 @@ class Budget:
         self._history = history
         self._hours: dict[str, _Hour] = {}
 
+    def adopt(self, older: Budget) -> None:
+        """Go on where another left off (a reload): what was told and what waits stays so, under the new limits."""
+        for name, hour in older._hours.items():
+            if name in self._limits:
+                self._hours[name] = replace(hour, limit=self._limits[name])
+
     def stage(self, subject: Subject) -> Hold | None:
         """Hold what the budget does not cover."""
         hour = self._hour(subject.receiver, subject.now)
@@ -96,7 +102,8 @@ class Budget:
             limit = self._limits[receiver]
             rows = self._history.notifications(receiver=receiver, state=OutboxState.DELIVERED, limit=limit)
             hour = self._hours[receiver] = _Hour(limit, deque(sorted(row.settled_at for row in rows)))
-        while hour.told and not now - HOUR_MS < hour.told[0] <= now:
+        # Within a pass time goes on: what was sent a moment after its start counts. Far ahead: the clock was set back.
+        while hour.told and not now - HOUR_MS < hour.told[0] <= now + MINUTE_MS:
             hour.told.popleft()
         return hour
 

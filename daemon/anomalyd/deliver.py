@@ -179,7 +179,7 @@ class Deliverer:
         self._store = store
         self._stages = (*stages, *STAGES)
         self._actions, self._chart = actions, chart
-        self._budget = budget
+        self._budget, self._flaps = budget, flaps
         self._told_of = tuple(one.account for one in (budget, flaps) if one is not None)
         self._rewords: tuple[Reword, ...] = (*rewords, *((flaps.reword,) if flaps is not None else ()))
         self._observe = observe
@@ -250,6 +250,10 @@ class Deliverer:
         for name, lane in older._lanes.items():
             if name in self._lanes:
                 self._lanes[name] = replace(lane, restored=False)
+        if self._budget is not None and older._budget is not None:
+            self._budget.adopt(older._budget)
+        if self._flaps is not None and older._flaps is not None:
+            self._flaps.adopt(older._flaps)
 
     def close(self) -> None:
         """Close all receivers."""

@@ -45,6 +45,10 @@ class Flaps:
         self._history = history
         self._keys: dict[str, dict[str, _Key]] = {}
 
+    def adopt(self, older: Flaps) -> None:
+        """Go on where another left off (a reload)."""
+        self._keys = {name: keys for name, keys in older._keys.items() if name in self._limits}
+
     def stage(self, subject: Subject) -> Hold | None:
         """Hold an opening of what is flapping until it has lasted."""
         s = subject.statement

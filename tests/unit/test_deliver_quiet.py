@@ -22,6 +22,7 @@ from anomalyd.render import Rendered
 from anomalyd.score import Tier
 from anomalyd.slot import SlotCommit
 from anomalyd.store import Store, open_store
+from anomalyd.suppress import Subject
 from fakes.receiver import DOWN, OK, FakeReceiver
 from fakes.statements import MINUTE, START, a_notification, a_statement
 
@@ -279,3 +280,28 @@ def test_keep_alive_every_minute_and_after_a_restart(store: Store) -> None:
     assert isinstance(world.r, FakeKeeper)
     assert sorted(world.r.restored) == ["inc-1", "other"]
     assert len(world.r.beats) >= 3
+
+
+def test_a_pass_that_takes_time_counts_what_it_sent(store: Store) -> None:
+    """The digest is asked for with the time at which the pass began: what was sent after that is not forgotten."""
+    budget = Budget({"r": 1}, store)
+    row = a_notification(created_at=START)
+    budget.account("r", row, OutcomeKind.DELIVERED, START + 2_000)
+    assert budget.digest("r", START) is None
+    s = a_statement(incident="inc-2")
+    verdict = budget.stage(Subject(a_notification(s), s, "r", START + 3_000, None, {}, START))
+    assert verdict is not None
+    assert verdict.reason == "budget"
+
+
+def test_a_reload_keeps_the_hour(store: Store) -> None:
+    """What was told and the digest that was sent carry over; the new limit holds."""
+    older, newer = Budget({"r": 2}, store), Budget({"r": 1}, store)
+    older.account("r", a_notification(created_at=START), OutcomeKind.DELIVERED, START)
+    newer.adopt(older)
+    s = a_statement(incident="inc-2")
+    assert newer.stage(Subject(a_notification(s), s, "r", START + 3_000, None, {}, START)) is not None
+    assert newer.digest("r", START + 4_000) is not None
+    third = Budget({"r": 1}, store)
+    third.adopt(newer)
+    assert third.digest("r", START + 5_000) is None
