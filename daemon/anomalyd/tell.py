@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from anomalyd.block import Labels
 from anomalyd.episode import Episode, Event, Phase
@@ -83,59 +83,82 @@ def tell(
         links: name to URL, shown with every statement.
         siblings: what an incident's spread is measured against.
     """
-    opened = dict(incidents)
-    changed: dict[str, Incident] = {}
-    reasons: dict[str, Reason] = {}
-    episodes: dict[str, Episode] = {}
+    book = _Book(rule, at, dict(incidents))
     for what in happened:
-        episode = what.episode
-        if what.event in (Event.OPENED, Event.WORSENED, Event.CLOSED):
-            key, group_labels = incident_key(rule, episode.labels)
-            incident = opened.get(key)
-            if incident is None:
-                incident = Incident(_incident_id(key, at), key, rule.id, group_labels, Tier.NONE, at)
-                reasons[key] = Reason.NEW
-            if what.event == Event.OPENED:
-                incident = replace(incident, episodes=incident.episodes + 1)
-                reasons.setdefault(key, Reason.MORE)
-            if episode.tier > incident.tier:
-                if reasons.get(key) != Reason.NEW:
-                    reasons[key] = Reason.WORSE
-                incident = replace(incident, tier=episode.tier)
-            opened[key] = changed[key] = incident
-            episode = replace(episode, incident=incident.id)
-        episodes[episode.id] = episode
-    still_open = [episodes.get(e.id, e) for e in live if e.phase == Phase.OPEN]
-    by_incident: dict[str, list[Episode]] = {}
-    for episode in still_open:
-        by_incident.setdefault(episode.incident, []).append(episode)
+        book.enter(what)
+    members: dict[str, list[Episode]] = {}
+    for episode in live:
+        if episode.phase == Phase.OPEN:
+            known = book.episodes.get(episode.id, episode)
+            members.setdefault(known.incident, []).append(known)
     statements: list[tuple[Statement, Sequence[str]]] = []
-    for key, incident in list(changed.items()):
-        members = by_incident.get(incident.id, [])
-        just_closed = [e for e in episodes.values() if e.incident == incident.id and e.phase == Phase.CLOSED]
-        if not members:
-            incident = changed[key] = replace(incident, closed_at=at)
-            del opened[key]
-            if reasons.get(key) == Reason.NEW:
-                continue  # opened and closed within one catch-up: nobody was told, so nobody is told
-            reasons[key] = Reason.RESOLVED
-        known = siblings(incident.group_labels)
-        if members and (tier := spread_tier(rule, len(members), known)) > incident.tier:
-            incident = opened[key] = changed[key] = replace(incident, tier=tier)
-            if reasons.get(key) != Reason.NEW:
-                reasons[key] = Reason.WORSE
-        if key in reasons:
-            alerts = _alerts(members or just_closed, cut_of)
-            statement = _statement(rule, incident, reasons[key], at, alerts, annotate, links)
-            statement = replace(statement, siblings=known)
-            statements.append((statement, recipients(rule, incident)))
+    for key in list(book.changed):
+        still = members.get(book.changed[key].id, [])
+        counted = siblings(book.changed[key].group_labels)
+        if not book.settle(key, len(still), counted):
+            continue
+        incident = book.changed[key]
+        alerts = _alerts(still or book.closed_of(incident), cut_of)
+        statement = _statement(rule, incident, book.reasons[key], at, alerts, annotate, links)
+        statements.append((replace(statement, siblings=counted), recipients(rule, incident)))
     outbox = tuple(
         Notification(notification_id(s, receiver), receiver, s, at)
         for s, receivers in statements
         if rule.mode == "live"
         for receiver in receivers
     )
-    return Told(tuple(episodes.values()), tuple(changed.values()), opened, outbox)
+    return Told(tuple(book.episodes.values()), tuple(book.changed.values()), book.opened, outbox)
+
+
+@dataclass(slots=True)
+class _Book:
+    """Incidents while one slot's events are entered: open ones by key, changed ones, and why each is told."""
+
+    rule: Rule
+    at: int
+    opened: dict[str, Incident]
+    changed: dict[str, Incident] = field(default_factory=dict)
+    reasons: dict[str, Reason] = field(default_factory=dict)
+    episodes: dict[str, Episode] = field(default_factory=dict)
+
+    def enter(self, what: Happened) -> None:
+        """Enter one event: its episode joins its incident, a new one if none is open."""
+        episode = what.episode
+        if what.event in (Event.OPENED, Event.WORSENED, Event.CLOSED):
+            key, group_labels = incident_key(self.rule, episode.labels)
+            incident = self.opened.get(key)
+            if incident is None:
+                incident = Incident(_incident_id(key, self.at), key, self.rule.id, group_labels, Tier.NONE, self.at)
+                self.reasons[key] = Reason.NEW
+            if what.event == Event.OPENED:
+                incident = replace(incident, episodes=incident.episodes + 1)
+                self.reasons.setdefault(key, Reason.MORE)
+            self.opened[key] = self.changed[key] = incident
+            self._raise(key, episode.tier)
+            episode = replace(episode, incident=incident.id)
+        self.episodes[episode.id] = episode
+
+    def settle(self, key: str, members: int, siblings: int) -> bool:
+        """Close an incident without open episodes, lift one that has spread; return whether it is to be told."""
+        if not members:
+            self.changed[key] = replace(self.changed[key], closed_at=self.at)
+            del self.opened[key]
+            if self.reasons.get(key) == Reason.NEW:
+                return False  # opened and closed within one catch-up: nobody was told, so nobody is told
+            self.reasons[key] = Reason.RESOLVED
+        else:
+            self._raise(key, spread_tier(self.rule, members, siblings))
+        return key in self.reasons
+
+    def closed_of(self, incident: Incident) -> list[Episode]:
+        """The episodes of an incident that this slot closed."""
+        return [e for e in self.episodes.values() if e.incident == incident.id and e.phase == Phase.CLOSED]
+
+    def _raise(self, key: str, tier: Tier) -> None:
+        if tier > self.changed[key].tier:
+            if self.reasons.get(key) != Reason.NEW:
+                self.reasons[key] = Reason.WORSE
+            self.opened[key] = self.changed[key] = replace(self.changed[key], tier=tier)
 
 
 def count_siblings(rule: Rule, total: int, series: Callable[[], Iterable[Labels]]) -> Siblings:
