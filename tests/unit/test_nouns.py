@@ -85,7 +85,8 @@ def every_error() -> list[errors.AnomalydError]:
         if inspect.isclass(cls) and issubclass(cls, errors.AnomalydError):
             if cls in (errors.ConfigError,):
                 continue
-            samples.append(cls("why", "what") if "reason" in inspect.signature(cls.__init__).parameters else cls("what"))
+            takes_reason = "reason" in inspect.signature(cls.__init__).parameters
+            samples.append(cls("why", "what") if takes_reason else cls("what"))
     return samples
 
 
