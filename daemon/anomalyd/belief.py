@@ -29,7 +29,7 @@ SERIES_SPREAD = 1.0
 """Prior spread of log m of a series around its rule's."""
 RULE_SPREAD = 0.1
 """Prior spread of log m of a rule around 0: narrow, since what is noise on one series is an outage on another."""
-BEYOND = 1.5
+BEYOND = 1.1
 """A cut is raised to this multiple of the highest score that was called false at most."""
 SERIES_WEIGHT_MAX = 4.0
 """Votes that one series counts for, at most, when its rule's m is estimated."""
