@@ -7,6 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A property is about what holds, not about how fast a busy machine shows it; pytest's own timeout ends what hangs.
+settings.register_profile("anomalyd", deadline=None)
+settings.load_profile("anomalyd")
 
 PROGRAMS = {
     "prometheus": ("prometheus", "promtool"),
