@@ -12,7 +12,7 @@ demo: $(VENV)/.base  ## the real daemon on four weeks of a small web shop, with 
 
 test: dev servers  ## everything: lint, types, layers, all tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 lint: dev  ## formatting rules, types, layers
 	$(BIN)/ruff check daemon tests bench grafana
