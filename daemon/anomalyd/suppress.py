@@ -137,7 +137,8 @@ def decide(subject: Subject, stages: Sequence[Stage]) -> Hold | Drop | None:
     for stage in stages:
         verdict = stage(subject)
         if isinstance(verdict, Hold):
-            return Hold(verdict.reason, max(subject.now + SECOND_MS, min(verdict.until, subject.now + verdict.look_after_ms)))
+            soonest, latest = subject.now + SECOND_MS, subject.now + verdict.look_after_ms
+            return Hold(verdict.reason, max(soonest, min(verdict.until, latest)))
         if verdict is not None:
             return verdict
     return None
