@@ -2,4 +2,6 @@
 
 from anomalyd.cli import main
 
-main()
+# Guarded: a process pool's workers import this module too.
+if __name__ == "__main__":
+    main()

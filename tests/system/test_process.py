@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from anomalyd.settings import Executors, load_settings
 from fakes.faultproxy import BlackHole, FaultProxy
 from fakes.prometheus import FakePrometheus, FakeSeries
 from fakes.webhook import FakeWebhook
@@ -109,6 +110,18 @@ def test_reload_swaps_what_is_right_and_keeps_what_is_running_otherwise(tmp_path
             wait_until(lambda: 'group="second"' in daemon.get("/metrics")[1], 30, "the new group's slots")
             assert daemon.metric("anomalyd_config_last_reload_successful") == 1
             assert daemon.stop() == 0
+
+
+def test_fits_in_processes_are_the_default_and_work(tmp_path: Path) -> None:
+    """Without an executor in the settings models are fitted in spawned processes, and samples are scored."""
+    with FakePrometheus([out_of_range(5.0)]) as source:
+        config = write_config(tmp_path, source.url, RANGED, {}, executor={"fit": "processes"})
+        assert load_settings(config).executor == Executors()
+        with running_daemon(config) as daemon:
+            wait_ready(daemon)
+            wait_until(lambda: daemon.metric("anomaly_value") > 0, 120, "a scored sample on /metrics")
+            assert daemon.stop() == 0
+        assert "level=error" not in daemon.log.read_text()
 
 
 def test_an_address_in_use_is_said_in_words(tmp_path: Path) -> None:
