@@ -47,7 +47,7 @@ def configure(level: str = "info", form: str = "logfmt", stream: TextIO | None =
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a later configuration reaches loggers that have spoken before
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(
