@@ -1,0 +1,68 @@
+"""Logs: one event a line, nothing forged, no credential."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from anomalyd import logs
+
+
+@pytest.fixture(autouse=True)
+def root_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def written(form: str) -> tuple[io.StringIO, logging.Logger]:
+    out = io.StringIO()
+    logs.configure("info", form, out)
+    return out, logging.getLogger("uvicorn.error")
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_a_hostile_value_cannot_forge_a_line(form: str) -> None:
+    """Newlines, escape sequences and marks that turn the text stay inside the one line of their event."""
+    out, _ = written(form)
+    logs.get_logger("x").info("seen", series='a\nlevel=error msg="forged"\x1b[31m\u202e')
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 1
+    assert "\x1b" not in lines[0]
+    assert "\u202e" not in lines[0]
+
+
+def test_urls_in_errors_lose_their_credentials() -> None:
+    """A webhook's address in an exception is not in the log."""
+    out, _ = written("logfmt")
+    try:
+        raise ValueError("POST https://hooks.example.org/services/T0/B0/canary failed")
+    except ValueError:
+        logs.get_logger("x").exception("not sent")
+    assert "canary" not in out.getvalue()
+    assert "hooks.example.org/<redacted>" in out.getvalue()
+
+
+def test_other_libraries_speak_the_same_form() -> None:
+    """uvicorn's loggers come out as JSON lines too, with level and time."""
+    out, foreign = written("json")
+    foreign.warning("took %s", "long")
+    line = json.loads(out.getvalue())
+    assert (line["level"], line["msg"]) == ("warning", "took long")
+    assert line["ts"].endswith("Z")
+
+
+def test_a_later_configuration_reaches_loggers_that_have_spoken() -> None:
+    """A logger made before the level was lowered follows it."""
+    out, _ = written("logfmt")
+    logger = logs.get_logger("x")
+    logger.info("one")
+    logs.configure("error", "logfmt", out)
+    logger.info("two")
+    assert "one" in out.getvalue()
+    assert "two" not in out.getvalue()
