@@ -277,30 +277,38 @@ def _tidy(vote: Feedback) -> Feedback:
 
 
 class StoredFeedback:
-    """What holds for each rule, read from the store and kept for a minute of slot time.
+    """What holds for each rule, read from the store and kept until something was said; asked once a minute of slots.
 
     A store that does not answer leaves what was known: a vote can wait, a slot cannot.
     """
 
     def __init__(self, store: Store, policy: FeedbackPolicy):
         self._store, self.policy = store, policy
-        self._known: dict[str, tuple[int, RuleFeedback]] = {}
+        self._known: dict[str, tuple[tuple[int, ...], RuleFeedback]] = {}
+        self._asked: tuple[int, tuple[int, ...]] | None = None
 
     def __call__(self, rule: Rule, at: int) -> RuleFeedback:
         """The feedback on a rule as of a slot."""
-        read_at, known = self._known.get(rule.id, (0, NO_FEEDBACK))
-        if rule.id in self._known and 0 <= at - read_at < REFRESH_MS:
-            return known
+        read, known = self._known.get(rule.id, ((), NO_FEEDBACK))
         try:
-            known = self._read(rule)
+            stamp = self._stamp(at)
+            if rule.id not in self._known or read != stamp:
+                known = self._read(rule)
+                self._known[rule.id] = (stamp, known)
         except StoreError as error:
             log.warning("feedback not read; what was known holds", rule=rule.id, reason=error.reason)
-        self._known[rule.id] = (at, known)
         return known
+
+    def _stamp(self, at: int) -> tuple[int, ...]:
+        """The store's stamp as of a slot; rules of one slot ask once."""
+        if self._asked is None or not 0 <= at - self._asked[0] < REFRESH_MS:
+            self._asked = (at, self._store.feedback_stamp())
+        return self._asked[1]
 
     def changed(self, rule: str) -> None:
         """Read a rule's feedback anew at its next slot."""
         self._known.pop(rule, None)
+        self._asked = None
 
     def _read(self, rule: Rule) -> RuleFeedback:
         votes = counted(self._store.feedback(rule=rule.id), self.policy)

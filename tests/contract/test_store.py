@@ -206,6 +206,21 @@ def test_threshold_history(store: Store) -> None:
     assert store.thresholds("other") == []
 
 
+def test_whatever_is_said_or_taken_back_changes_the_stamp(store: Store) -> None:
+    """Votes, threshold changes and their undoing each give another stamp; reading gives the same."""
+    stamps = [store.feedback_stamp()]
+    assert store.feedback_stamp() == stamps[0]
+    store.add_feedback(Feedback("v1", FeedbackLabel.FALSE, RULE, 5, "ann", "slack", "e1", "fp", 1, 4))
+    stamps.append(store.feedback_stamp())
+    number = store.save_threshold(ThresholdChange(RULE, 1, (1.0, 2.0, 3.0), "manual"))
+    stamps.append(store.feedback_stamp())
+    store.undo_feedback("v1", 7)
+    stamps.append(store.feedback_stamp())
+    store.undo_threshold(number, 9)
+    stamps.append(store.feedback_stamp())
+    assert len(set(stamps)) == len(stamps)
+
+
 def test_feedback(store: Store) -> None:
     """A vote is added once, found by rule and by episode, and can be taken back once."""
     vote = Feedback("v1", FeedbackLabel.FALSE, RULE, 5, "ann", "slack", "e1", "fp", 1, 4, "deploy", "known")

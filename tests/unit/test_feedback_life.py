@@ -126,7 +126,7 @@ def test_another_process_is_heard_within_a_minute_and_a_busy_store_changes_nothi
     assert after.moves_cuts
 
     class Busy:
-        def feedback(self, **_: object) -> list[Feedback]:
+        def feedback_stamp(self) -> tuple[int, ...]:
             raise StoreBusy("locked", "somebody else writes")
 
     life.heard._store = Busy()  # type: ignore[assignment]

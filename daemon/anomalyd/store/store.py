@@ -225,6 +225,10 @@ class Store:
         """Take a threshold change back; it stays in the record."""
         return self._write(lambda c: votes.undo_threshold(c, id, now))
 
+    def feedback_stamp(self) -> tuple[int, ...]:
+        """Numbers that change whenever a vote or a threshold is added or taken back: cheaper to ask than for either."""
+        return self._read(votes.stamp)
+
     def thresholds(self, rule: str) -> list[ThresholdChange]:
         """The threshold history of a rule and its series, undone entries too, oldest first."""
         return self._read(lambda c: votes.find_thresholds(c, rule))

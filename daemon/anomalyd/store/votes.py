@@ -41,6 +41,16 @@ def find_feedback(connection: sa.Connection, rule: str | None, episode: str | No
     return [feedback_of(row) for row in connection.execute(chosen)]
 
 
+def stamp(connection: sa.Connection) -> tuple[int, ...]:
+    """Numbers that change whenever a vote or a threshold is added or taken back."""
+    chosen = []
+    for table in (tables.feedback, tables.thresholds):
+        count = sa.select(sa.func.count()).select_from(table).scalar_subquery()
+        undone = sa.select(sa.func.coalesce(sa.func.sum(table.c.undone_at), 0)).scalar_subquery()
+        chosen += [count, undone]
+    return tuple(int(number) for number in connection.execute(sa.select(*chosen)).one())
+
+
 def save_threshold(connection: sa.Connection, change: ThresholdChange, nonce: str) -> int:
     """Append to the history, once for a nonce; return the number of the entry."""
     table = tables.thresholds
