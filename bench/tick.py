@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from prometheus_api_client import MetricSnapshotDataFrame, PrometheusConnect
-from river import anomaly
+from river import anomaly, preprocessing
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from tests.servers import Series, openmetrics, running_prometheus
 
@@ -32,7 +32,7 @@ from anomalyd.store import open_store
 from anomalyd.template import render_annotations
 from bench.harness import Context, Figure, Timing, best_of, cost, limit, timed
 
-SERIES, HISTORY, TICKS = 10_000, 700, 3
+SERIES, HISTORY, TICKS = 10_000, 700, 8
 EXPR = "load"
 START = 1_767_571_200_000
 DETECTOR = DetectorSpec("half_space_trees", {})
@@ -124,15 +124,19 @@ def _theirs(url: str, folder: Path, series: int, times: I64, values: F64) -> tup
     with timed() as read:
         found = client.custom_query(EXPR, params={"time": times[-1] / 1000})
         frame = MetricSnapshotDataFrame(found)
-    models = [anomaly.HalfSpaceTrees(n_trees=10, height=8, window_size=250, seed=1) for _ in range(series)]
+    # As river's documentation shows it: the trees want values in [0, 1].
+    models = [
+        preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(n_trees=10, height=8, window_size=250, seed=1)
+        for _ in range(series)
+    ]
     for model, row in zip(models, values, strict=False):
         for value in row[-3:]:
-            model.learn_one({"x": value / 100})  # builds the trees
+            model.learn_one({"x": value})  # builds the trees
     rows = frame.head(series)
     with timed() as score:
         scored = []
         for model, value in zip(models, rows["value"], strict=True):
-            x = {"x": float(value) / 100}
+            x = {"x": float(value)}
             scored.append((float(value), model.score_one(x)))
             model.learn_one(x)
     engine = sa.create_engine(f"sqlite:///{folder / 'theirs.db'}")
