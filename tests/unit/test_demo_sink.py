@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -120,7 +121,12 @@ def test_stop_closes_kept_connections_and_may_be_repeated() -> None:
 
 def test_a_sink_that_never_started_can_be_stopped() -> None:
     """Stopping before starting releases the port and does not hang."""
-    WebhookSink(SECRET, lambda received: None).stop()
+    sink = WebhookSink(SECRET, lambda received: None)
+    port = int(sink.url.rstrip("/").rpartition(":")[2])
+    sink.stop()
+    with socket.socket() as again:
+        again.bind(("127.0.0.1", port))
+        assert again.getsockname()[1] == port
 
 
 def test_what_the_webhook_receiver_sends_is_taken() -> None:

@@ -28,6 +28,6 @@ def open_store(url: str, *, backup: bool = True, busy_timeout_ms: int = 5_000) -
     try:
         upgrade(engines, backup=backup)
         return Store(engines)
-    except BaseException:
+    except BaseException:  # whatever stops the opening, Ctrl-C too, must not leave connections and a lock behind
         engines.dispose()
         raise
