@@ -8,7 +8,6 @@ import os
 import socket
 import ssl
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,6 +31,7 @@ from fakes.alertmanager import FakeAlertmanager
 from fakes.sink import Answer, Fault
 from fakes.smtp import FakeSmtp
 from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert, hostile_statement
+from servers import wait_until
 
 TLS = Path(__file__).parents[1] / "fakes" / "tls"
 
@@ -185,10 +185,7 @@ def real(tmp_path: Path) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "TZ": "UTC"})
     try:
         url = f"http://127.0.0.1:{port}/am"
-        deadline = time.monotonic() + 20
-        while not _ready(url):
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-2_000:]
-            time.sleep(0.05)
+        wait_until(lambda: _ready(url), 20, "Alertmanager's readiness")
         yield url
     finally:
         process.terminate()
