@@ -26,6 +26,7 @@ from fakes.faultproxy import (
     Fault,
     FaultProxy,
     RawServer,
+    Refuse,
     Reset,
     make_certificates,
     refused_port,
@@ -127,6 +128,15 @@ class TestNetwork:
         with FaultProxy(fake.url) as proxy:
             proxy.fault, proxy.faults_left = trouble, 1
             assert ask(proxy.url).block.values.tolist() == [[0.0]]
+
+    def test_retry_out_of_time(self, fake: FakePrometheus) -> None:
+        """A retry that runs out of time does not hide the trouble that made us try again."""
+        with FaultProxy(fake.url) as behind, FaultProxy(behind.url) as proxy:
+            behind.fault = BlackHole(0)
+            proxy.fault, proxy.faults_left = Refuse(), 1
+            error = fault(proxy.url, timeout_s=1.0)
+            assert proxy.connections == 2
+        assert (type(error), error.reason) == (SourceUnavailable, "connect")
 
     @pytest.mark.parametrize(
         "head",

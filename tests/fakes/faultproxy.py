@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+# How long the proxy waits for a busy machine before it takes a connection for dead.
+PATIENCE_S = 10.0
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -60,7 +63,12 @@ class BlackHole:
     after: int = 0
 
 
-Fault = Pass | Delay | Drip | Cut | Reset | BlackHole
+@dataclass(frozen=True)
+class Refuse:
+    """Close the connection upon a request without asking the upstream."""
+
+
+Fault = Pass | Delay | Drip | Cut | Reset | BlackHole | Refuse
 
 
 class FaultProxy:
@@ -107,10 +115,10 @@ class FaultProxy:
     def _serve(self, client: socket.socket) -> None:
         try:
             if self._tls is not None:
-                client.settimeout(5)
+                client.settimeout(PATIENCE_S)
                 client = self._tls.wrap_socket(client, server_side=True)
-            client.settimeout(0.05)
-            with client, socket.create_connection(self._upstream, timeout=0.05) as upstream:
+            client.settimeout(PATIENCE_S)
+            with client, socket.create_connection(self._upstream, timeout=PATIENCE_S) as upstream:
                 self._relay(client, upstream)
         except OSError:
             client.close()
@@ -124,6 +132,8 @@ class FaultProxy:
                 return
             if request:
                 fault, answered = self._next_fault(), 0
+                if isinstance(fault, Refuse):
+                    return
                 upstream.sendall(request)
             answer = _take(upstream)
             if answer == b"":
@@ -164,10 +174,13 @@ class FaultProxy:
 
 def _take(sock: socket.socket) -> bytes | None:
     """What has arrived, None for nothing yet, empty when the other side is done."""
+    sock.settimeout(0.02)
     try:
         return sock.recv(65536)
     except TimeoutError:
         return None
+    finally:
+        sock.settimeout(PATIENCE_S)
 
 
 class RawServer:
@@ -207,7 +220,7 @@ class RawServer:
 
     def _serve(self, client: socket.socket) -> None:
         with client:
-            client.settimeout(5)
+            client.settimeout(PATIENCE_S)
             try:
                 client.recv(65536)
                 for piece in self._pieces:

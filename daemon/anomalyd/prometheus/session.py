@@ -105,10 +105,15 @@ class SourceSession(requests.Session):
         Raises:
             SourceUnavailable, QueryRejected: see ``refusal``.
         """
+        first: SourceError | None = None
         for attempt in range(ATTEMPTS):
             try:
                 return self._attempt(method, path, params, deadline)
             except SourceError as error:
+                if first is not None and error.reason == "timeout":
+                    # A retry that ran out of time says less than the trouble that made us try again.
+                    raise first from None
+                first = first or error
                 pause = self._pause(error, attempt)
                 if pause is None or pause >= deadline.left():
                     raise
