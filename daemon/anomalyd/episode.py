@@ -47,6 +47,7 @@ class Episode:
         reached: for each tier, since when the series has been at or above it without a break (0: it is not).
         calm_since: since when it has been back to normal (0: it is not); closes after `keep_firing_for`.
         peak_*: the slot with the largest surprise.
+        learned_ms: how much past a young series' stand-in had learned from; 0: the rule's own detector scored.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Episode:
     peak_surprise: float = 0.0
     incident: str = ""
     model: str = ""
+    learned_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

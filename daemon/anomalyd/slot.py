@@ -5,7 +5,9 @@ Pure values. What was not committed is evaluated again; what is in the outbox is
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from anomalyd.block import Fingerprint, Labels
 from anomalyd.episode import Episode
@@ -48,6 +50,44 @@ class RuleSlot:
     observation: Observation | None = None
 
 
+class NoticeKind(StrEnum):
+    """What a notice is about; a metric label."""
+
+    DRIFT = "drift"
+    """A series does not behave as the model learned it, without being abnormal enough to alert."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about a model or a series that people should be able to read, and that pages nobody.
+
+    Attributes:
+        id: stable, so that a slot that is evaluated again notes nothing twice.
+        since: when what it tells of began, as far as that is known; 0 where it is not.
+        fingerprint, labels: the series; empty for the rule as a whole.
+        text: one sentence.
+    """
+
+    id: str
+    kind: NoticeKind
+    rule: str
+    at: int
+    text: str
+    since: int = 0
+    fingerprint: Fingerprint = ""
+    labels: Labels = ()
+
+
+def make_notice(
+    kind: NoticeKind, rule: str, at: int, text: str, *, since: int = 0, fingerprint: Fingerprint = "",
+    labels: Labels = (),
+) -> Notice:  # fmt: skip
+    """A notice with the id that follows from what it is about and when it was found."""
+    parts = f"{kind}\0{rule}\0{fingerprint}\0{at}"
+    identity = hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=10).hexdigest()
+    return Notice(identity, kind, rule, at, text, since, fingerprint, labels)
+
+
 @dataclass(frozen=True, slots=True)
 class SlotCommit:
     """One group, one slot."""
@@ -60,3 +100,4 @@ class SlotCommit:
     episodes: tuple[Episode, ...] = ()
     incidents: tuple[Incident, ...] = ()
     outbox: tuple[Notification, ...] = field(default=())
+    notices: tuple[Notice, ...] = ()

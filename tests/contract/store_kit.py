@@ -12,7 +12,7 @@ from anomalyd.episode import Episode, Phase
 from anomalyd.incident import Alert, Incident, Notification, Reason, Statement
 from anomalyd.records import Fence
 from anomalyd.score import Kind, Observation, Tier, Verdicts, Why
-from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
+from anomalyd.slot import Notice, NoticeKind, RuleSlot, SeriesRow, SlotCommit, make_notice
 from anomalyd.store import open_store
 from anomalyd.store.tables import metadata
 from servers import new_database
@@ -66,6 +66,13 @@ def notification(
     return Notification(number, receiver, statement, at)
 
 
+def notice(at: int, *, rule: str = RULE, fingerprint: str = "fp0") -> Notice:
+    """A notice with plain values."""
+    return make_notice(
+        NoticeKind.DRIFT, rule, at, "drifts", since=at - MINUTE, fingerprint=fingerprint, labels=(("pod", "0"),)
+    )
+
+
 def slot(at: int, *, values: Sequence[float] = (1.0, 2.0), first: bool = False, **rest: object) -> SlotCommit:
     """A slot of the group ``shop`` with one rule; the ``first`` one registers the series."""
     rows = (SeriesRow(RULE, i, f"fp{i}", (("pod", str(i)),), at) for i in range(len(values)))
@@ -82,6 +89,7 @@ def whole_slot(number: int) -> SlotCommit:
         episodes=(episode(f"e{name}", start=at, incident=f"i{name}"),),
         incidents=(incident(f"i{name}", opened_at=at),),
         outbox=(notification(f"n{name}", told=f"i{name}", at=at),),
+        notices=(notice(at),),
     )
 
 

@@ -12,9 +12,20 @@ from anomalyd.episode import Close, Episode, Phase
 from anomalyd.errors import StoreError
 from anomalyd.records import Feedback, FeedbackLabel, Matcher, OutboxState, Silence, ThresholdChange
 from anomalyd.score import Kind, Tier, Why
-from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
+from anomalyd.slot import NoticeKind, RuleSlot, SeriesRow, SlotCommit
 from anomalyd.store import Store
-from contract.store_kit import MINUTE, RULE, episode, fence, incident, notification, observation, slot, whole_slot
+from contract.store_kit import (
+    MINUTE,
+    RULE,
+    episode,
+    fence,
+    incident,
+    notice,
+    notification,
+    observation,
+    slot,
+    whole_slot,
+)
 
 
 def test_a_slot_is_written_whole(store: Store) -> None:
@@ -132,6 +143,7 @@ def test_every_field_of_an_episode_survives(store: Store) -> None:
         started_at=1, seen_at=2, reached=(3, 4, 5), opened_at=6, calm_since=7, closed_at=8, close=Close.NEW_LEVEL,
         why=Why.OUT_OF_RANGE, value=0.1, expected=1e308, lower=-math.inf, upper=math.inf, surprise=300.0, peak_at=9,
         peak_value=5e-324, peak_expected=-2.5, peak_surprise=310.25, incident="i", model="m",
+        learned_ms=40 * MINUTE,
     )  # fmt: skip
     store.save_episodes([full])
     assert store.episode("e") == full
@@ -139,6 +151,21 @@ def test_every_field_of_an_episode_survives(store: Store) -> None:
     changed = store.episode("e")
     assert changed is not None
     assert math.isnan(changed.value)
+
+
+def test_notices_are_written_once_and_found_by_rule_series_kind_and_span(store: Store) -> None:
+    """A notice comes back whole, newest first; what is written again stays one; retention takes the old ones."""
+    early, late = notice(MINUTE), notice(5 * MINUTE, fingerprint="fp1")
+    other = notice(3 * MINUTE, rule="shop/Other")
+    store.commit_slot(SlotCommit("shop", 2 * MINUTE, (), notices=(early, late)))
+    store.commit_slot(SlotCommit("shop", 3 * MINUTE, (), notices=(other, early)))
+    assert store.notices() == [late, other, early]
+    assert store.notices(rule=RULE) == [late, early]
+    assert store.notices(fingerprint="fp1", kind=NoticeKind.DRIFT) == [late]
+    assert store.notices(start=2 * MINUTE, end=5 * MINUTE) == [other]
+    assert store.notices(limit=1) == [late]
+    store.delete_before(4 * MINUTE)
+    assert store.notices() == [late]
 
 
 def test_live_episodes_are_pending_or_open(store: Store) -> None:
@@ -352,4 +379,4 @@ def test_a_store_says_that_it_is_well(store: Store) -> None:
     store.commit_slot(whole_slot(1))
     store.ping()
     assert store.integrity_check() == []
-    assert store.schema_version == "0001"
+    assert store.schema_version == "0002"

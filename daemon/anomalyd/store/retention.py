@@ -78,6 +78,11 @@ def _series_told(connection: sa.Connection, before: int, batch: int) -> int:
     return _delete(connection, table, keys.where(table.c.at < before, ~firing), batch)
 
 
+def _notices(connection: sa.Connection, before: int, batch: int) -> int:
+    table = tables.notices
+    return _delete(connection, table, sa.select(table.c.id).where(table.c.at < before), batch)
+
+
 def _silences(connection: sa.Connection, before: int, batch: int) -> int:
     table = tables.silences
     return _delete(connection, table, sa.select(table.c.id).where(table.c.ends_at < before), batch)
@@ -95,7 +100,8 @@ def _models(connection: sa.Connection, before: int, batch: int) -> int:
 
 
 STEPS: tuple[Step, ...] = (
-    _rule_slots, _slots, _series_sets, _episodes, _outbox, _incidents, _memories, _series_told, _silences, _models,
+    _rule_slots, _slots, _series_sets, _episodes, _outbox, _incidents, _memories, _series_told, _notices, _silences,
+    _models,
 )  # fmt: skip
 """In this order: what refers to a row goes before the row."""
 

@@ -14,6 +14,7 @@ from anomalyd.errors import StoreError
 from anomalyd.incident import Incident, Notification, Statement
 from anomalyd.records import Feedback, FeedbackLabel, Matcher, OutboxRow, OutboxState, Silence, ThresholdChange
 from anomalyd.score import Tier, Why
+from anomalyd.slot import Notice, NoticeKind
 from anomalyd.store.text import clean_json
 
 _SCALARS = (
@@ -60,6 +61,7 @@ def episode_row(episode: Episode) -> dict[str, Any]:
         "reached_emergency": emergency,
         "close": episode.close.value if episode.close else "",
         "why": int(episode.why),
+        "learned_ms": episode.learned_ms,
     }
 
 
@@ -73,6 +75,7 @@ def episode_of(row: sa.Row[Any]) -> Episode:
         reached=(row.reached_warning, row.reached_critical, row.reached_emergency),
         close=Close(row.close) if row.close else None,
         why=Why(row.why),
+        learned_ms=row.learned_ms or 0,
     )
 
 
@@ -95,6 +98,17 @@ def incident_of(row: sa.Row[Any]) -> Incident:
     return Incident(
         row.id, row.key, row.rule, row.group_labels, Tier(row.tier), row.opened_at, row.closed_at, row.episodes
     )
+
+
+def notice_row(notice: Notice) -> dict[str, Any]:
+    """A notice as a row of ``notices``."""
+    return {name: getattr(notice, name) for name in Notice.__dataclass_fields__} | {"kind": notice.kind.value}
+
+
+def notice_of(row: sa.Row[Any]) -> Notice:
+    """Inverse of ``notice_row``."""
+    values = {name: getattr(row, name) for name in Notice.__dataclass_fields__}
+    return Notice(**values | {"kind": NoticeKind(row.kind)})
 
 
 def encode_statement(statement: Statement) -> str:

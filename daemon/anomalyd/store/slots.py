@@ -12,7 +12,7 @@ from anomalyd.block import I64
 from anomalyd.records import Fence, RuleSlotRow
 from anomalyd.score import Kind, Observation
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
-from anomalyd.store import episodes, outbox
+from anomalyd.store import episodes, notices, outbox
 from anomalyd.store.pack import pack_rows, pack_scores, rows_digest, unpack_rows, unpack_scores
 from anomalyd.store.rows import chunks, insert_new, insert_or_update
 from anomalyd.store.tables import leases, rule_names, rule_slots, series, series_sets, slots
@@ -39,6 +39,7 @@ def commit(connection: sa.Connection, wanted: SlotCommit, nonce: str) -> bool:
     insert_or_update(connection, rule_slots, [_rule_slot(ids[rule.rule], rule, sets) for rule in wanted.rules])
     episodes.save(connection, wanted.episodes, wanted.incidents)
     outbox.enqueue(connection, wanted.outbox)
+    notices.save(connection, wanted.notices)
     return True
 
 

@@ -33,9 +33,10 @@ from anomalyd.records import (
     Told,
 )  # fmt: skip
 from anomalyd.score import Observation, Tier
-from anomalyd.slot import SeriesRow, SlotCommit
+from anomalyd.slot import Notice, NoticeKind, SeriesRow, SlotCommit
 from anomalyd.store import episodes as episode_sql
 from anomalyd.store import models, retention, slots, votes
+from anomalyd.store import notices as notice_sql
 from anomalyd.store import outbox as outbox_sql
 from anomalyd.store.engine import Engines, FileIdentity, identity
 from anomalyd.store.faults import Place, store_error, translated
@@ -141,6 +142,13 @@ class Store:
     def incident(self, id: str) -> Incident | None:
         """An incident by id."""
         return self._read(lambda c: episode_sql.incident(c, id))
+
+    def notices(
+        self, *, rule: str | None = None, fingerprint: str | None = None, kind: NoticeKind | None = None,
+        start: int | None = None, end: int | None = None, limit: int = 1000,
+    ) -> list[Notice]:  # fmt: skip
+        """What was noticed in a span and paged nobody, newest first."""
+        return self._read(lambda c: notice_sql.find(c, rule, fingerprint, kind, start, end, limit))
 
     # outbox
 

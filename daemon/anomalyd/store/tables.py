@@ -92,6 +92,7 @@ episodes = sa.Table(
     sa.Column("peak_surprise", Real),
     sa.Column("incident", Text, nullable=False),
     sa.Column("model", Text, nullable=False),
+    sa.Column("learned_ms", Ms),
     sa.Index("episodes_rule", "rule", "started_at"),
     sa.Index("episodes_started", "started_at"),
     sa.Index("episodes_incident", "incident"),
@@ -112,6 +113,20 @@ incidents = sa.Table(
     sa.Column("closed_at", Ms, nullable=False),
     sa.Column("episodes", sa.Integer, nullable=False),
     sa.Index("incidents_rule", "rule", "closed_at"),
+)  # fmt: skip
+
+notices = sa.Table(
+    "notices", metadata,
+    sa.Column("id", Text, primary_key=True),
+    sa.Column("kind", Text, nullable=False),
+    sa.Column("rule", Text, nullable=False),
+    sa.Column("at", Ms, nullable=False),
+    sa.Column("since", Ms, nullable=False),
+    sa.Column("fingerprint", Text, nullable=False),
+    sa.Column("labels", LabelSet, nullable=False),
+    sa.Column("text", Text, nullable=False),
+    sa.Index("notices_at", "at"),
+    sa.Index("notices_rule", "rule", "at"),
 )  # fmt: skip
 
 outbox = sa.Table(
