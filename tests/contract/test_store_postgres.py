@@ -285,9 +285,14 @@ def test_a_newer_schema_is_refused(url: str) -> None:
 
 def test_a_plain_url_means_psycopg(url: str) -> None:
     """``postgresql://`` and ``postgres`` driver names lead to the driver we ship."""
-    store = open_store(url.replace("postgresql+psycopg", "postgresql"))
-    store.ping()
-    store.close()
+    drivers: set[str] = set()
+    with listening("checkout", lambda connection, *_: drivers.add(type(connection).__module__.partition(".")[0])):
+        store = open_store(url.replace("postgresql+psycopg", "postgresql"))
+        assert store.commit_slot(slot(0, first=True))
+        store.close()
+    with direct(url) as other:
+        assert other.execute("SELECT at FROM slots").fetchall() == [(0,)], "written where the URL points"
+    assert drivers == {"psycopg"}
 
 
 def test_a_delivery_meets_a_claim(url: str) -> None:
