@@ -62,10 +62,9 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Executors:
-    """Where fits and scores are computed, as ``executors.open_executor`` takes it."""
+    """Where models are fitted, as ``executors.open_executor`` takes it; samples are scored where they were read."""
 
     fit: str = "processes"
-    score: str = "inline"
     workers: int = 2
 
 
@@ -156,7 +155,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         feedback=model.feedback.policy(),
         escalation=tuple(step.made() for step in model.escalation),
         log=Log(model.log.level, model.log.format),
-        executor=Executors(model.executor.fit, model.executor.score, model.executor.workers),
+        executor=Executors(model.executor.fit, model.executor.workers),
         retention_ms=model.retention,
         limits=Limits(model.limits.max_series, model.limits.min_interval, model.limits.max_history),
     )

@@ -258,16 +258,15 @@ Place: TypeAlias = Annotated[
 ]
 
 
-def _both(value: Any) -> Any:
-    """One name stands for both kinds of work."""
-    return {"fit": value, "score": value} if isinstance(value, str) else value
+def _only_fit(value: Any) -> Any:
+    """A name alone says where models are fitted."""
+    return {"fit": value} if isinstance(value, str) else value
 
 
 class ExecutorModel(Section):
-    """Where computing happens."""
+    """Where models are fitted. Samples are scored in the daemon itself, where they were read."""
 
-    fit: Place = Field("processes", description="Learning: heavy, every few hours.")
-    score: Place = Field("inline", description="Scoring: light, every slot.")
+    fit: Place = Field("processes", description="inline, threads, processes or dask://host:port.")
     workers: Whole = Field(2, ge=1, le=1_024, description="Threads or processes.")
 
 
@@ -293,6 +292,6 @@ class SettingsFile(Section):
     web: WebModel = WebModel()
     feedback: FeedbackModel = FeedbackModel()
     log: LogModel = LogModel()
-    executor: Annotated[ExecutorModel, BeforeValidator(_both)] = ExecutorModel()
+    executor: Annotated[ExecutorModel, BeforeValidator(_only_fit)] = ExecutorModel()
     retention: Duration = Field(90 * 86_400_000, description="How long scores and episodes are kept; 0: ever.")
     limits: LimitsModel = LimitsModel()

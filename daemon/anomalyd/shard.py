@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from anomalyd.block import F64, Block, Bool
+from anomalyd.block import F64, Block
 from anomalyd.detectors.base import Grid, State
 from anomalyd.detectors.model import Model
 from anomalyd.rule import DetectorSpec
-from anomalyd.score import Scores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,27 +20,9 @@ class FitTask:
     history: Block
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoreTask:
-    """Score fresh samples [N, T] with a state, then learn them; series with ``hold`` [N] are not learned."""
-
-    spec: DetectorSpec
-    grid: Grid
-    seed: int
-    state: State
-    fresh: Block
-    cut: float
-    hold: Bool
-
-
 def fit_shard(task: FitTask) -> State:
     """Run a fit task."""
     return Model(task.spec, task.grid, task.seed).fit(task.history)
-
-
-def score_shard(task: ScoreTask) -> tuple[Scores, State]:
-    """Run a score task."""
-    return Model(task.spec, task.grid, task.seed).score(task.state, task.fresh, task.cut, task.hold)
 
 
 def blank_history(block: Block, hidden: list[tuple[int, int, int]]) -> Block:

@@ -87,7 +87,7 @@ def test_every_key_becomes_what_it_says() -> None:
     assert settings.default_receivers == ("hook",)
     assert settings.web == Web("0.0.0.0", 8080, "https://a.example/x", True)
     assert settings.log == Log("warn", "json")
-    assert settings.executor == Executors("threads", "inline", 4)
+    assert settings.executor == Executors("threads", 4)
     assert settings.retention_ms == 30 * DAY_MS
     assert settings.limits == Limits(500, 15_000, 60 * DAY_MS)
 
@@ -100,7 +100,7 @@ def test_a_source_is_all_that_is_needed() -> None:
     assert settings.database.get() == "sqlite:////etc/anomalyd/anomalyd.db"
     assert settings.default_receivers == ("a", "b")
     assert (settings.default_source, settings.source_names) == ("p", ("p",))
-    assert settings_of(LEAST + "executor: inline\n").executor == Executors("inline", "inline", 2)
+    assert settings_of(LEAST + "executor: inline\n").executor == Executors("inline", 2)
 
 
 QUIET = LEAST + """\
