@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from anomalyd.conform import Flag, PositiveDuration, Section
 from anomalyd.escalate import Step
 from anomalyd.hush import InhibitRule, MuteWindow
-from anomalyd.intervals import DAYS, MONTHS, Interval, parse_named, parse_numbers, parse_times, zone
+from anomalyd.intervalmodel import IntervalModel
 from anomalyd.matcher import parse_matchers
 from anomalyd.records import Matcher
 from anomalyd.routing import Route
@@ -23,11 +23,6 @@ def _matchers(text: str) -> str:
     return text
 
 
-def _zone(name: str) -> str:
-    zone(name)
-    return name
-
-
 MatcherText: TypeAlias = Annotated[str, AfterValidator(_matchers)]
 """One or several matchers, e.g. ``team="payments"``."""
 
@@ -38,32 +33,6 @@ def _all(texts: list[str]) -> tuple[Matcher, ...]:
 
 def _tiers(words: list[TierWord]) -> tuple[Tier, ...]:
     return tuple(Tier[word.upper()] for word in words)
-
-
-class IntervalModel(Section):
-    """A recurring time: everything that is given must hold."""
-
-    times: list[str] = Field([], description='Spans of the day such as "22:00-06:00"; 24:00 is the end of the day.')
-    weekdays: list[str] = Field([], description='Days such as "saturday" or "monday:friday".')
-    days_of_month: list[str] = Field([], description='Days such as "1:5"; "-1" is the last of the month.')
-    months: list[str] = Field([], description='Months such as "december" or "1:3".')
-    years: list[str] = Field([], description='Years such as "2026" or "2026:2028".')
-    location: Annotated[str, AfterValidator(_zone)] = Field("UTC", description="IANA time zone of the wall clock.")
-
-    @model_validator(mode="after")
-    def _readable(self) -> IntervalModel:
-        self.made()
-        return self
-
-    def made(self) -> Interval:
-        return Interval(
-            tuple(parse_times(text) for text in self.times),
-            tuple(parse_named(text, DAYS, 0) for text in self.weekdays),
-            tuple(parse_numbers(text, -31, 31) for text in self.days_of_month),
-            tuple(parse_named(text, MONTHS, 1) for text in self.months),
-            tuple(parse_numbers(text, 1970, 9999) for text in self.years),
-            self.location,
-        )
 
 
 class MuteWindowModel(Section):

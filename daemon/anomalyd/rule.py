@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
+from anomalyd.intervals import Interval
 from anomalyd.score import Tier
 
 Direction: TypeAlias = Literal["up", "down", "both"]
@@ -83,6 +84,8 @@ class Rule:
         query_delay_ms: how far behind the clock a slot is queried, so that late samples are in.
         history_ms: how much past the detector learns from at start.
         accept_after_ms: an episode that lasts this long is taken for the new normal (0: never).
+        dont_learn: times whose samples are scored and judged as any, and never learned from.
+        refit_on_drift: fit anew when a series has come to behave otherwise than its model learned (see ``drift``).
         hold_ms: how long an unknown (error, partial, missing with `hold`) may last before the source itself is alerted.
         max_series: series beyond this many are not scored (verdict `limited`); series already watched come first.
         routed: the rule names no receivers; the settings' routes decide, ``receivers`` are the default ones.
@@ -108,6 +111,8 @@ class Rule:
     hold_ms: int = 15 * MINUTE_MS
     tiers: tuple[TierPolicy, ...] = (TierPolicy(Tier.WARNING, Budget(1, WEEK_MS)),)
     learn: Literal["all", "normal_only"] = "normal_only"
+    dont_learn: tuple[Interval, ...] = ()
+    refit_on_drift: bool = True
     mode: Mode = "live"
     group_by: tuple[str, ...] = ()
     drop_labels: tuple[str, ...] = ()
@@ -127,6 +132,10 @@ class Rule:
         """Stable identity across reloads and restarts: ``group/name``."""
         return f"{self.group}/{self.name}"
 
+    def learns_at(self, at: int) -> bool:
+        """Whether samples of this time may be learned from."""
+        return not any(interval.holds(at) for interval in self.dont_learn)
+
     @property
     def model_key(self) -> str:
         """Hash of what the learned state depends on: when it is unchanged by a reload, the state is kept."""
@@ -140,6 +149,7 @@ class Rule:
             "drop": self.drop_labels,
             "timezone": self.timezone,
             "seed": self.seed,
+            "dont_learn": [asdict(interval) for interval in self.dont_learn],
         }
         return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 

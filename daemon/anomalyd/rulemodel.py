@@ -23,6 +23,7 @@ from pydantic import (
 
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
 from anomalyd.durations import BUDGET_PATTERN, format_budget, parse_budget
+from anomalyd.intervalmodel import IntervalModel
 from anomalyd.rule import Budget, DetectorSpec, Direction, MinDeviation, Missing, Mode, Rule
 from anomalyd.template import check_template
 
@@ -109,6 +110,12 @@ def _share(value: Any) -> Any:
         # Rounded, so that 20 % is 0.2 and not 0.2 and something; six digits after the point of a percentage survive.
         return round(float(match[1]) / 100, 10)
     return value
+
+
+def _sometimes(interval: IntervalModel) -> IntervalModel:
+    if not interval.model_fields_set - {"location"}:
+        raise ValueError('needs at least times, weekdays, days_of_month, months or years, e.g. times: ["02:00-03:00"]')
+    return interval
 
 
 LabelName: TypeAlias = Annotated[str, AfterValidator(_label_name)]
@@ -241,6 +248,12 @@ class RuleModel(Section):
     hold: Duration = Field(RULE["hold_ms"], description="How long the source may fail before that itself is told.")
     tiers: TiersModel | None = Field(None, description="When warning, critical and emergency begin.")
     learn: Literal["all", "normal_only"] = Field(RULE["learn"], description="normal_only: anomalies are not learned.")
+    dont_learn: list[Annotated[IntervalModel, AfterValidator(_sometimes)]] = Field(
+        [], description="Recurring times whose samples are scored and not learned; by the rule's timezone."
+    )
+    refit_on_drift: Flag = Field(
+        RULE["refit_on_drift"], description="Fit anew when a series drifts away from what its model learned."
+    )
     mode: Mode = Field(RULE["mode"], description="shadow: evaluate and store, tell nobody.")
     group_by: list[str] = Field(list(RULE["group_by"]), description="Labels that make one incident; [...]: each.")
     drop_labels: list[LabelName] = Field(list(RULE["drop_labels"]), description="Labels that are no part of identity.")

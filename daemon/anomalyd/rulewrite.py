@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from anomalyd.durations import format_budget, format_duration
+from anomalyd.intervalmodel import write_interval
 from anomalyd.promql import check_expr
 from anomalyd.rule import DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
 from anomalyd.rulemodel import RULE
@@ -19,7 +20,8 @@ _DURATIONS = {
     "accept_after_ms": "accept_after", "hold_ms": "hold", "suppress_ms": "suppress",
 }  # fmt: skip
 _AS_THEY_ARE = (
-    "source", "direction", "missing", "learn", "mode", "max_series", "partial_response", "timezone", "seed",
+    "source", "direction", "missing", "learn", "refit_on_drift", "mode", "max_series", "partial_response", "timezone",
+    "seed",
 )  # fmt: skip
 _LISTS = ("valid_range", "group_by", "drop_labels")
 
@@ -52,6 +54,8 @@ def rule_data(rule: Rule) -> dict[str, Any]:
         _unless_default(data, key, rule, attribute, format_duration)
     for name in _LISTS:
         _unless_default(data, name, rule, name, list)
+    if rule.dont_learn:
+        data["dont_learn"] = [write_interval(interval) for interval in rule.dont_learn]
     if rule.min_deviation != MinDeviation():
         data["min_deviation"] = {"absolute": rule.min_deviation.absolute, "relative": rule.min_deviation.relative}
     data["tiers"] = {policy.tier.word: _tier(policy) for policy in rule.tiers}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from anomalyd.durations import parse_duration
 from anomalyd.errors import ConfigError
+from anomalyd.intervals import Interval
 from anomalyd.rule import Budget, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
 from anomalyd.rules import RuleSet, diff, expand, load_rules, read_rules
 from anomalyd.rulewrite import write_rules
@@ -48,6 +49,10 @@ groups:
           critical: {surprise: 6}
           emergency: {sigma: 8, for: 10m, spread: 30%}
         learn: all
+        dont_learn:
+          - {times: ["02:00-03:00"], weekdays: ["saturday:sunday"]}
+          - {days_of_month: ["-1"], location: UTC}
+        refit_on_drift: false
         mode: shadow
         group_by: [region]
         drop_labels: [pod]
@@ -126,6 +131,11 @@ def test_every_key_becomes_what_it_says() -> None:
             TierPolicy(Tier.EMERGENCY, sigma=8, for_ms=10 * MINUTE_MS, spread=0.3),
         ),
         learn="all",
+        dont_learn=(
+            Interval(times=((120, 180),), weekdays=((5, 6),), timezone="Europe/Berlin"),
+            Interval(days_of_month=((-1, -1),), timezone="UTC"),
+        ),
+        refit_on_drift=False,
         mode="shadow",
         group_by=("region",),
         drop_labels=("pod",),
@@ -141,7 +151,7 @@ def test_every_key_becomes_what_it_says() -> None:
     )
     least = Rule(
         "Second", "checkout", "up", detector=DetectorSpec("mad"), interval_ms=5 * MINUTE_MS, query_delay_ms=45_000,
-        max_series=50, receivers=("pager",), routed=True, where="r.yml:35",
+        max_series=50, receivers=("pager",), routed=True, where="r.yml:39",
     )  # fmt: skip
     assert rules.rules[1] == least
     assert rules.rule("checkout/Second") == least
@@ -186,6 +196,8 @@ REFUSED = [
     (GOOD + "min_deviation: {absolute: .nan}", "absolute: input should be a finite number"),
     (GOOD + "valid_range: [1, 0]", "valid_range: the lower end must be below the upper end"),
     (GOOD + "valid_range: [1]", "valid_range: must be a list of two numbers"),
+    (GOOD + "dont_learn: [{location: UTC}]", "dont_learn[0]: needs at least times"),
+    (GOOD + "dont_learn: [{times: [\"25:00-26:00\"]}]", "is not a span of a day"),
     (GOOD + "missing: warn", "must be one of 'skip', 'hold', 'alert' or 'resolve'"),
     (GOOD + "max_series: '5'", "max_series: must be a whole number, not text"),
     (GOOD + "max_series: 0", "greater than or equal to 1"),
@@ -345,6 +357,13 @@ TIERS = st.fixed_dictionaries(
         "e": st.builds(lambda ms: TierPolicy(Tier.EMERGENCY, Budget(1, 90 * DAY_MS * 365), for_ms=ms), SPANS),
     },
 ).map(lambda tiers: tuple(sorted(tiers.values(), key=lambda policy: policy.tier)))
+INTERVALS = st.builds(
+    Interval,
+    times=st.lists(st.tuples(st.integers(0, 700), st.integers(701, 1_440)), min_size=1, max_size=2).map(tuple),
+    weekdays=st.sampled_from([(), ((0, 4),), ((5, 5), (6, 6))]), months=st.sampled_from([(), ((12, 12), (1, 3))]),
+    days_of_month=st.sampled_from([(), ((1, 5),), ((-3, -1), (9, 9))]), years=st.sampled_from([(), ((2026, 2028),)]),
+    timezone=st.sampled_from(["UTC", "Europe/Berlin"]),
+)  # fmt: skip
 RULES = st.builds(
     Rule,
     name=NAMES, group=st.just("g"), source=TEXTS.filter(bool),
@@ -356,7 +375,8 @@ RULES = st.builds(
     valid_range=st.none() | st.just((-1.0, float("inf"))) | st.just((0.25, 3.0)),
     missing=st.sampled_from(["skip", "hold", "alert", "resolve"]), for_ms=SPANS, keep_firing_for_ms=SPANS,
     accept_after_ms=SPANS, hold_ms=SPANS, tiers=TIERS.filter(bool),
-    learn=st.sampled_from(["all", "normal_only"]), mode=st.sampled_from(["live", "shadow"]),
+    learn=st.sampled_from(["all", "normal_only"]), refit_on_drift=st.booleans(),
+    dont_learn=st.lists(INTERVALS, max_size=2).map(tuple), mode=st.sampled_from(["live", "shadow"]),
     group_by=st.lists(TEXTS.filter(lambda t: t != "..."), max_size=2).map(tuple),
     suppress_ms=SPANS, max_series=st.integers(1, 10_000), partial_response=st.sampled_from(["hold", "accept"]),
     timezone=st.sampled_from(["UTC", "Europe/Berlin"]),
