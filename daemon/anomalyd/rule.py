@@ -87,6 +87,7 @@ class Rule:
         dont_learn: times whose samples are scored and judged as any, and never learned from.
         refit_on_drift: fit anew when a series has come to behave otherwise than its model learned (see ``drift``).
         hold_ms: how long an unknown (error, partial, missing with `hold`) may last before the source itself is alerted.
+        admit_after: a new series is watched when it was seen in this many slots (see ``door``).
         max_series: series beyond this many are not scored (verdict `limited`); series already watched come first.
         routed: the rule names no receivers; the settings' routes decide, ``receivers`` are the default ones.
         where: file:line of the rule, for messages.
@@ -117,6 +118,7 @@ class Rule:
     group_by: tuple[str, ...] = ()
     drop_labels: tuple[str, ...] = ()
     suppress_ms: int = 30 * MINUTE_MS
+    admit_after: int = 3
     max_series: int = 1_000
     partial_response: Literal["hold", "accept"] = "hold"
     timezone: str = "UTC"

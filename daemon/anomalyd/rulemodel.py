@@ -258,6 +258,9 @@ class RuleModel(Section):
     group_by: list[str] = Field(list(RULE["group_by"]), description="Labels that make one incident; [...]: each.")
     drop_labels: list[LabelName] = Field(list(RULE["drop_labels"]), description="Labels that are no part of identity.")
     suppress: Duration = Field(RULE["suppress_ms"], description="After one notification, quiet for so long.")
+    admit_after: Whole = Field(
+        RULE["admit_after"], ge=1, le=1_000, description="A new series is watched when seen in this many slots; 1: at once."
+    )
     max_series: Whole | None = Field(None, ge=1, le=1_000_000, description="Series beyond this many are not scored.")
     partial_response: Literal["hold", "accept"] = Field(
         RULE["partial_response"], description="hold: a partial answer of the source is unknown, neither good nor bad."

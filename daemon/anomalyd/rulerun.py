@@ -54,6 +54,7 @@ class Advanced:
     warnings: tuple[str, ...] = ()
     limited: int = 0
     duplicates: int = 0
+    waiting: int = 0
     failure: Exception | None = None
 
 
