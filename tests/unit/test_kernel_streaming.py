@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from anomalyd.block import Block, make_labels
+from anomalyd.clock import MINUTE_MS
+from anomalyd.detectors.base import Grid
 from anomalyd.detectors.baseline import make_baseline
-from anomalyd.detectors.half_space_trees import grow_trees
+from anomalyd.detectors.half_space_trees import HalfSpaceParams, HalfSpaceTrees, grow_trees
 from anomalyd.detectors.kernels.adwin import find_cut, forget, update
 from anomalyd.detectors.kernels.baseline import residuals
 from anomalyd.detectors.kernels.halfspace import mass_learn, mass_score, turn_window
@@ -34,6 +37,20 @@ def test_half_space_trees_equal_river(trees: int, height: int, window: int, feat
         mass_learn(x, feature, threshold, latest, height)
         if (i + 1) % window == 0:
             turn_window(latest, reference)
+
+
+def test_half_space_trees_end_with_the_spike_although_learning_is_held() -> None:
+    """The change of a held series is that from the sample before, not for ever that from the spike."""
+    values = np.random.default_rng(5).normal(50, 2, (1, 700))
+    values[0, 600] = 90
+    block = Block((make_labels({"job": "a"}),), 5 * MINUTE_MS * np.arange(1, 701), values)
+    detector = HalfSpaceTrees(HalfSpaceParams(), Grid(5 * MINUTE_MS))
+    state = detector.fit(block.window(0, 600), 1)
+    spike, state = detector.score(state, block.window(600, 601))
+    after, _ = detector.score(state, block.window(601), np.ones(1, np.bool_))
+    ordinary, _ = detector.score(detector.fit(block.window(0, 500), 1), block.window(500, 600))
+    assert spike.score[0, 0] > ordinary.score.max()
+    assert np.median(after.score[0, 2:]) <= np.median(ordinary.score) + 0.05
 
 
 @pytest.mark.parametrize("clock", [1, 5, 32])

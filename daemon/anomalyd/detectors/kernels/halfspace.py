@@ -104,6 +104,7 @@ def half_space(
             to_features(z, before[s], reach, x)
             if seen[s, 1] > 0:
                 score[s, t] = mass_score(x, feature, threshold, reference[s], height, window)
+            before[s] = min(max(z, -reach), reach)  # held or not: the change is that from the sample before
             if hold[s]:
                 continue
             mass_learn(x, feature, threshold, latest[s], height)
@@ -112,5 +113,4 @@ def half_space(
                 turn_window(latest[s], reference[s])
                 seen[s, 0] = 0
                 seen[s, 1] += 1
-            before[s] = min(max(z, -reach), reach)
             teach(line[s], day[s], week[s], civil[t], value, memories, floors)
