@@ -72,7 +72,9 @@ def _define(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, An
 
 def _detector(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     try:
-        part = _part(load_detector(name).Params, definitions)
+        params = load_detector(name).Params
+        part = _part(params, definitions)
+        _write_defaults(part, params)
     except DetectorError:
         part = {"type": "object", "properties": {}}
     part["description"] = detector_info(name).summary
@@ -80,6 +82,14 @@ def _detector(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     part["required"] = ["type", *part.get("required", ())]
     definitions[f"detector_{name}"] = part
     return {"$ref": f"#/definitions/detector_{name}"}
+
+
+def _write_defaults(part: dict[str, Any], model: type[BaseModel]) -> None:
+    """Show defaults that are values of our own (lengths of time) as a rule would write them."""
+    written = model.model_json_schema(mode="serialization")["properties"]
+    for name, field in part["properties"].items():
+        if isinstance(field.get("default"), dict):
+            field["default"] = written[name]["default"]
 
 
 def _finish(schema: dict[str, Any], title: str) -> dict[str, Any]:

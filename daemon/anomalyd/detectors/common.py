@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from anomalyd.block import F64, I64, Block, Bool, Labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, WEEK_MS
@@ -52,6 +52,14 @@ class Span:
             return self.samples
         return max(1, round(self.ms / max(1, step_ms)))
 
+    def written(self) -> int | str:
+        """The form in which a rule says it: a number of samples, or a duration in one unit."""
+        if self.samples:
+            return self.samples
+        units = {unit: size for unit, size in _UNITS.items() if unit != "y"}  # 365d is clearer than a year
+        unit = max((u for u in units if self.ms % units[u] == 0), key=lambda u: units[u])
+        return f"{self.ms // units[unit]}{unit}"
+
 
 def _parse_span(value: object) -> object:
     if isinstance(value, Span):
@@ -71,6 +79,7 @@ def _parse_span(value: object) -> object:
 SpanField = Annotated[
     Span,
     BeforeValidator(_parse_span, json_schema_input_type=int | str),
+    PlainSerializer(Span.written, return_type=int | str),
     Field(json_schema_extra={"examples": ["1d", 288]}),
 ]
 """Parameter type: ``1d``, ``90m`` (a duration as Prometheus writes it) or ``288`` (samples)."""
