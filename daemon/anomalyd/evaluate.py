@@ -15,8 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from anomalyd.block import F64, Block, Labels
-from anomalyd.clock import DAY_MS
+from anomalyd.block import F64, Block
 from anomalyd.columns import Columns, Stretch, separable, slot_of
 from anomalyd.crashpoint import crashpoint
 from anomalyd.detectors.base import Grid
@@ -24,24 +23,22 @@ from anomalyd.detectors.model import Model
 from anomalyd.episode import Close, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
 from anomalyd.feedback import Heard, Unheard, apply
-from anomalyd.fits import FAR_MS, Fits, refit_at
+from anomalyd.fits import Fits, refit_at
 from anomalyd.incident import Incident, Notification
+from anomalyd.intake import expire, expiry, read_from, take_in, terms_of
 from anomalyd.judge import uniform
-from anomalyd.memory import Memory, align, empty_memory, keep_rows, registry_from_rows
+from anomalyd.memory import Memory, align, empty_memory, registry_from_rows
 from anomalyd.records import FeedbackLabel, Fence
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.rulerun import Advanced, Changes, RuleRun, as_of, cuts_of, labels_of
 from anomalyd.score import Kind, Observation, Verdicts
-from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
+from anomalyd.slot import RuleSlot, SlotCommit
 from anomalyd.sources import Reply, Source
 from anomalyd.store import Store
 from anomalyd.stretch import SAMPLES_AT_ONCE, Sheet, sheet_of_slot
 from anomalyd.tell import Annotate, Happened, Recipients, named_receivers, tell
 from anomalyd.threshold import NEVER
 from anomalyd.watch import SourceHealth, SourceSeen, source_rule, watch
-
-EXPIRE_MS = DAY_MS
-"""A series that has not reported for this long leaves the model; its episodes and scores stay in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +203,15 @@ class Evaluator:
             return _failed(run, at, "internal", f"{type(error).__name__}: {error}", error)
 
     def _read(self, rule: Rule, memory: Memory, at: int) -> Reply:
-        source = self._sources[rule.source]
-        since = as_of(memory)
-        if since is None or at - since <= rule.interval_ms:
+        source, first = self._sources[rule.source], read_from(rule, memory, at)
+        if first >= at:
             return source.instant(rule.expr, at)
-        return source.range(rule.expr, since + rule.interval_ms, at, rule.interval_ms)
+        return source.range(rule.expr, first, at, rule.interval_ms)
 
     def _advance(self, run: RuleRun, memory: Memory, reply: Reply, at: int) -> Advanced:
         rule = run.rule
-        aligned = align(memory, reply.block, rule.drop_labels, rule.max_series)
-        memory, series = self._take_in(run, aligned.memory, aligned.added, at)
+        aligned = align(memory, reply.block, rule.drop_labels, rule.max_series, terms_of(rule))
+        memory, series = take_in(run, aligned.memory, aligned.added, at)
         values = np.concatenate([aligned.values, aligned.added_values])
         if memory.state is None:
             memory = self._fits.first(run, memory, at)
@@ -230,13 +226,14 @@ class Evaluator:
         elif memory.state is None:
             changes.slots.append(_unknown(rule, memory, at, values[:, -1], Kind.WARMING_UP, "", ()))
         else:
-            memory = self._columns.score(run, memory, Block(labels_of(memory), reply.block.times, values), changes)
-            memory = self._expire(memory, at)
+            fresh = newer_than(Block(labels_of(memory), reply.block.times, values), memory.state.as_of)
+            memory = self._columns.score(run, memory, fresh, changes)
+            memory = expire(memory, at)
         self._fits.start_if_due(run, memory, at)
         return Advanced(
             replace(memory, at=at) if changes.slots[-1].outcome == "ok" else memory,
             tuple(changes.slots), series, tuple(changes.episodes.values()), tuple(changes.incidents.values()),
-            tuple(changes.outbox), reply.warnings, aligned.limited, aligned.duplicates,
+            tuple(changes.outbox), reply.warnings, aligned.limited, aligned.duplicates, waiting=aligned.waiting,
         )  # fmt: skip
 
     def _hear(self, run: RuleRun, memory: Memory, at: int, changes: Changes) -> Memory:
@@ -250,23 +247,6 @@ class Evaluator:
         accepted = [e for e in memory.episodes.values() if heard.labels.get(e.id) == FeedbackLabel.NEW_NORMAL]
         closed = [Happened(*close_episode(e, at, Close.NEW_NORMAL)) for e in accepted]
         return self._columns.tell(run.rule, memory, closed, at, changes)
-
-    def _take_in(
-        self, run: RuleRun, memory: Memory, added: tuple[Labels, ...], at: int
-    ) -> tuple[Memory, tuple[SeriesRow, ...]]:
-        """Make series that are new to the answer active: registered if need be, and joined to the state."""
-        if not added:
-            return memory, ()
-        registry, rows = memory.registry.register([ls for ls in added if ls not in memory.registry.index], at)
-        ids = np.array([registry.index[labels] for labels in added], np.int64)
-        state = memory.state
-        if state is not None:
-            nothing = Block(added, np.zeros(0, np.int64), np.zeros((len(added), 0)))
-            state = replace(run.model.join(state, nothing), as_of=state.as_of)
-        active = np.concatenate([memory.active, ids])
-        seen = np.concatenate([memory.last_seen, np.full(len(ids), at, np.int64)])
-        cuts = cuts_of(run.rule, len(active))
-        return replace(memory, registry=registry, active=active, last_seen=seen, cuts=cuts, state=state), rows
 
     def live(self, group: RuleGroup, at: int, until: int, witness: Witness) -> int:
         """Live through one slot at least, and through as many of those up to ``until`` as can be taken together.
@@ -300,24 +280,21 @@ class Evaluator:
             return at
         if not len(memory.active) or not separable(run, memory):
             return at
-        ends = [until, refit_at(run, memory), _expiry(rule, memory)]
+        ends = [until, refit_at(run, memory), expiry(rule, memory)]
         width = max(1, SAMPLES_AT_ONCE // len(memory.active))
         last = min(_slot_from(end, at, rule) for end in ends)
         return min(last, until, at + (width - 1) * rule.interval_ms)
 
     def _whole_block(self, run: RuleRun, at: int, last: int) -> Block | None:
-        """The samples of the slots, as far as no series is new in them; None where the first slot has one."""
+        """The samples of the slots, as far as no series is added in them; None where that is not far."""
         rule, memory = run.rule, run.memory
         reply = self._sources[rule.source].range(rule.expr, at, last, rule.interval_ms)
-        aligned = align(memory, reply.block, rule.drop_labels, rule.max_series)
-        columns = len(reply.block.times)
-        if aligned.duplicates or reply.partial or (aligned.added and aligned.limited):
+        aligned = align(memory, reply.block, rule.drop_labels, rule.max_series, terms_of(rule), stop=True)
+        columns = aligned.columns
+        if aligned.duplicates or reply.partial or columns < 2:
             return None
-        if aligned.added:
-            columns = int(np.isfinite(aligned.added_values).any(axis=0).argmax())
         run.memory = self._hear(run, aligned.memory, at, Changes())
-        block = Block(labels_of(memory), reply.block.times[:columns], aligned.values[:, :columns])
-        return block if columns > 1 else None
+        return Block(labels_of(memory), reply.block.times[:columns], aligned.values[:, :columns])
 
     def _live_together(self, group: RuleGroup, run: RuleRun, block: Block, witness: Witness) -> int:
         stretch = self._columns.live_stretch(run, run.memory, block)
@@ -329,7 +306,7 @@ class Evaluator:
         witness.saw(stretch.sheet)
         for column in range(len(stretch.changes) - 1):
             self._commit_column(group, run, stretch, column, witness)
-        run.memory = replace(self._expire(stretch.memory, at), at=at)
+        run.memory = replace(expire(stretch.memory, at), at=at)
         self._fits.start_if_due(run, run.memory, at)  # before the slot is committed, as in ``evaluate``
         self._commit_column(group, run, stretch, len(stretch.changes) - 1, witness)
         return at + run.rule.interval_ms
@@ -354,31 +331,18 @@ class Evaluator:
             self._store.commit_slot(commit)
             witness.committed(at, len(one.outbox))
 
-    def _expire(self, memory: Memory, at: int) -> Memory:
-        """Let go of series that have long vanished, and of absent ones whose absence was accepted."""
-        accepted = (at > memory.last_seen) & np.isin(memory.active, list(memory.relearn))
-        live = np.isin(memory.active, list(memory.episodes))
-        drop = ((at - memory.last_seen >= EXPIRE_MS) | accepted) & ~live
-        if not drop.any():
-            return memory
-        kept = keep_rows(memory, ~drop)
-        return replace(kept, relearn=memory.relearn & frozenset(kept.active.tolist()))
 
 # Pure helpers -----------------------------------------------------------------------------------------------------
+
+
+def newer_than(block: Block, time: int) -> Block:
+    """The columns of a block after a time."""
+    return block.window(int(np.searchsorted(block.times, time, side="right")))
 
 
 def _slot_from(time: int, at: int, rule: Rule) -> int:
     """The first slot not before a time, on the grid of the slot ``at``."""
     return at + max(0, -((at - time) // rule.interval_ms)) * rule.interval_ms
-
-
-def _expiry(rule: Rule, memory: Memory) -> int:
-    """The soonest time at which a series may expire."""
-    may = memory.last_seen
-    if rule.missing == "hold":
-        # An episode of a series that is away stays open until it is back, and as long the series stays.
-        may = may[~np.isin(memory.active, list(memory.episodes))]
-    return int(may.min()) + EXPIRE_MS if len(may) else FAR_MS
 
 
 def _accepts(changes: Changes) -> bool:

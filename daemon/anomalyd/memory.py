@@ -14,6 +14,7 @@ import numpy as np
 
 from anomalyd.block import F64, I64, Block, Bool, Labels, fingerprint
 from anomalyd.detectors.base import State
+from anomalyd.door import Door, Terms, knock
 from anomalyd.episode import Episode, Phase
 from anomalyd.incident import Incident
 from anomalyd.score import Observation
@@ -62,6 +63,7 @@ class Memory:
         source_labels, source_position: label sets of the last answer and where each lies in ``active``, so that an
             unchanged answer needs no lookup.
         whole: the rows of all active series, where this memory holds only some of them.
+        door: series that were not seen often enough to be active.
     """
 
     registry: Registry
@@ -79,6 +81,7 @@ class Memory:
     source_labels: tuple[Labels, ...] = ()
     source_position: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     whole: I64 | None = None
+    door: Door = field(default_factory=Door)
 
     @property
     def siblings(self) -> I64:
@@ -111,10 +114,13 @@ class Aligned:
 
     Attributes:
         values: [N, T] over all active series, NaN where the answer has none.
-        added: label sets that are new to the rule and within its limit.
+        added: label sets that are to become active, within the rule's limit.
         added_values: their samples [len(added), T].
         limited: how many series lie beyond the rule's limit.
-        duplicates: series dropped because ``drop_labels`` made two label sets equal.
+        duplicates: series that ``drop_labels`` made equal to another of the same time; where both have a sample, the
+            first one's counts. One that follows another, a pod after a pod, is simply its continuation.
+        waiting: how many series wait at the door.
+        columns: with ``stop``, the columns before the first in which a series is added; else T.
     """
 
     memory: Memory
@@ -123,50 +129,104 @@ class Aligned:
     added_values: F64
     limited: int
     duplicates: int
+    waiting: int
+    columns: int
 
 
-def align(memory: Memory, block: Block, drop_labels: tuple[str, ...], max_series: int) -> Aligned:
-    """Put an answer's series where the memory has them; name those it does not know."""
-    if block.labels != memory.source_labels:
-        return _align_anew(memory, block, drop_labels, max_series)
+ANY = Terms(1)
+"""Whoever comes is let in."""
+
+_LIMITED, _TWIN = -1, -2
+
+
+def align(
+    memory: Memory, block: Block, drop_labels: tuple[str, ...], max_series: int, terms: Terms = ANY, *,
+    stop: bool = False,
+) -> Aligned:  # fmt: skip
+    """Put an answer's series where the memory has them; name those that are to be added to them on these terms.
+
+    Series that the rule has known before are let in at once, new ones through the door. With ``stop``, which is for
+    living through many slots together, only the columns before the first addition are looked at, and nothing is added.
+    """
+    columns, samples, duplicates = len(block.times), block.values, 0
+    unchanged = block.labels == memory.source_labels
+    if unchanged:
+        position, strangers, twins = memory.source_position, dict[Labels, int](), dict[int, int]()
+    else:
+        position, strangers, twins = _place(memory, block, drop_labels)
+    if twins:
+        samples, duplicates = _merged(samples, twins)
+    room = max(0, max_series - len(memory.active))
+    added: list[Labels] = []
+    if strangers and room:
+        door, added, columns = _let_in(memory, strangers, samples, block.times, terms, stop)
+        memory = replace(memory, door=door)
+    elif memory.door.at < 0 and columns:
+        memory = replace(memory, door=Door(at=int(block.times[-1])))
+    waiting = len(strangers) - len(added) if room else 0
+    added = added[:room]
+    limited = int((position == _LIMITED).sum()) - waiting - len(added)
     values = np.full((len(memory.active), len(block.times)), np.nan)
-    placed = memory.source_position >= 0
-    values[memory.source_position[placed]] = block.values[placed]
-    limited = int((memory.source_position == _LIMITED).sum())
-    duplicates = int((memory.source_position == _DUPLICATE).sum())
-    return Aligned(memory, values, (), np.zeros((0, len(block.times))), limited, duplicates)
+    placed = position >= 0
+    values[position[placed]] = samples[placed]
+    added_values = samples[[strangers[ls] for ls in added]] if added else np.zeros((0, len(block.times)))
+    # An answer with series that are added, wait or are merged has to be looked at anew the next time.
+    if not unchanged:
+        settled = not twins and (not strangers or not room)
+        memory = replace(memory, source_labels=block.labels if settled else (), source_position=position)
+    return Aligned(memory, values, tuple(added), added_values, limited, duplicates, waiting, columns)
 
 
-_LIMITED, _DUPLICATE = -1, -2
-
-
-def _align_anew(memory: Memory, block: Block, drop_labels: tuple[str, ...], max_series: int) -> Aligned:
+def _place(
+    memory: Memory, block: Block, drop_labels: tuple[str, ...]
+) -> tuple[I64, dict[Labels, int], dict[int, int]]:
+    """Where each series of an answer is among the active ones [S]; the others by label set; twins by their first."""
     of_row = {int(row): i for i, row in enumerate(memory.active)}
     index = memory.registry.index
     position = np.full(len(block), _LIMITED, np.int64)
-    taken: set[Labels] = set()
-    added: dict[Labels, int] = {}
-    room = max_series - len(memory.active)
+    taken: dict[Labels, int] = {}
+    strangers: dict[Labels, int] = {}
+    twins: dict[int, int] = {}
     for i, full in enumerate(block.labels):
         labels = tuple(pair for pair in full if pair[0] not in drop_labels) if drop_labels else full
-        if labels in taken:
-            position[i] = _DUPLICATE
+        first = taken.setdefault(labels, i)
+        if first != i:
+            position[i], twins[i] = _TWIN, first
             continue
-        taken.add(labels)
         row = index.get(labels)
         if row is not None and row in of_row:
             position[i] = of_row[row]
-        elif len(added) < room:
-            added[labels] = i
-    values = np.full((len(memory.active), len(block.times)), np.nan)
-    placed = position >= 0
-    values[position[placed]] = block.values[placed]
-    added_values = block.values[list(added.values())] if added else np.zeros((0, len(block.times)))
-    limited = int((position == _LIMITED).sum()) - len(added)
-    duplicates = int((position == _DUPLICATE).sum())
-    # Positions of added series are known only once they are registered, so only an answer without any is remembered.
-    known = replace(memory, source_labels=block.labels if not added else (), source_position=position)
-    return Aligned(known, values, tuple(added), added_values, limited, duplicates)
+        else:
+            strangers[labels] = i
+    return position, strangers, twins
+
+
+def _merged(values: F64, twins: Mapping[int, int]) -> tuple[F64, int]:
+    """Samples with each twin's put where the first one has none, and how many twins overlap."""
+    merged, overlapping = values.copy(), 0
+    for i, first in twins.items():
+        here, there = np.isfinite(values[i]), np.isfinite(merged[first])
+        overlapping += bool((here & there).any())
+        merged[first] = np.where(there, merged[first], values[i])
+    return merged, overlapping
+
+
+def _let_in(
+    memory: Memory, strangers: Mapping[Labels, int], samples: F64, times: I64, terms: Terms, stop: bool
+) -> tuple[Door, list[Labels], int]:
+    """The door afterwards, who is let in, and the columns before that (all of them without ``stop``)."""
+    back = [labels for labels in strangers if labels in memory.registry.index]
+    new = [labels for labels in strangers if labels not in memory.registry.index]
+    columns = len(times)
+    if stop and back:
+        seen = np.isfinite(samples[[strangers[labels] for labels in back]]).any(axis=0)
+        columns = int(seen.argmax()) if seen.any() else columns
+    values = samples[[strangers[labels] for labels in new], :columns]
+    knocked = knock(memory.door, new, values, times[:columns], terms, stop=stop)
+    if stop:
+        return knocked.door, [], knocked.columns
+    entering = {*back, *(new[i] for i in knocked.admitted)}
+    return knocked.door, [labels for labels in strangers if labels in entering], columns
 
 
 def keep_rows(memory: Memory, keep: Bool) -> Memory:

@@ -92,6 +92,14 @@ class Metrics:
         self.series_limited = Gauge(
             "anomalyd_series_limited", "Series beyond the rule's max_series, not scored.", ["rule"], registry=own
         )
+        self.series_waiting = Gauge(
+            "anomalyd_series_waiting", "New series not yet seen in `admit_after` slots, not scored.", ["rule"],
+            registry=own,
+        )  # fmt: skip
+        self.series_duplicate = Gauge(
+            "anomalyd_series_duplicate", "Series that `drop_labels` made equal to another, not scored.", ["rule"],
+            registry=own,
+        )  # fmt: skip
         self.notifications = Counter(
             "anomalyd_notifications_total", "Attempts to deliver, and notifications dropped, by outcome and reason.",
             ["receiver", "outcome", "reason"], registry=own,

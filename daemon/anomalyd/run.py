@@ -75,6 +75,7 @@ class Daemon:
         self.wake = {name: threading.Event() for name in deliverer.receivers}
         self._busy = {name: threading.Lock() for name in self.groups}
         self._limited: dict[str, int] = {}
+        self._duplicate: dict[str, int] = {}
         metrics.export_scores(self.newest_scores)
 
     # One step of each kind ----------------------------------------------------------------------------------------
@@ -180,6 +181,16 @@ class Daemon:
             log.warning("series beyond max_series are not scored", rule=rule_id, limited=limited, max_series=most)
         self._limited[rule_id] = limited
 
+    def _notice_duplicate(self, rule_id: str, duplicates: int) -> None:
+        """Say it when it begins, not at every slot."""
+        if duplicates and not self._duplicate.get(rule_id, 0):
+            dropped = ", ".join(self.evaluator.runs[rule_id].rule.drop_labels)
+            log.warning(
+                "series are equal without their dropped labels; the first of each is scored", rule=rule_id,
+                series=duplicates, drop_labels=dropped, remedy="aggregate in expr, or keep a label that tells them apart",
+            )  # fmt: skip
+        self._duplicate[rule_id] = duplicates
+
     def _account_rule(self, rule_id: str, one: Advanced) -> None:
         rule = self.evaluator.runs[rule_id].rule
         for slot in one.slots:
@@ -187,7 +198,13 @@ class Daemon:
                 self.metrics.count_verdicts(rule_id, slot.observation.verdicts.counts())
         if one.limited:
             self.metrics.verdicts.labels(rule_id, "limited").inc(one.limited)
+        for kind, count in (("waiting", one.waiting), ("duplicate", one.duplicates)):
+            if count:
+                self.metrics.verdicts.labels(rule_id, kind).inc(count)
         self.metrics.series_limited.labels(rule_id).set(one.limited)
+        self.metrics.series_waiting.labels(rule_id).set(one.waiting)
+        self.metrics.series_duplicate.labels(rule_id).set(one.duplicates)
+        self._notice_duplicate(rule_id, one.duplicates)
         self._notice_limited(rule_id, one.limited)
         if one.failure is None:
             self.metrics.source_up.labels(rule.source).set(1)

@@ -161,7 +161,8 @@ def test_new_series_warm_up_and_then_are_watched() -> None:
     block = change(block, 2, 600, 650, 40.0)
     life = Life(block)
     life.live(0, 30)
-    warming = life.store.scores(RULE.id, START + 20 * M, START + 21 * M)[0]
+    waiting, warming = (life.store.scores(RULE.id, START + m * M, START + (m + 1) * M)[0] for m in (21, 22))
+    assert len(waiting.series) == 2, "seen twice, it waits at the door"
     assert warming.verdicts.kind.tolist()[2] == Kind.WARMING_UP
     life.live(30, 700)
     assert life.spans() == [("h2", 602, 652, Close.RECOVERED)]

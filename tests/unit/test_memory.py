@@ -65,6 +65,19 @@ def test_dropping_a_label_makes_the_next_pod_the_same_series() -> None:
     assert (len(got.added), got.added_values[0, 0], got.duplicates) == (1, 1.0, 1)
 
 
+def test_pods_that_follow_each_other_are_one_series_and_no_duplicates() -> None:
+    """In a range the samples of one identity come from many label sets; only those of the same time are duplicates."""
+    pods = tuple(make_labels({"instance": "a", "pod": f"{i}"}) for i in range(3))
+    nan = np.nan
+    values = np.array([[1.0, 2.0, nan, nan], [nan, nan, 3.0, nan], [nan, nan, 9.0, 4.0]])
+    got = align(empty_memory("r"), Block(pods, np.arange(4) * 60_000, values), ("pod",), 10)
+    assert got.added_values.tolist() == [[1.0, 2.0, 3.0, 4.0]]
+    assert got.duplicates == 1
+    known = replace(got.memory, active=np.array([0]), registry=Registry("r").register(list(got.added), 0)[0])
+    again = align(known, Block(pods[1:], np.array([300_000]), np.array([[5.0], [nan]])), ("pod",), 10)
+    assert (again.values.tolist(), again.duplicates) == ([[5.0]], 0)
+
+
 def test_registering_keeps_rows_stable() -> None:
     """Row ids are dense, in order of arrival, and the old registry is untouched."""
     one, added = Registry("r").register(list(labels("a", "b")), 5)
