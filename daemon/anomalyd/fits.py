@@ -2,12 +2,17 @@
 
 A fit runs beside the slots: history is read in the background and learned by an executor, and the slot that finds it
 finished goes on with it. What came since its history ends is then read and lived through.
+
+Invariant: fits that can wait do not come together. Each rule has its own place in the refit interval, whenever the
+daemon was started, and only so many run at a time; the fit without which a rule is blind waits for none of them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +25,7 @@ from anomalyd.feedback import Heard, Unheard, training_gaps
 from anomalyd.logs import get_logger
 from anomalyd.memory import Memory, align, empty_memory
 from anomalyd.rule import Rule
-from anomalyd.rulerun import Fitted, RuleRun, as_of, labels_of
+from anomalyd.rulerun import Fitted, RuleRun, as_of, labels_of, without_windows
 from anomalyd.shard import FitTask, blank_history, fit_shard
 from anomalyd.sources import Source
 from anomalyd.store import Store
@@ -30,6 +35,12 @@ CATCH_UP_MS = 6 * HOUR_MS
 
 REFIT_PAUSE_MS = 10 * MINUTE_MS
 """Fits of one rule that new series or accepted levels ask for are at least this far apart."""
+
+DRIFT_PAUSE_MS = 6 * HOUR_MS
+"""A rule that drifts on and on is fitted at most this often for it."""
+
+REFITS_AT_ONCE = 2
+"""Fits that can wait run at most this many at a time."""
 
 log = get_logger("fits")
 
@@ -50,10 +61,14 @@ class Fits:
         fit: Executor,
         background: Executor,
         feedback: Heard | Unheard,
+        refits_at_once: int = REFITS_AT_ONCE,
     ):
         """``fit`` computes; ``background`` reads the history (inline: both happen within the slot)."""
         self._store, self._source_of, self._feedback = store, source_of, feedback
         self._fit, self._background = fit, background
+        self._refits_at_once = refits_at_once
+        self._refitting: list[Future[Fitted]] = []
+        self._lock = threading.Lock()
 
     def first(self, run: RuleRun, memory: Memory, at: int) -> Memory:
         """Begin the fit a rule cannot score without; where it ends at once (inline), go on with it."""
@@ -74,11 +89,18 @@ class Fits:
             return memory
         state = _arrange(run.model, fitted, memory)
         version = f"{run.model.version}-{fitted.until}"
-        return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset())
+        return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset(), drifted_at=0)
 
     def start_if_due(self, run: RuleRun, memory: Memory, at: int) -> None:
-        if run.fitting is None and memory.state is not None and at >= refit_at(run, memory):
-            self._start_fit(run, memory, at)
+        """Begin a fit that is due, unless as many as may are under way; then a later slot asks again."""
+        if run.fitting is not None or memory.state is None or at < refit_at(run, memory):
+            return
+        with self._lock:
+            self._refitting = [future for future in self._refitting if not future.done()]
+            if len(self._refitting) < self._refits_at_once:
+                self._start_fit(run, memory, at)
+                if run.fitting is not None:
+                    self._refitting.append(run.fitting)
 
     def _start_fit(self, run: RuleRun, memory: Memory, at: int) -> None:
         until = at - run.rule.interval_ms
@@ -104,7 +126,7 @@ class Fits:
             registry=replace(empty_memory(rule.id).registry, index={ls: i for i, ls in enumerate(labels)}),
         )
         values = align(known, reply.block, rule.drop_labels, len(labels)).values
-        history = Block(labels, reply.block.times, values)
+        history = without_windows(rule, Block(labels, reply.block.times, values))
         hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until, live)
         task = FitTask(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed, blank_history(history, hidden))
         return Fitted(rows, replace(self._fit.submit(fit_shard, task).result(), as_of=until), until)
@@ -130,7 +152,31 @@ def refit_at(run: RuleRun, memory: Memory) -> int:
     newcomers = bool(registered) and registered[0] > memory.fitted_at + run.rule.interval_ms
     if memory.relearn or newcomers:
         return soonest
-    return FAR_MS if run.model.streaming else max(soonest, memory.fitted_at + run.rule.refit_every_ms)
+    if run.model.streaming:
+        return FAR_MS
+    due = scheduled(run.rule, memory.fitted_at)
+    if memory.drifted_at and run.rule.refit_on_drift:
+        # What makes one rule drift, a release say, makes many: they are fitted one after another.
+        asked = memory.drifted_at + place_of(run.rule, REFIT_PAUSE_MS)
+        due = min(due, max(asked, memory.fitted_at + DRIFT_PAUSE_MS))
+    return max(soonest, due)
+
+
+def scheduled(rule: Rule, fitted_at: int) -> int:
+    """When a rule's next fit is due: at its own place in the interval, half an interval after the last at the least.
+
+    So rules that were first fitted together, after a restart, are spread over a whole interval from their second fit
+    on, and each keeps its time of day.
+    """
+    every = rule.refit_every_ms
+    earliest = fitted_at + every // 2
+    return earliest + (place_of(rule, every) - earliest) % every
+
+
+def place_of(rule: Rule, span_ms: int) -> int:
+    """A stable place within a span, as even over many rules as chance."""
+    digest = hashlib.blake2b(rule.id.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % max(1, span_ms)
 
 
 def _arrange(model: Model, fitted: Fitted, memory: Memory) -> State:

@@ -57,6 +57,7 @@ class Memory:
         cuts: each active series' cut per tier [N, 3].
         episodes: live (pending or open) episodes by row id.
         incidents: open incidents by key.
+        drifted_at: when a series was last found to drift since the last fit; 0: none was.
         relearn: rows whose new level was accepted and that wait for the next fit.
         last: the newest observation, for /metrics and the console.
         at: the newest slot evaluated; 0 before the first.
@@ -76,6 +77,7 @@ class Memory:
     episodes: Mapping[int, Episode] = field(default_factory=dict)
     incidents: Mapping[str, Incident] = field(default_factory=dict)
     relearn: frozenset[int] = frozenset()
+    drifted_at: int = 0
     last: Observation | None = None
     at: int = 0
     source_labels: tuple[Labels, ...] = ()

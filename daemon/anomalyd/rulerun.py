@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Bool, Labels
+from anomalyd.block import F64, I64, Block, Bool, Labels
 from anomalyd.detectors.base import State
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Episode
@@ -83,6 +83,21 @@ def cuts_of(rule: Rule, series: int) -> F64:
 def hold_of(rule: Rule, memory: Memory) -> Bool:
     """Which series are in a live episode and therefore scored without being learned [N]."""
     return memory.hold() if rule.learn == "normal_only" else np.zeros(len(memory.active), np.bool_)
+
+
+def learnable(rule: Rule, times: I64) -> Bool:
+    """Which times may be learned from [T]: those outside the rule's ``dont_learn``."""
+    if not rule.dont_learn:
+        return np.ones(len(times), np.bool_)
+    return np.array([rule.learns_at(at) for at in times.tolist()], np.bool_)
+
+
+def without_windows(rule: Rule, history: Block) -> Block:
+    """A history whose samples that are not to be learned from are missing."""
+    learned = learnable(rule, history.times)
+    if learned.all():
+        return history
+    return Block(history.labels, history.times, np.where(learned, history.values, np.nan))
 
 
 def labels_of(memory: Memory) -> tuple[Labels, ...]:
