@@ -98,11 +98,9 @@ class Fits:
         with self._lock:
             self._refitting = [future for future in self._refitting if not future.done()]
             if len(self._refitting) < self._refits_at_once:
-                self._start_fit(run, memory, at)
-                if run.fitting is not None:
-                    self._refitting.append(run.fitting)
+                self._refitting.append(self._start_fit(run, memory, at))
 
-    def _start_fit(self, run: RuleRun, memory: Memory, at: int) -> None:
+    def _start_fit(self, run: RuleRun, memory: Memory, at: int) -> Future[Fitted]:
         until = at - run.rule.interval_ms
         if memory.state is None and 0 < memory.at < until and at - memory.at <= CATCH_UP_MS:
             until = memory.at  # after a restart: learn up to where we were, then live through what was missed
@@ -110,6 +108,7 @@ class Fits:
         live = frozenset(episode.id for episode in memory.episodes.values())
         labels = labels_of(memory)
         run.fitting = self._background.submit(self._read_and_fit, run.rule, memory.active, labels, until, live)
+        return run.fitting
 
     def _read_and_fit(
         self, rule: Rule, rows: I64, labels: tuple[Labels, ...], until: int, live: frozenset[str]
