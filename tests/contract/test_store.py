@@ -295,6 +295,38 @@ def test_models(store: Store) -> None:
     assert store.model("unknown") is None
 
 
+def test_snapshots_are_dropped_by_prefix(store: Store) -> None:
+    """Parts of an older snapshot go, the newer one, other versions and other rules stay."""
+    for version in ("state", "state/1/0", "state/1/1", "state/2/0", "st_te/1/0", "v1"):
+        store.save_model(RULE, version, "{}", version.encode(), at=1)
+    store.save_model("other", "state/1/0", "{}", b"")
+    assert store.drop_models(RULE, "state/", but="state/2/") == 2
+    assert store.rules_with_model("state") == [RULE]
+    assert [store.model(RULE, v) is None for v in ("state", "state/1/0", "state/2/0", "st_te/1/0", "v1")] == [
+        False, True, False, False, False,
+    ]  # fmt: skip
+    assert store.model("other", "state/1/0") is not None
+    assert store.drop_models(RULE, "state") == 2
+    assert store.rules_with_model("state") == []
+
+
+def test_a_snapshot_of_a_leader_that_is_none_any_more_is_refused(store: Store) -> None:
+    """Nothing is written or deleted under a lease that another holds."""
+    mine = store.acquire_lease("leader", "a", 0, 10)
+    store.save_model(RULE, "state", "{}", b"mine", fence=mine)
+    assert store.acquire_lease("leader", "b", 20, 10) is not None
+    for act in (
+        lambda: store.save_model(RULE, "state", "{}", b"late", fence=mine),
+        lambda: store.drop_models(RULE, "state", fence=mine),
+    ):
+        with pytest.raises(StoreError) as caught:
+            act()
+        assert caught.value.reason == "fenced"
+    kept = store.model(RULE, "state")
+    assert kept is not None
+    assert kept.blob == b"mine"
+
+
 def test_one_leader_at_a_time(store: Store) -> None:
     """A lease is refused to others until it expires or is given back, and each new owner has a larger number."""
     assert store.acquire_lease("leader", "a", 0, 100) == fence(1)

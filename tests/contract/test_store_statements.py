@@ -33,6 +33,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "settle": lambda store: store.settle("n1", 5, Outcome(OutcomeKind.DELIVERED, memory={"ts": "1"})),
     "save_threshold": lambda store: store.save_threshold(ThresholdChange(RULE, 1, (1.0, 2.0, 3.0), "manual")),
     "save_model": lambda store: store.save_model(RULE, "v", "{}", b"x"),
+    "drop_models": lambda store: store.drop_models(RULE, ""),
     "acquire_lease": lambda store: store.acquire_lease("leader", "a", 0, 10),
 }
 

@@ -35,6 +35,22 @@ def model(connection: sa.Connection, rule: str, version: str | None) -> ModelSna
     return None if row is None else _snapshot(row)
 
 
+def drop_models(connection: sa.Connection, rule: str, prefix: str, but: str | None) -> int:
+    """Delete a rule's snapshots whose version begins with ``prefix``, but for those that begin with ``but``."""
+    table = tables.models
+    mine = sa.delete(table).where(table.c.rule == rule, table.c.version.startswith(prefix, autoescape=True))
+    if but is not None:
+        mine = mine.where(~table.c.version.startswith(but, autoescape=True))
+    return connection.execute(mine).rowcount
+
+
+def rules_with(connection: sa.Connection, version: str) -> list[str]:
+    """The rules that have a snapshot of this version."""
+    table = tables.models
+    chosen = sa.select(table.c.rule).where(table.c.version == version).order_by(table.c.rule)
+    return [row.rule for row in connection.execute(chosen)]
+
+
 def _snapshot(row: sa.Row[Any]) -> ModelSnapshot:
     return ModelSnapshot(row.rule, row.version, row.meta, bytes(row.blob), row.at)
 

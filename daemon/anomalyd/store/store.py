@@ -255,9 +255,29 @@ class Store:
 
     # models and leadership
 
-    def save_model(self, rule: str, version: str, meta_json: str, blob: bytes, *, at: int = 0) -> None:
+    def save_model(
+        self, rule: str, version: str, meta_json: str, blob: bytes, *, at: int = 0, fence: Fence | None = None
+    ) -> None:
         """Store a model snapshot; the same (rule, version) again replaces it. ``at``: the slot it is as of."""
-        self._write(lambda c: models.save_model(c, ModelSnapshot(rule, version, meta_json, blob, at)))
+
+        def work(connection: sa.Connection) -> None:
+            self._check_fence(connection, fence)
+            models.save_model(connection, ModelSnapshot(rule, version, meta_json, blob, at))
+
+        self._write(work)
+
+    def drop_models(self, rule: str, prefix: str, *, but: str | None = None, fence: Fence | None = None) -> int:
+        """Delete a rule's snapshots whose version begins with ``prefix`` and not with ``but``; return their number."""
+
+        def work(connection: sa.Connection) -> int:
+            self._check_fence(connection, fence)
+            return models.drop_models(connection, rule, prefix, but)
+
+        return self._write(work)
+
+    def rules_with_model(self, version: str) -> list[str]:
+        """The rules that have a snapshot of this version."""
+        return self._read(lambda c: models.rules_with(c, version))
 
     def model(self, rule: str, version: str | None = None) -> ModelSnapshot | None:
         """A snapshot by version, or without one the newest of the rule."""
