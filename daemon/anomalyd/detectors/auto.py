@@ -114,7 +114,7 @@ class Auto:
         return self._run(state, fresh, hold)
 
     def _empty(self, n: int) -> dict[str, npt.NDArray[Any]]:
-        from anomalyd.detectors.kernels import auto, extreme, knn, rls, seasonal, tail
+        from anomalyd.detectors.kernels import auto, extreme, knn, promise, rls, seasonal, tail
 
         bins = 8 * self.day_bins
         return {
@@ -130,10 +130,12 @@ class Auto:
             "extremes": np.zeros((n, auto.EXTREMES, extreme.LINE)),
             "peaks": np.zeros((n, auto.PEAK_BINS)),
             "signals": np.zeros((n, auto.LINE)),
+            "promise": np.zeros((n, promise.LINE)),
         }
 
     def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, F64, State]:
-        from anomalyd.detectors.kernels.auto import auto_block
+        from anomalyd.detectors.kernels.auto import DOUBT, auto_block
+        from anomalyd.detectors.kernels.promise import keep_block
 
         a, raw = copied(state), blank(fresh.values.shape)
         page = np.full(fresh.values.shape, np.nan)
@@ -146,6 +148,7 @@ class Auto:
             a["book"], a["nearest"], a["residuals"], a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"],
             raw.score, page, raw.expected, raw.unit,
         )  # fmt: skip
+        keep_block(raw.score, held(hold, len(fresh)), DOUBT, 2.0 ** (-1.0 / HALF_LIFE), a["promise"])
         return raw, page, advanced(state, a, fresh)
 
     def _fit_joint(self, history: Block) -> State:

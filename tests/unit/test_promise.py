@@ -1,0 +1,110 @@
+"""A combined surprise is kept honest: what is that rare comes that rarely."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from anomalyd.detectors.kernels.promise import LINE, MARGIN, keep_block, kept
+
+U = 2.2
+FADE = 2.0 ** (-1.0 / 50_000)
+NO_HOLD = np.zeros(1, np.bool_)
+
+
+def keep(score: np.ndarray, lines: np.ndarray | None = None, hold: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Run one series through the kernel: corrected scores [T] and what was counted."""
+    out = score.reshape(1, -1).copy()
+    lines = np.zeros((1, LINE)) if lines is None else lines.copy()
+    keep_block(out, np.array([hold]), U, FADE, lines)
+    return out[0], lines
+
+
+def noise(length: int, often: float, mean: float, seed: int = 1) -> np.ndarray:
+    """Surprises of single samples above U, ``often`` times as frequent as they say, with an excess of this mean."""
+    rng = np.random.default_rng(seed)
+    score = rng.uniform(0, 2, length)
+    at = rng.random(length) < often * 10**-U
+    score[at] = U + rng.exponential(mean, int(at.sum()))
+    return score
+
+
+def stretches(score: np.ndarray, cut: float) -> int:
+    above = score > cut
+    return int(above[0]) + int((above[1:] & ~above[:-1]).sum())
+
+
+@pytest.mark.parametrize(("often", "mean"), [(1.0, 0.434), (1.0, 0.8), (0.4, 0.5), (0.5, 0.7), (1.5, 0.6)])
+@pytest.mark.parametrize("per", [400, 2016])
+def test_a_surprise_comes_as_often_as_it_says(often: float, mean: float, per: int) -> None:
+    """Whatever the tail of the scores, a cut of one in so many samples is crossed within a factor of two of that."""
+    settle, length = 4_000, 400_000
+    score, _ = keep(noise(settle + length, often, mean))
+    assert 0.5 <= stretches(score[settle:], math.log10(per)) / (length / per) <= 2.0
+
+
+def test_without_correction_such_scores_would_break_the_promise() -> None:
+    """The same heavy tail as it is crosses a cut of one in 2016 more than twice as often."""
+    score = noise(400_000, 1.0, 0.8)
+    assert stretches(score, math.log10(2016)) / (400_000 / 2016) > 2.0
+
+
+def test_past_incidents_do_not_make_deaf() -> None:
+    """Real incidents in the past, however large, take less than a third from a surprise that follows."""
+    rng = np.random.default_rng(3)
+    score = noise(60_000, 0.5, 0.434, seed=4)
+    for start in rng.integers(0, 59_000, 40):
+        score[start : start + 20] = 30.0
+    _, lines = keep(score)
+    assert float(kept(lines[0], 6.0, U)) > 4.0
+    assert float(kept(lines[0], 30.0, U)) > 20.0
+
+
+def test_a_held_series_is_corrected_and_not_counted() -> None:
+    """What happens while an episode is open says nothing about how often things happen."""
+    _, before = keep(noise(5_000, 1.0, 0.8))
+    after = keep(np.full(500, 9.0), before, hold=True)[1]
+    assert np.array_equal(before, after)
+
+
+def test_missing_samples_are_no_samples() -> None:
+    """A gap neither counts nor fades what was counted."""
+    _, before = keep(noise(5_000, 1.0, 0.8))
+    score, after = keep(np.full(500, np.nan), before)
+    assert np.isnan(score).all()
+    assert np.array_equal(before, after)
+
+
+SCORES = arrays(np.float64, st.integers(1, 200), elements=st.floats(0, 300))
+
+
+@given(SCORES, st.integers(0, 200))
+@settings(max_examples=60, deadline=None)
+def test_cut_anywhere_it_is_the_same(score: np.ndarray, cut: int) -> None:
+    """A score depends on the scores before it, not on how they were cut into blocks."""
+    whole, lines = keep(score)
+    head, state = keep(score[:cut])
+    rest, end = keep(score[cut:], state)
+    assert np.array_equal(whole, np.concatenate([head, rest]))
+    assert np.array_equal(lines, end)
+
+
+@given(SCORES, st.floats(0, 300), st.floats(0, 300))
+@settings(max_examples=60, deadline=None)
+def test_order_and_bounds(score: np.ndarray, a: float, b: float) -> None:
+    """After any past the order of surprises stays, what is below U is untouched, and nothing rises far."""
+    _, lines = keep(score)
+    small, large = sorted((a, b))
+    worth = [float(kept(lines[0], x, U)) if x > U else x for x in (small, large)]
+    assert worth[0] <= worth[1] + 1e-12
+    assert all(math.isfinite(x) for x in worth)
+    assert worth[1] <= max(large, U + 0.4 + 1.2 * (large - U)) + 1e-9
+    corrected, _ = keep(score)
+    assert np.array_equal(corrected[score <= U], score[score <= U])
+    assert (corrected[score > U] >= U).all()
+    assert MARGIN < 0.2
