@@ -83,7 +83,7 @@ class Columns:
         known = int(np.searchsorted(fresh.times, memory.at, side="right"))
         if known:
             hold = hold_of(run.rule, memory)
-            _, state = run.model.score(memory.state, fresh.window(0, known), band_cut(memory), hold)
+            _, state = run.score(memory.state, fresh.window(0, known), band_cut(memory), hold)
             memory = replace(memory, state=state)
         fresh = fresh.window(known)
         if len(fresh.times) < 2 or not separable(run, memory):
@@ -103,7 +103,7 @@ class Columns:
     def live_column(self, run: RuleRun, memory: Memory, fresh: Block, changes: Changes, cut: float) -> Memory:
         rule, before = run.rule, memory.state
         assert before is not None, "only a fitted rule scores"
-        scores, after = run.model.score(before, fresh, cut, hold_of(rule, memory))
+        scores, after = run.score(before, fresh, cut, hold_of(rule, memory))
         at, value = int(fresh.times[0]), fresh.values[:, 0]
         memory = self._judge_column(rule, replace(memory, state=after), value, scores, at, changes, cut)
         if rule.learn == "normal_only" and memory.last is not None:
@@ -137,7 +137,7 @@ class Columns:
         """
         before, cut = memory.state, band_cut(memory)
         assert before is not None, "only a fitted rule scores"
-        scores, after = run.model.score(before, fresh, cut, np.zeros(len(fresh), np.bool_))
+        scores, after = run.score(before, fresh, cut, np.zeros(len(fresh), np.bool_))
         verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts)
         sheet = sheet_of(memory.active, fresh, scores, verdicts)
         changes = [Changes() for _ in range(len(fresh.times))]
@@ -231,7 +231,7 @@ class _Restless:
         state = one.state
         if one.column < column:
             past = self._fresh.take([row]).window(one.column, column)
-            _, state = self._run.model.score(state, past, self._cut, np.zeros(1, np.bool_))
+            _, state = self._run.score(state, past, self._cut, np.zeros(1, np.bool_))
         self._live[row] = state
 
     def _column(self, column: int) -> None:
@@ -257,7 +257,7 @@ class _Restless:
     def _look_ahead(self, row: int, column: int) -> None:
         """A series is calm again: score it up to where it is flagged next."""
         state, fresh = self._live.pop(row), self._fresh.take([row]).window(column)
-        scores, after = self._run.model.score(state, fresh, self._cut, np.zeros(1, np.bool_))
+        scores, after = self._run.score(state, fresh, self._cut, np.zeros(1, np.bool_))
         verdicts = judge_sheet(self._run.rule, fresh.values, scores, self._memory.cuts[[row]])
         self._sheet.put(np.array([row]), column, scores, verdicts)
         flagged = int(first_flagged(verdicts, fresh.values.shape)[0])

@@ -24,6 +24,7 @@ from anomalyd.fits import HISTORY_SAMPLES_MAX
 from anomalyd.memory import align, empty_memory
 from anomalyd.records import RuleSlotRow
 from anomalyd.rule import Rule
+from anomalyd.rulerun import score_and_learn, without_windows
 from anomalyd.score import Kind, Observation
 from anomalyd.shard import blank_history
 from anomalyd.sources import Source
@@ -157,7 +158,7 @@ class _Past:
         elif not np.isfinite(mine[: max(1, columns // 20)]).any():
             self._causes.append("the source has nothing of the beginning of the history: its retention may have passed")
         hidden = self._gaps(history.labels, start, until)
-        return replace(self._model.fit(blank_history(history, hidden)), as_of=until)
+        return replace(self._model.fit(blank_history(without_windows(rule, history), hidden)), as_of=until)
 
     def _gaps(self, labels: Sequence[Labels], start: int, until: int) -> list[tuple[int, int, int]]:
         """What the fit did not learn from, as the store now knows it."""
@@ -185,12 +186,12 @@ class _Past:
         cut = cuts[first]
         if known:
             hold = held[:, known] if known < held.shape[1] else held[:, -1]
-            _, state = self._model.score(state, fresh.window(0, known), cut, hold)
+            _, state = score_and_learn(self._rule, self._model, state, fresh.window(0, known), cut, hold)
         for column in range(known, len(fresh.times)):
             at = int(fresh.times[column])
             cut = cuts.get(at, cut)
             one = fresh.window(column, column + 1)
-            scores, after = self._model.score(state, one, cut, held[:, column])
+            scores, after = score_and_learn(self._rule, self._model, state, one, cut, held[:, column])
             for array, name in zip(out, COLUMNS, strict=True):
                 array[:, column] = getattr(scores, name)[:, 0]
             flagged = [i for i, row in enumerate(rows.tolist()) if kinds.get(at, {}).get(row) == Kind.ANOMALOUS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from anomalyd.episode import Episode
 from anomalyd.incident import Incident, Notification
 from anomalyd.memory import Memory
 from anomalyd.rule import Rule
+from anomalyd.score import Scores, join_scores
 from anomalyd.slot import RuleSlot, SeriesRow
 from anomalyd.threshold import NEVER, initial_threshold
 
@@ -27,6 +29,10 @@ class RuleRun:
     memory: Memory
     fitting: Future[Fitted] | None = None
     fit_started_at: int = 0
+
+    def score(self, state: State, fresh: Block, cut: float, hold: Bool) -> tuple[Scores, State]:
+        """Score samples, then learn those that may be learned: of series without ``hold`` [N], at times that count."""
+        return score_and_learn(self.rule, self.model, state, fresh, cut, hold)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +96,22 @@ def learnable(rule: Rule, times: I64) -> Bool:
     if not rule.dont_learn:
         return np.ones(len(times), np.bool_)
     return np.array([rule.learns_at(at) for at in times.tolist()], np.bool_)
+
+
+def score_and_learn(
+    rule: Rule, model: Model, state: State, fresh: Block, cut: float, hold: Bool
+) -> tuple[Scores, State]:
+    """As ``Model.score``, with all series held in the times that the rule does not learn from."""
+    learned = learnable(rule, fresh.times)
+    if learned.all():
+        return model.score(state, fresh, cut, hold)
+    edges = [0, *(np.nonzero(np.diff(learned))[0] + 1).tolist(), len(learned)]
+    parts = []
+    for first, stop in itertools.pairwise(edges):
+        held = hold if learned[first] else np.ones(len(fresh), np.bool_)
+        scores, state = model.score(state, fresh.window(first, stop), cut, held)
+        parts.append(scores)
+    return join_scores(parts), state
 
 
 def without_windows(rule: Rule, history: Block) -> Block:

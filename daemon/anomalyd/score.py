@@ -7,8 +7,11 @@ meaning vmanomaly gave the name).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from enum import IntEnum
+
+import numpy as np
 
 from anomalyd.block import F64, I8, I64
 
@@ -29,6 +32,12 @@ class Scores:
     lower: F64
     upper: F64
     surprise: F64
+
+
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """Scores of one block that was scored in pieces, one after another; at least one piece."""
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Scores)}
+    return Scores(**{k: None if v[0] is None else np.concatenate(v, axis=1) for k, v in columns.items()})
 
 
 class Tier(IntEnum):

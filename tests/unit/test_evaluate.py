@@ -10,8 +10,9 @@ import pytest
 from anomalyd.episode import Close, Phase
 from anomalyd.errors import StoreError
 from anomalyd.incident import Reason
+from anomalyd.intervals import Interval
 from anomalyd.orphans import close_orphans
-from anomalyd.rule import TierPolicy
+from anomalyd.rule import DetectorSpec, TierPolicy
 from anomalyd.score import Kind, Tier
 from life import HISTORY, RULE, START, Life, M, change, recorded
 
@@ -52,6 +53,23 @@ def test_a_level_that_lasts_is_accepted_and_then_normal() -> None:
     life.live(0, 600)
     assert life.spans() == [("h0", 62, 240, Close.NEW_LEVEL)]
     assert life.told() == [(62, Reason.NEW), (240, Reason.RESOLVED)]
+
+
+@pytest.mark.parametrize("detector", [DetectorSpec("ewma"), DetectorSpec("mad", {"window": "1h"})], ids=str)
+def test_times_not_to_learn_from_are_scored_and_not_learned(detector: DetectorSpec) -> None:
+    """A job of an hour that trebles the level is scored in its window, and afterwards expected is what it was."""
+    rule = replace(RULE, detector=detector, learn="all", tiers=(TierPolicy(Tier.WARNING, surprise=99),))
+    window = Interval(times=((22 * 60 + 44, 23 * 60 + 44),))
+    block = change(recorded(), 1, 30, 90, 30.0)
+    after = {}
+    for name, windows in (("learned", ()), ("left out", (window,))):
+        life = Life(block, replace(rule, dont_learn=windows))
+        life.live(0, 95)
+        seen = life.store.scores(rule.id, START + 30 * M, START + 95 * M, [1])
+        assert all(np.isfinite(o.surprise).all() for o in seen)
+        after[name] = float(seen[-1].expected[0])
+    assert 8 < after["left out"] < 12
+    assert after["learned"] > after["left out"] + 0.2
 
 
 def test_a_source_that_is_down_holds_the_episode_and_the_baseline() -> None:

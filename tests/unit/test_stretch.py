@@ -15,6 +15,7 @@ from anomalyd.detectors.base import Grid
 from anomalyd.detectors.registry import detector_names, make_detector
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
+from anomalyd.intervals import Interval
 from anomalyd.recorded import RecordedSource
 from anomalyd.rule import DetectorSpec, Rule, RuleGroup, TierPolicy
 from anomalyd.score import Tier
@@ -40,6 +41,10 @@ RULE = Rule(
     refit_every_ms=15 * HOUR_MS, receivers=("hook",), group_by=("host",),
     tiers=(TierPolicy(Tier.WARNING, surprise=2.5), TierPolicy(Tier.CRITICAL, surprise=5)),
 )  # fmt: skip
+
+
+WINDOWS = (Interval(times=((240, 390),), timezone="Europe/Berlin"), Interval(times=((1_320, 15),)))
+"""Times not to learn from; the first of them covers the spike's end, the other runs past midnight."""
 
 
 def labels(n: int) -> tuple[Labels, ...]:
@@ -135,7 +140,7 @@ def same(a: Life, b: Life) -> None:
 @pytest.mark.parametrize("change", [
     {}, {"missing": "resolve"}, {"missing": "alert", "direction": "up"}, {"missing": "skip", "learn": "all"},
     {"valid_range": (20.0, 100.0), "group_by": (), "tiers": (*RULE.tiers[:1], TierPolicy(Tier.CRITICAL, spread=0.25))},
-    {"accept_after_ms": 0, "max_series": 5},
+    {"accept_after_ms": 0, "max_series": 5}, {"dont_learn": WINDOWS}, {"dont_learn": WINDOWS[:1], "learn": "all"},
     {"detector": DetectorSpec("iqr", {"window": "12h"}), "history_ms": 250 * STEP}, {"detector": DetectorSpec("ewma")},
 ], ids=str)  # fmt: skip
 def test_many_slots_at_once_are_the_slots_one_by_one(change: dict[str, Any]) -> None:
