@@ -32,7 +32,7 @@ from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.quiet import arrange
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
-from anomalyd.records import Fence
+from anomalyd.records import Fence, SnapshotPolicy
 from anomalyd.render import Actions
 from anomalyd.routing import receivers_for
 from anomalyd.rule import Rule
@@ -40,6 +40,7 @@ from anomalyd.rules import RuleSet, diff, load_rules
 from anomalyd.run import Daemon
 from anomalyd.score import Tier
 from anomalyd.settings import Settings, load_settings
+from anomalyd.snapshot import forget_gone
 from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
 from anomalyd.template import render_annotations
@@ -131,6 +132,7 @@ class App:
     def close_orphans(self) -> None:
         """End what is open of rules that went while no daemon was running."""
         known = [rule.id for rule in self.rules.rules]
+        forget_gone(self.store, known)
         for incident in close_orphans(self.store, known, self.settings.source_names, self.daemon.clock.now_ms()):
             log.info("incident closed, its rule is gone", rule=incident.rule, incident=incident.id)
 
@@ -193,7 +195,7 @@ def build(
     evaluator = Evaluator(
         store, sources, annotate=render_annotations, links=wiring.links, fit=fit, background=background,
         operators=settings.default_receivers, recipients=wiring.recipients, fence=fence,
-        feedback=feedback,
+        feedback=feedback, snapshots=SnapshotPolicy(0) if inline else settings.snapshots,
     )  # fmt: skip
     for rule in rules.rules:
         evaluator.add(rule)

@@ -28,11 +28,12 @@ from anomalyd.incident import Incident, Notification
 from anomalyd.intake import expire, expiry, read_from, take_in, terms_of
 from anomalyd.judge import uniform
 from anomalyd.memory import Memory, align, empty_memory, registry_from_rows
-from anomalyd.records import FeedbackLabel, Fence
+from anomalyd.records import FeedbackLabel, Fence, SnapshotPolicy
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.rulerun import Advanced, Changes, RuleRun, as_of, cuts_of, labels_of
 from anomalyd.score import Kind, Observation, Verdicts
 from anomalyd.slot import RuleSlot, SlotCommit
+from anomalyd.snapshot import Snapshots
 from anomalyd.sources import Reply, Source
 from anomalyd.store import Store
 from anomalyd.stretch import SAMPLES_AT_ONCE, Sheet, sheet_of_slot
@@ -84,17 +85,19 @@ class Evaluator:
         feedback: Heard | None = None,
         recipients: Recipients = named_receivers,
         fence: Callable[[], Fence | None] = lambda: None,
+        snapshots: SnapshotPolicy = SnapshotPolicy(0),
     ):
         """``fit`` computes fits; ``background`` reads the history for them (inline: both happen within the slot).
 
         ``operators`` are the receivers that are told when a source does not answer; ``fence`` is the proof of
-        leadership for each commit, where several daemons share the store.
+        leadership for each commit, where several daemons share the store; ``snapshots`` says how states are kept.
         """
         self._store, self._sources = store, sources
         self._operators, self.fence = operators, fence
         self._feedback = feedback or Unheard()
         self._columns = Columns(annotate, links, recipients)
         self._fits = Fits(store, lambda name: self._sources[name], fit, background, self._feedback)
+        self.snapshots = Snapshots(store, background, snapshots, lambda: self.fence())
         self._sources_lock = threading.Lock()
         self.runs: dict[str, RuleRun] = {}
         self.health = {name: self._restored_health(name) for name in sources}
@@ -109,6 +112,7 @@ class Evaluator:
         last = self._store.last_rule_slot(rule.id) or 0
         memory = replace(empty_memory(rule.id), registry=registry, episodes=episodes, incidents=incidents, at=last)
         self.runs[rule.id] = RuleRun(rule, model, memory)
+        self.snapshots.expect(rule.id)
 
     def update(self, rule: Rule) -> None:
         """Change a rule whose learned state stays valid (same ``model_key``): tiers, direction, routing, texts."""
@@ -119,6 +123,7 @@ class Evaluator:
     def remove(self, rule_id: str, at: int) -> None:
         """Let go of a rule that the files no longer name: close its episodes and tell whoever was told of them."""
         run = self.runs.pop(rule_id)
+        self.snapshots.drop(rule_id)
         ended = [Happened(*close_episode(e, at, Close.RULE_REMOVED)) for e in run.memory.episodes.values()]
         if ended:
             c, links = self._columns, self._columns.links(run.rule)
@@ -164,6 +169,7 @@ class Evaluator:
         if committed:
             for rule_id, one in advanced.items():
                 self.runs[rule_id].memory = one.memory
+                self.snapshots.keep(self.runs[rule_id], at)
             self.health.update(health)
         return Evaluated(group.name, at, missed, committed, len(commit.outbox), advanced)
 
@@ -194,7 +200,8 @@ class Evaluator:
 
     def _evaluate_rule(self, run: RuleRun, at: int) -> Advanced:
         try:
-            memory = self._fits.adopt(run, run.memory, at)
+            memory = self.snapshots.restore(run, run.memory, self._sources[run.rule.source], at)
+            memory = self._fits.adopt(run, memory, at)
             reply = self._read(run.rule, memory, at)
             return self._advance(run, memory, reply, at)
         except AnomalydError as error:

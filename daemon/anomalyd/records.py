@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from anomalyd.block import Fingerprint
+from anomalyd.clock import MINUTE_MS
 from anomalyd.incident import Notification
 from anomalyd.score import Tier
 
@@ -205,6 +206,14 @@ class ModelSnapshot:
     meta_json: str
     blob: bytes = field(repr=False)
     at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPolicy:
+    """How often learned states are kept (0: never), and how large one may be."""
+
+    every_ms: int = 10 * MINUTE_MS
+    max_bytes: int = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -417,6 +417,8 @@ class Drive:
         deadline = self._daemon.clock.monotonic_s() + STOP_GRACE_S
         for thread in (*self._threads, waiter):
             thread.join(max(0.0, deadline - self._daemon.clock.monotonic_s()))
+        if self._daemon.leading:
+            self._daemon.evaluator.snapshots.finish(self._daemon.evaluator.runs.values())
         if self._daemon.leadership is not None:
             self._daemon.leadership.release()
 

@@ -20,6 +20,7 @@ from anomalyd.prometheus.spec import SourceSpec
 from anomalyd.quietmodel import RouteNodeModel
 from anomalyd.receivers import RECEIVER_SETTINGS
 from anomalyd.receivers.base import ReceiverSettings
+from anomalyd.records import SnapshotPolicy
 from anomalyd.routing import Route
 from anomalyd.secret import Secret
 from anomalyd.settingsmodel import DatabaseModel, SettingsFile, WebModel, split_listen
@@ -105,6 +106,7 @@ class Settings:
     limits: Limits
     feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
     escalation: tuple[Step, ...] = ()
+    snapshots: SnapshotPolicy = SnapshotPolicy()
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -157,6 +159,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         log=Log(model.log.level, model.log.format),
         executor=Executors(model.executor.fit, model.executor.workers),
         retention_ms=model.retention,
+        snapshots=SnapshotPolicy(model.snapshots.every, model.snapshots.max_bytes),
         limits=Limits(model.limits.max_series, model.limits.min_interval, model.limits.max_history),
     )
 

@@ -11,12 +11,14 @@ from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, 
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, SourceSpec
 from anomalyd.quietmodel import EscalationModel, InhibitModel, MuteWindowModel, RouteNodeModel
+from anomalyd.records import SnapshotPolicy
 from anomalyd.secret import Secret, either
 
 DEFAULT_LISTEN = "127.0.0.1:9640"
 DEFAULT_DATABASE = "sqlite:///anomalyd.db"
 
 _POLICY = FeedbackPolicy()
+_KEPT = SnapshotPolicy()
 _SPEC = SourceSpec("default", "http://localhost:9090")
 
 
@@ -270,6 +272,13 @@ class ExecutorModel(Section):
     workers: Whole = Field(2, ge=1, le=1_024, description="Threads or processes.")
 
 
+class SnapshotsModel(Section):
+    """Learned states in the database, so that a restart need not learn anew."""
+
+    every: Duration = Field(_KEPT.every_ms, description="How often; large states less often; 0: never.")
+    max_bytes: Whole = Field(_KEPT.max_bytes, ge=0, description="A rule whose state is larger learns anew instead.")
+
+
 class LimitsModel(Section):
     """What rules may ask for."""
 
@@ -294,4 +303,5 @@ class SettingsFile(Section):
     log: LogModel = LogModel()
     executor: Annotated[ExecutorModel, BeforeValidator(_only_fit)] = ExecutorModel()
     retention: Duration = Field(90 * 86_400_000, description="How long scores and episodes are kept; 0: ever.")
+    snapshots: SnapshotsModel = SnapshotsModel()
     limits: LimitsModel = LimitsModel()
