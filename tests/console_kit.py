@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from anomalyd.ballot import Ballot
 from anomalyd.block import Labels, fingerprint, make_labels
+from anomalyd.chart import Drawn
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, VirtualClock
 from anomalyd.console.auth import Guard
 from anomalyd.console.links import Signer, Ticket
@@ -25,6 +26,7 @@ from anomalyd.console.web import Probes, build_web
 from anomalyd.episode import Close, Episode, Phase
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.incident import Alert, Incident, Notification, Reason, Statement
+from anomalyd.picture import Pictures
 from anomalyd.records import Feedback, FeedbackLabel
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
 from anomalyd.score import Kind, Observation, Tier, Verdicts, Why
@@ -52,6 +54,7 @@ sources:
 database: {{url: "postgresql://anomalyd:{CANARY}@db.example/anomalyd"}}
 receivers: {{hook: {{type: webhook, url: "http://hook.example/{CANARY}", secret: {CANARY}}}}}
 """
+PNG = b"\x89PNG\r\n\x1a\n"
 KEY = b"a key of the tests, long enough"
 
 
@@ -165,9 +168,11 @@ class Console:
         self.ballot = Ballot(self.store, lambda: self.rules, self.policy, self.changed.append)
         self.settings = settings_of(self.web)
         self.signer = Signer(KEY)
+        self.drawn: list[Drawn] = []
+        self.pictures: Pictures | None = Pictures(self.store, self._draw)
         self.parts = Parts(
             self.store, self.ballot, Guard(self.web), self.signer, self.clock, lambda: self.rules,
-            lambda: self.settings, self._post,
+            lambda: self.settings, self._post, self.pictures,
         )  # fmt: skip
         self.first = episode("e1", incident="i1")
         self.second = episode("e2", region="us", incident="i1", surprise=6.0)
@@ -175,6 +180,11 @@ class Console:
         outbox = Notification("n1", "hook", statement(self.first), self.first.started_at)
         self.store.save_episodes([self.first, self.second], [incident], [outbox])
         self.store.drop("n1", NOW, "silenced")
+
+    def _draw(self, chart: Drawn) -> bytes:
+        """A picture that is none but looks so to whoever only fetches it."""
+        self.drawn.append(chart)
+        return PNG + str(len(self.drawn)).encode()
 
     def _post(self, url: str, body: bytes) -> None:
         self.posted.append((url, json.loads(body)))

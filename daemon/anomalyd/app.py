@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from anomalyd.ballot import StoredFeedback
 from anomalyd.clock import Clock
-from anomalyd.console.mount import actions_of
+from anomalyd.console.mount import console_of
 from anomalyd.deliver import Deliverer, Delivery
 from anomalyd.errors import ConfigError
 from anomalyd.escalate import Escalation, last_receivers
@@ -27,13 +27,13 @@ from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Metrics
 from anomalyd.orphans import close_orphans
-from anomalyd.picture import pictures
+from anomalyd.past import Past
+from anomalyd.picture import Pictures, pictures
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.quiet import arrange
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.records import Fence, SnapshotPolicy
-from anomalyd.render import Actions
 from anomalyd.routing import receivers_for
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, diff, load_rules
@@ -44,6 +44,7 @@ from anomalyd.snapshot import forget_gone
 from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
 from anomalyd.template import render_annotations
+from anomalyd.words import Words
 
 log = get_logger("app")
 
@@ -56,7 +57,8 @@ class Wiring:
     rules: RuleSet
     metrics: Metrics
     observe: Callable[[Delivery], None]
-    actions: Actions | None = None
+    words: Words
+    pictures: Pictures | None = None
 
     def links(self, rule: Rule) -> Mapping[str, str]:
         """Where a reader can look: the rule's expression on its source. From configuration only, never from a label."""
@@ -190,7 +192,10 @@ def build(
     fit = InlineExecutor() if inline else open_executor(settings.executor.fit, settings.executor.workers)
     background: Executor = InlineExecutor() if inline else ThreadPoolExecutor(4, thread_name_prefix="warm-up")
     metrics = Metrics()
-    wiring = Wiring(settings, rules, metrics, observe, actions_of(settings, store))
+    drawn = pictures(store)
+    console = console_of(settings, store, charts=drawn is not None)
+    words = Words(console.actions, console.places, drawn, console.charts, Past(store))
+    wiring = Wiring(settings, rules, metrics, observe, words, drawn)
     feedback = StoredFeedback(store, settings.feedback)
     evaluator = Evaluator(
         store, sources, annotate=render_annotations, links=wiring.links, fit=fit, background=background,
@@ -222,7 +227,7 @@ def deliverer_of(
     escalation = Escalation(s.escalation, store, wiring.told_first)
     return Deliverer(
         store, receivers, stages=(escalation.stage, flaps.stage, *stages), budget=budget, flaps=flaps,
-        rewords=(escalation.reword,), actions=wiring.actions, chart=pictures(store), observe=wiring.account,
+        rewords=(escalation.reword,), words=wiring.words, observe=wiring.account,
         clock=clock, fence=fence,
     )  # fmt: skip
 

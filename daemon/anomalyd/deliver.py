@@ -23,12 +23,13 @@ from anomalyd.flap import Flaps
 from anomalyd.gate import Gate
 from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.logs import get_logger
-from anomalyd.receivers.base import Receiver, ShowsPictures
+from anomalyd.receivers.base import Receiver
 from anomalyd.records import Fence, OutboxRow, OutboxState, Told
-from anomalyd.render import Actions, Charts, Rendered, clean, render
+from anomalyd.render import Rendered
 from anomalyd.score import Tier
 from anomalyd.suppress import STAGES, Drop, Hold, Quiet, Reword, Stage, Subject, collapse, decide
 from anomalyd.trouble import REASONS, TROUBLE_RULE, trouble
+from anomalyd.words import Words
 
 LEASE_MS = 30_000
 BATCH = 16
@@ -151,7 +152,7 @@ class Deliverer:
     Args:
         receivers: by name.
         stages: asked in order before those that hold for everybody.
-        actions, chart: what ``render`` adds to a message; a chart only where the receiver can show one.
+        words: puts statements into words; bare ones by default.
         observe: told of everything that became of a notification.
         budget: of messages an hour; its stage must be among ``stages``.
         flaps: what opens over and over; its stage must be among ``stages``, before the budget's.
@@ -168,8 +169,7 @@ class Deliverer:
         budget: Budget | None = None,
         flaps: Flaps | None = None,
         rewords: Sequence[Reword] = (),
-        actions: Actions | None = None,
-        chart: Charts | None = None,
+        words: Words | None = None,
         observe: Callable[[Delivery], None] = lambda delivery: None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -178,7 +178,7 @@ class Deliverer:
         self.receivers = dict(receivers)
         self._store = store
         self._stages = (*stages, *STAGES)
-        self._actions, self._chart = actions, chart
+        self.words = words or Words()
         self._budget, self._flaps = budget, flaps
         self._told_of = tuple(one.account for one in (budget, flaps) if one is not None)
         self._rewords: tuple[Reword, ...] = (*rewords, *((flaps.reword,) if flaps is not None else ()))
@@ -235,7 +235,7 @@ class Deliverer:
                     incident=incident.id, receiver=name, state=OutboxState.DELIVERED, limit=1
                 )
                 if told and not (statement := told[0].notification.statement).resolved:
-                    receiver.restore(statement, self.rendered(statement, now, name), now)
+                    receiver.restore(statement, self.words.of(statement, now, receiver), now)
         beat_at = receiver.beat_at()
         if beat_at is not None and beat_at <= now:
             outcome = receiver.keep_alive(now)
@@ -259,18 +259,6 @@ class Deliverer:
         """Close all receivers."""
         for receiver in self.receivers.values():
             receiver.close()
-
-    def rendered(self, statement: Statement, now: int, receiver: str) -> Rendered:
-        """The words of a statement; a failure to find them is told in the message, which is sent all the same."""
-        to = self.receivers[receiver]
-        chart = self._chart if isinstance(to, ShowsPictures) and to.wants_picture else None
-        try:
-            return render(statement, now, receiver, self._actions, chart)
-        except Exception as error:  # whatever a hostile label provokes, the alert must go out
-            log.exception("a message could not be rendered", receiver=receiver, rule=statement.rule)
-            title = f"[{statement.tier.word.upper()}] {clean(statement.name, 80)}"
-            said = f"The message could not be rendered ({type(error).__name__}); see the daemon's page."
-            return Rendered(title, said, said, "", (), (), 0, f"{title}\n{said}")
 
 
 class _Run:
@@ -297,6 +285,8 @@ class _Run:
         plan = collapse(rows, told, self._receiver.send_resolved)
         for row, quiet in plan.drop:
             self._drop(row, now, self._cause(row, quiet, now))
+        for row in plan.later:
+            self._hold(row, now, Hold(Quiet.AFTER_NEWS, now + SECOND_MS))
         if plan.send is None:
             return
         subject = self._subject(plan.send, told, now)
@@ -330,7 +320,7 @@ class _Run:
         return Subject(row, s, self._receiver.name, now, told, series, self._began if began_at is None else began_at)
 
     def _send(self, row: Notification, now: int) -> None:
-        rendered = self._deliverer.rendered(row.statement, now, self._receiver.name)
+        rendered = self._deliverer.words.of(row.statement, now, self._receiver)
         self._lane.gate.take(now)
         crashpoint("before_send")
         try:

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     """News to a receiver that hears of it because nobody has acknowledged."""
     FLAPPING = "flapping"
     """News of something that opens over and over, and is left alone from now on."""
+    JUDGED = "judged"
+    """Somebody has said what it was: for receivers that keep one message and can write it in; no news to anybody."""
     RESOLVED = "resolved"
     TEST = "test"
 
@@ -128,6 +130,9 @@ class Statement:
 
     @property
     def resolved(self) -> bool:
+        """Whether it tells of the end, or of what was said after it."""
+        if self.reason == Reason.JUDGED:
+            return bool(self.alerts) and all(alert.status == "resolved" for alert in self.alerts)
         return self.reason == Reason.RESOLVED
 
 

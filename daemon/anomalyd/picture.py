@@ -1,8 +1,9 @@
-"""``Pictures``: the chart of a statement, drawn from the stored scores of the series that leads it.
+"""``Pictures``: the chart of an episode as of a time, drawn from the stored scores of its series.
 
 A picture is a courtesy: whatever goes wrong on the way (no matplotlib, a slow store, a fault in drawing) costs the
 message its picture and nothing else, and never more than a few seconds. One picture is drawn at a time; while one is
-late, messages go out without.
+late, messages go out without. A message that carries only the address of its picture costs none: it is drawn when
+somebody looks, and kept for whoever looks next.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import importlib.util
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from anomalyd.block import F64
+from anomalyd.block import F64, Fingerprint, Labels
 from anomalyd.chart import Drawn, draw
 from anomalyd.clock import DAY_MS, HOUR_MS
+from anomalyd.episode import Episode
 from anomalyd.incident import Alert, Statement
 from anomalyd.logs import get_logger
-from anomalyd.render import Chart, Charts, clean, cut, label_text
+from anomalyd.render import Chart, clean, cut, label_text
 from anomalyd.score import Observation
 from anomalyd.slot import SeriesRow
 
@@ -28,10 +31,16 @@ BEFORE_MS = 3 * HOUR_MS
 """What is shown before the anomaly, at least."""
 MOST_MS = 3 * DAY_MS
 WAIT_S = 3.0
-KEEP = 16
-"""Pictures kept, so that several receivers of one statement share one."""
+KEEP = 64
+"""Pictures kept (20 to 60 kB each), so that all who look at one share it."""
+MAX_BYTES = 512 * 1024
+"""A picture beyond this is a fault of ours and is not shown."""
 
 log = get_logger("picture")
+
+
+class Late(Exception):
+    """The picture could not be had in time; it may be there in a moment."""
 
 
 class Scores(Protocol):
@@ -42,8 +51,37 @@ class Scores(Protocol):
     def scores(self, rule: str, start_ms: int, end_ms: int, rows: Sequence[int] | None = None) -> list[Observation]: ...
 
 
-def pictures(store: Scores) -> Charts | None:
-    """Draws the charts of messages; None where matplotlib (the extra ``images``) is not installed.
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a picture is to show: the series of an episode as it stood ``at`` a time, milliseconds.
+
+    Attributes:
+        until: when the episode ended, 0 if it had not.
+    """
+
+    episode: str
+    rule: str
+    name: str
+    fingerprint: Fingerprint
+    labels: Labels
+    since: int
+    until: int
+    at: int
+
+
+def scene_of(s: Statement, lead: Alert) -> Scene:
+    """The scene of one series that a statement tells of."""
+    return Scene(lead.episode, s.rule, s.name, lead.fingerprint, lead.labels, lead.started_at, lead.closed_at, s.at)
+
+
+def scene_at(e: Episode, at: int) -> Scene:
+    """The scene of an episode as it stood at a time."""
+    until = e.closed_at if 0 < e.closed_at <= at else 0
+    return Scene(e.id, e.rule, e.rule.partition("/")[2], e.fingerprint, e.labels, e.started_at, until, at)
+
+
+def pictures(store: Scores) -> Pictures | None:
+    """Draws charts; None where matplotlib (the extra ``images``) is not installed.
 
     It is imported with the first chart: a start should not wait for it.
     """
@@ -55,67 +93,104 @@ class Pictures:
 
     Args:
         draw: makes the PNG.
-        wait_s: how long a message waits for its picture.
+        wait_s: how long a message, or somebody who looks, waits for a picture.
     """
 
     def __init__(self, store: Scores, draw: Callable[[Drawn], bytes] = draw, wait_s: float = WAIT_S):
         self._store, self._draw, self._wait_s = store, draw, wait_s
         self._busy = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], Chart | None] = OrderedDict()
+        self._shelf = threading.Lock()
 
     def __call__(self, statement: Statement) -> Chart | None:
         """The chart of a statement's leading series; None where there is nothing to show, or not in time."""
         lead = statement.alerts[0] if statement.alerts else None
         if lead is None or not lead.fingerprint:
             return None
-        key = (lead.episode, statement.at)
-        if key in self._kept:
-            return self._kept[key]
-        if not self._busy.acquire(blocking=False):
-            return None
-        done = threading.Event()
-        threading.Thread(target=self._work, args=(key, statement, lead, done), name="picture", daemon=True).start()
-        if not done.wait(self._wait_s):
-            log.warning("a message goes out without its chart, which takes too long", rule=statement.rule)
-            return None
-        return self._kept.get(key)
-
-    def _work(self, key: tuple[str, int], statement: Statement, lead: Alert, done: threading.Event) -> None:
         try:
-            chart = self._chart(statement, lead)
+            return self.of(scene_of(statement, lead))
+        except Late:
+            return None
+
+    def of(self, scene: Scene, patience_s: float = 0.0) -> Chart | None:
+        """The chart of a scene; None where there is nothing to show. Raise ``Late`` when it is not there in time.
+
+        Args:
+            patience_s: how long to wait while another is being drawn.
+        """
+        key = (scene.episode, scene.at)
+        known, chart = self._find(key)
+        if known:
+            return chart
+        if not self._busy.acquire(timeout=patience_s):
+            raise Late
+        known, chart = self._find(key)  # whoever was before us may have wanted the same
+        if known:
+            self._busy.release()
+            return chart
+        done = threading.Event()
+        threading.Thread(target=self._work, args=(key, scene, done), name="picture", daemon=True).start()
+        if not done.wait(self._wait_s):
+            log.warning("a chart takes too long", rule=scene.rule)
+            raise Late
+        return self._find(key)[1]
+
+    def _find(self, key: tuple[str, int]) -> tuple[bool, Chart | None]:
+        with self._shelf:
+            if key not in self._kept:
+                return False, None
+            self._kept.move_to_end(key)
+            return True, self._kept[key]
+
+    def _work(self, key: tuple[str, int], scene: Scene, done: threading.Event) -> None:
+        try:
+            chart = self._chart(scene)
         except Exception:  # a picture is a courtesy: the message goes out without
-            log.exception("a chart could not be drawn", rule=statement.rule)
+            log.exception("a chart could not be drawn", rule=scene.rule)
             chart = None
         try:
-            self._kept[key] = chart
-            while len(self._kept) > KEEP:
-                self._kept.popitem(last=False)
+            with self._shelf:
+                self._kept[key] = chart
+                while len(self._kept) > KEEP:
+                    self._kept.popitem(last=False)
         finally:
             self._busy.release()
             done.set()
 
-    def _chart(self, s: Statement, lead: Alert) -> Chart | None:
-        row = next((one.row for one in self._store.series(s.rule) if one.fingerprint == lead.fingerprint), None)
+    def _chart(self, scene: Scene) -> Chart | None:
+        rows = self._store.series(scene.rule)
+        row = next((one.row for one in rows if one.fingerprint == scene.fingerprint), None)
         if row is None:
             return None
-        before = max(BEFORE_MS, 2 * (s.at - lead.started_at))
-        start = max(lead.started_at - before, s.at - MOST_MS)
-        seen = [o for o in self._store.scores(s.rule, start, s.at + 1, [row]) if len(o.value)]
-        drawn = drawn_of(s, lead, seen)
+        before = max(BEFORE_MS, 2 * (scene.at - scene.since))
+        start = max(scene.since - before, scene.at - MOST_MS)
+        seen = [o for o in self._store.scores(scene.rule, start, scene.at + 1, [row]) if len(o.value)]
+        drawn = drawn_of(scene, seen)
         if np.isfinite(drawn.values).sum() < 2:
             return None
-        return Chart(png=self._draw(drawn), alt=cut(f"Chart of {drawn.title}", 200))
+        png = self._draw(drawn)
+        if len(png) > MAX_BYTES:
+            raise ValueError(f"the picture has {len(png)} bytes")
+        return Chart(png=png, alt=alt_of(scene.name, scene.labels))
 
 
-def drawn_of(s: Statement, lead: Alert, seen: Sequence[Observation]) -> Drawn:
+def alt_of(name: str, labels: Labels) -> str:
+    """What a picture says to those who cannot see it."""
+    return cut(f"Chart of {_title(name, labels)}", 200)
+
+
+def _title(name: str, labels: Labels) -> str:
+    return " ".join(part for part in (clean(name, 60), label_text(labels, 80)) if part)
+
+
+def drawn_of(scene: Scene, seen: Sequence[Observation]) -> Drawn:
     """What the chart shows of one series' observations, each of which holds that series alone."""
 
     def column(name: str) -> F64:
         return np.array([getattr(o, name)[0] for o in seen], np.float64)
 
-    title = " ".join(part for part in (clean(s.name, 60), label_text(lead.labels, 80)) if part)
     times = np.array([o.at for o in seen], np.int64)
     return Drawn(
-        title, times, column("value"), column("expected"), column("lower"), column("upper"), lead.started_at,
-        lead.closed_at,
+        _title(scene.name, scene.labels), times, column("value"), column("expected"), column("lower"), column("upper"),
+        scene.since, scene.until,
     )  # fmt: skip

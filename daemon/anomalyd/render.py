@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from anomalyd.block import Labels
@@ -20,8 +20,8 @@ from anomalyd.incident import Alert, Reason, Statement
 from anomalyd.template import check_template, humanize, render_annotations
 
 __all__ = [
-    "Action", "Chart", "Link", "Rendered", "check_template", "clean", "cut", "label_text", "number", "render",
-    "render_annotations", "rfc3339", "safe_url",
+    "Action", "Background", "Chart", "Link", "Rendered", "Verdict", "check_template", "clean", "cut", "label_text",
+    "number", "render", "render_annotations", "rfc3339", "safe_url",
 ]  # fmt: skip
 
 MAX_LINES = 5
@@ -52,6 +52,7 @@ class Action:
     Attributes:
         id: closed set, e.g. ``real``, ``false_alarm``, ``expected``, ``snooze``.
         value: opaque and signed, for receivers whose buttons call back (at most 2,000 characters).
+        options: what can be chosen with it (value, text), for a receiver that can show a list; the first is usual.
         url: signed page that asks again before it acts, for all others; empty where the daemon has no public address.
     """
 
@@ -60,15 +61,49 @@ class Action:
     value: str = ""
     url: str = ""
     style: str = ""
+    options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A picture of the series around the anomaly: a public https address, the PNG itself, or both."""
+    """A picture of the series around the anomaly: a signed address, the PNG itself, or both.
+
+    Attributes:
+        url: of the series that leads; http or https, as people reach the daemon.
+        urls: by episode, one for each series that is told.
+    """
 
     url: str = ""
     png: bytes = b""
     alt: str = ""
+    urls: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What somebody has said about an incident: ``word`` is ours (real, false alarm), ``who`` is theirs."""
+
+    word: str
+    who: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What is known around a statement when it is sent.
+
+    Attributes:
+        past: what was like it before and what people said of it, in one line; empty when there was nothing.
+        verdicts: what has been said about this incident, oldest first.
+        verdict: what counts of it, in a word; empty while nobody has judged.
+    """
+
+    past: str = ""
+    verdict: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+
+
+NO_BACKGROUND = Background()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +119,8 @@ class Rendered:
         lines: one per alert, most surprising first.
         more: alerts that ``lines`` leaves out.
         text: everything above as plain text.
+        past: what was like it before.
+        verdicts: what people have said about it so far, and ``verdict`` what counts of it.
     """
 
     title: str
@@ -97,11 +134,16 @@ class Rendered:
     links: tuple[Link, ...] = ()
     actions: tuple[Action, ...] = ()
     chart: Chart | None = None
+    past: str = ""
+    verdict: str = ""
+    verdicts: tuple[Verdict, ...] = ()
 
 
 Actions = Callable[[Statement, str], tuple[Action, ...]]
 """Gives the actions of a statement for the receiver of that name."""
 Charts = Callable[[Statement], Chart | None]
+Places = Callable[[Statement, str], tuple[Link, ...]]
+"""Gives the daemon's own page, and others that it knows of, for the receiver of that name."""
 
 
 def render(
@@ -111,6 +153,9 @@ def render(
     actions: Actions | None = None,
     chart: Charts | None = None,
     max_lines: int = MAX_LINES,
+    *,
+    places: Places | None = None,
+    background: Background = NO_BACKGROUND,
 ) -> Rendered:
     """Put a statement into words.
 
@@ -118,6 +163,7 @@ def render(
         now: the time of sending; it decides only whether times of day need a date.
         actions: gives the buttons and links for feedback; none without it.
         chart: gives the picture; a message without one is complete.
+        places: gives links that come before those of the statement.
     """
     annotations = {clean(k, 64): clean(v, MAX_TEXT, lines=True) for k, v in statement.annotations.items()}
     sentence = _sentence(statement, now)
@@ -129,11 +175,14 @@ def render(
     more = max(0, statement.total - len(lines)) if lines else 0
     title = cut(_title(statement), 140)
     fields = _fields(statement, now)
-    links = _links(statement, annotations)
+    if background.past and not statement.resolved:
+        fields += (("Before", clean(background.past, 200)),)
+    links = (*(places(statement, receiver) if places else ()), *_links(statement, annotations))
     return Rendered(
         title=title, summary=summary, sentence=sentence, description=description, fields=fields, lines=lines,
         more=more, text=_text(title, summary, sentence, description, lines, more, links), links=links,
         actions=actions(statement, receiver) if actions else (), chart=chart(statement) if chart else None,
+        past=clean(background.past, 200), verdict=background.verdict, verdicts=background.verdicts,
     )  # fmt: skip
 
 
@@ -144,13 +193,14 @@ _HEADS: Mapping[Reason, str] = {
     Reason.REPEAT: "STILL {tier}",
     Reason.ESCALATED: "{tier}, UNACKNOWLEDGED",
     Reason.FLAPPING: "{tier}, FLAPPING",
+    Reason.JUDGED: "{tier}",
     Reason.RESOLVED: "RESOLVED",
     Reason.TEST: "TEST",
 }
 
 
 def _title(s: Statement) -> str:
-    head = _HEADS[s.reason].format(tier=s.tier.word.upper())
+    head = _HEADS[Reason.RESOLVED if s.resolved else s.reason].format(tier=s.tier.word.upper())
     where = _where(s)
     count = f" ({_count(s)} series)" if s.total > 1 else ""
     return f"[{head}] {clean(s.name, 80)}{': ' + where if where else ''}{count}"

@@ -21,9 +21,12 @@ from anomalyd.deliver import Deliverer
 from anomalyd.episode import Phase
 from anomalyd.errors import SourceError, StoreError
 from anomalyd.evaluate import Evaluated, Evaluator
+from anomalyd.incident import Notification
 from anomalyd.leader import RENEW_S, Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Exported, Metrics
+from anomalyd.past import updates
+from anomalyd.receivers.base import ShowsVerdicts
 from anomalyd.remind import reminders
 from anomalyd.rule import RuleGroup
 from anomalyd.rulerun import Advanced
@@ -76,6 +79,7 @@ class Daemon:
         self._busy = {name: threading.Lock() for name in self.groups}
         self._limited: dict[str, int] = {}
         self._duplicate: dict[str, int] = {}
+        self._said: tuple[int, ...] = ()
         metrics.export_scores(self.newest_scores)
 
     # One step of each kind ----------------------------------------------------------------------------------------
@@ -144,13 +148,22 @@ class Daemon:
         if self.leading:
             if self.retention_ms:
                 self.store.delete_before(now - self.retention_ms)
-            if owed := reminders(self.store, self.repeats(), now):
+            if owed := [*reminders(self.store, self.repeats(), now), *self._verdicts(now)]:
                 self.store.enqueue(owed)
                 for event in self.wake.values():
                     event.set()
         for receiver, stat in self.store.outbox_stats(now).items():
             self.metrics.outbox_pending.labels(receiver).set(stat.pending)
             self.metrics.outbox_oldest.labels(receiver).set(stat.oldest_age_ms / 1000)
+
+    def _verdicts(self, now: int) -> list[Notification]:
+        """What is owed to receivers that show what people say; asked only when somebody has said something."""
+        stamp = self.store.feedback_stamp()
+        if stamp == self._said:
+            return []
+        self._said = stamp
+        receivers = self.deliverer.receivers.items()
+        return updates(self.store, [n for n, r in receivers if isinstance(r, ShowsVerdicts) and r.shows_verdicts], now)
 
     # What happened, for logs and metrics ---------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ class Quiet(StrEnum):
     """All its series were told within the rule's suppression window."""
     MORE_INTERVAL = "more_interval"
     """Further series, too soon after the last message about this incident."""
+    AFTER_NEWS = "after_news"
+    """What people said of it, while news of it waits to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +97,27 @@ Reword = Callable[[Subject], Statement | None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What becomes of an incident's pending rows: some dropped at once, at most one to be sent."""
+    """What becomes of an incident's pending rows: some dropped at once, at most one to be sent, some left for later."""
 
     drop: tuple[tuple[Notification, Quiet], ...]
     send: Notification | None = None
+    later: tuple[Notification, ...] = ()
 
 
 def collapse(rows: Sequence[Notification], told: Told | None, send_resolved: bool = True) -> Plan:
     """Decide among the pending rows of one incident, in order of creation.
 
-    The statement to be sent is restated by what the receiver knows: its first news is NEW whatever came before.
+    The statement to be sent is restated by what the receiver knows: its first news is NEW whatever came before. What
+    people said of an incident replaces no news of it: it waits until that is out.
     """
+    judged = tuple(row for row in rows if row.statement.reason == Reason.JUDGED)
+    if judged and len(judged) < len(rows):
+        news = [row for row in rows if row.statement.reason != Reason.JUDGED]
+        return replace(collapse(news, told, send_resolved), later=judged)
     newest = rows[-1]
     older = tuple((row, Quiet.SUPERSEDED) for row in rows[:-1])
+    if judged:
+        return Plan(older, newest) if told is not None else Plan((*older, (newest, Quiet.NEVER_TOLD)))
     if newest.statement.resolved:
         if told is None:
             return Plan(tuple((row, Quiet.NEVER_TOLD) for row in rows))
@@ -130,9 +140,10 @@ def _restated(statement: Statement, told: Told | None) -> Statement:
 def decide(subject: Subject, stages: Sequence[Stage]) -> Hold | Drop | None:
     """Ask the stages in order; the first that objects decides. A hold never lasts longer than until the next look.
 
-    A test of a receiver passes them all, and so does the end of an incident whose beginning was told.
+    A test of a receiver passes them all, and so does the end of an incident whose beginning was told, and what was said
+    of it.
     """
-    if subject.statement.reason in (Reason.TEST, Reason.RESOLVED):
+    if subject.statement.reason in (Reason.TEST, Reason.RESOLVED, Reason.JUDGED):
         return None
     for stage in stages:
         verdict = stage(subject)

@@ -15,10 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anomalyd.clock import HOUR_MS
 from anomalyd.console.inbound import Seen, is_from_pagerduty, is_from_slack, slack_signature
 from anomalyd.console.pagerduty import hashed
 from anomalyd.console.slack import is_slacks, payload_of, updated
 from anomalyd.errors import StoreBusy
+from anomalyd.receivers.blocks import SNOOZE_LIST
 from anomalyd.receivers.pagerduty import dedup_key
 from anomalyd.records import FeedbackLabel
 from anomalyd.secret import Secret
@@ -102,6 +104,47 @@ def test_a_button_votes_on_the_incident_and_the_message_says_who() -> None:
     assert message["replace_original"] is True
     assert message["blocks"][0]["block_id"] == "h"
     assert message["blocks"][-1]["elements"][0]["text"].startswith("*false alarm*, says `ana (U0)`")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "hours", "words"),
+    [("1h", 1, "for 1 hour"), ("4h", 4, "for 4 hours"), ("tomorrow", 19, "until 2026-09-22 07:00 UTC"),
+     ("1w", 168, "for 1 week")],
+)
+def test_the_list_of_a_message_snoozes_the_incident(chosen: str, hours: int, words: str) -> None:
+    """What Slack sends for the list that the message holds silences the whole incident for that long (noon, Madrid)."""
+    console = Console(WEB)
+    payload = pressed(console, "snooze")
+    payload["actions"] = [
+        {
+            "type": "static_select", "action_id": SNOOZE_LIST + console.link(choice="snooze"), "action_ts": "1.2",
+            "selected_option": {"text": {"type": "plain_text", "text": chosen}, "value": chosen},
+        }
+    ]  # fmt: skip
+    assert send(console.client(), payload).status_code == 200
+    settled(console, lambda: len(console.posted) == 1)
+    (silence,) = console.store.silences()
+    assert silence.ends_at - silence.starts_at == hours * HOUR_MS
+    assert [(m.name, m.value) for m in silence.matchers] == [("rule", console.rule.id)]
+    assert f"*snoozed {words}* by `ana (U0)`" in console.posted[0][1]["blocks"][-1]["elements"][0]["text"]
+
+
+def test_a_list_of_what_is_over_or_forged_snoozes_nothing() -> None:
+    """An ended incident, an unknown length, another action's token and no token: an ephemeral word, no silence."""
+    console = Console(WEB)
+    client = console.client()
+    link = console.link(choice="snooze")
+    real = console.link(choice="real")
+    for i, (name, value) in enumerate([(link, "9y"), (real, "1h"), ("", "1h"), (link[:-2], "1h")]):
+        action = {"type": "static_select", "action_id": SNOOZE_LIST + name, "selected_option": {"value": value}}
+        send(client, pressed(console, "snooze", actions=[{**action, "action_ts": f"{i}"}]))
+        settled(console, lambda i=i: len(console.posted) == i + 1)  # type: ignore[misc]
+    (incident,) = console.store.incidents()
+    console.store.save_episodes([], [replace(incident, closed_at=NOW)])
+    send(client, pressed(console, "snooze", ts="over"))
+    settled(console, lambda: len(console.posted) == 5)
+    assert "it is over" in console.posted[-1][1]["text"]
+    assert console.store.silences() == []
 
 
 def test_a_replayed_request_and_a_repeated_press_count_once() -> None:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from anomalyd.block import make_labels
 from anomalyd.clock import HOUR_MS
 from anomalyd.console.chart import episode_chart
-from anomalyd.console.links import Signer, Ticket, link_actions, stored_key
+from anomalyd.console.links import Signer, Ticket, link_actions, link_places, stored_key
 from anomalyd.console.pageview import view_of
 from anomalyd.incident import Reason
 from anomalyd.records import FeedbackLabel
+from anomalyd.render import rfc3339
 from anomalyd.settings import Web
 from anomalyd.store import open_store
 from console_kit import KEY, NOW, RULE, Client, Console, episode, statement
@@ -78,15 +79,43 @@ def test_a_vote_on_the_whole_incident() -> None:
 def test_snoozing_silences_the_series_for_the_time_chosen() -> None:
     """A snooze is a silence on that series of that rule; another time than those offered is refused."""
     console = Console()
+    console.store.save_episodes([episode("e1", incident="i1", live=True)])
     client, path = console.client(), "/f/" + console.link()
-    assert press(client, path, "snooze", hours="4").status_code == 303
+    answer = press(client, path, "snooze", **{"for": "4h"})
+    assert answer.status_code == 303
+    assert "Snoozed until 16:00 UTC" in client.get(path + answer.headers["location"]).text
     (silence,) = console.store.silences()
     assert silence.ends_at - silence.starts_at == 4 * HOUR_MS
     assert {(m.name, m.value) for m in silence.matchers} == {
         ("__name__", "latency_seconds"), ("region", "eu"), ("rule", RULE.id),
     }  # fmt: skip
-    assert press(client, path, "snooze", hours="9999").status_code == 400
+    assert press(client, path, "snooze", **{"for": "9999"}).status_code == 400
     assert press(client, path, "delete_all").status_code == 400
+    assert len(console.store.silences()) == 1
+
+
+def test_snoozing_the_whole_incident_is_one_silence_for_what_joins_it_too() -> None:
+    """By the rule and the labels of the group, until nine tomorrow where the rule lives."""
+    console = Console()
+    console.store.save_episodes([episode("e1", incident="i1", live=True)])
+    path = "/f/" + console.link()
+    assert press(console.client(), path, "snooze", scope="incident", **{"for": "tomorrow"}).status_code == 303
+    (silence,) = console.store.silences()
+    assert [(m.name, m.value) for m in silence.matchers] == [("rule", RULE.id)]
+    assert rfc3339(silence.ends_at)[11:16] == "07:00"  # nine in Madrid in September
+
+
+def test_what_is_over_is_judged_but_not_snoozed() -> None:
+    """The page of an episode that has ended has the verdicts and no snooze; a snooze sent all the same is refused."""
+    console = Console()
+    client, path = console.client(), "/f/" + console.link()
+    page = client.get(path).text
+    assert 'value="real"' in page
+    assert 'value="snooze"' not in page
+    refused = press(client, path, "snooze", **{"for": "1h"})
+    assert refused.status_code == 400
+    assert "it is over" in refused.text
+    assert console.store.silences() == []
 
 
 def test_a_vote_can_be_taken_back_by_whoever_holds_the_link() -> None:
@@ -235,6 +264,10 @@ def test_messages_carry_links_that_open() -> None:
     assert page.status_code == 200
     assert 'class="false chosen"' in page.text
     assert actions(statement(console.first, Reason.TEST), "mail") == ()
+    over = actions(statement(console.first, Reason.RESOLVED), "mail")
+    assert [a.id for a in over] == ["real", "false_alarm", "expected"]
+    (details,) = link_places(console.signer, "https://a.example/x", 24 * HOUR_MS)(statement(console.first), "mail")
+    assert console.client("a.example").get(details.url.removeprefix("https://a.example/x")).status_code == 200
     called = link_actions(console.signer, "https://a.example", 24 * HOUR_MS, buttons_call_back=True)
     assert all(0 < len(a.value) <= 2_000 for a in called(statement(console.first), "slack"))
 

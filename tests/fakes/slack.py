@@ -30,10 +30,18 @@ class Posted:
 
 
 class FakeSlack(Sink):
-    """Keeps messages; ``now_ms`` switches on the rate limit of one message a second and channel."""
+    """Keeps messages; ``now_ms`` switches on the rate limit of one message a second and channel.
 
-    def __init__(self, now_ms: Callable[[], int] | None = None, **sink: Any) -> None:
+    ``fetch`` gets the pictures of a message as Slack's servers do before they take it, status and type of the answer:
+    what is no picture refuses the message. Without it every picture is there.
+    """
+
+    def __init__(
+        self, now_ms: Callable[[], int] | None = None, fetch: Callable[[str], tuple[int, str]] | None = None,
+        **sink: Any,
+    ) -> None:  # fmt: skip
         self.messages: list[Posted] = []
+        self.fetch = fetch
         self.now_ms = now_ms
         self.limited = 0
         self._last_post = -10_000
@@ -64,7 +72,7 @@ class FakeSlack(Sink):
             body = request.json()
         except ValueError:
             return Answer(400, b"invalid_payload", content_type="text/html")
-        if error := refusal(body):
+        if error := refusal(body) or self._unseen(body):
             return Answer(400, error.encode(), content_type="text/html")
         self.messages.append(Posted(f"170000{len(self.messages):04}.000100", body))
         return Answer(200, b"ok", content_type="text/html")
@@ -78,13 +86,19 @@ class FakeSlack(Sink):
         method = request.path.removeprefix("/api/")
         if body.get("channel") != CHANNEL:
             return answer(200, {"ok": False, "error": "channel_not_found"})
-        if error := refusal(body):
+        if error := refusal(body) or self._unseen(body):
             return answer(200, {"ok": False, "error": error})
         if method == "chat.postMessage":
             if self._over_rate():
                 return answer(429, {"ok": False, "error": "ratelimited"}, Retry_After="1")
             return self._post(body)
         return self._update(body) if method == "chat.update" else answer(200, {"ok": False, "error": "unknown_method"})
+
+    def _unseen(self, body: dict[str, Any]) -> str:
+        """The error word for a message with a picture that cannot be fetched."""
+        urls = [block["image_url"] for block in body.get("blocks", []) if block["type"] == "image"]
+        seen = all(self.fetch(url) == (200, "image/png") for url in urls) if self.fetch else True
+        return "" if seen else "invalid_blocks"
 
     def _post(self, body: dict[str, Any]) -> Answer:
         thread = body.get("thread_ts", "")
@@ -167,13 +181,27 @@ def _bad_actions(elements: list[dict[str, Any]]) -> bool:
     return (
         not 1 <= len(elements) <= 25
         or len(names) != len(set(names))
-        or any(
-            e["type"] != "button"
-            or not 1 <= len(e["text"]["text"]) <= 75
-            or len(e.get("value", "")) > 2_000
-            or len(e.get("url", "")) > 3_000
-            or len(e["action_id"]) > 255
-            or e.get("style", "primary") not in ("primary", "danger")
-            for e in elements
-        )
+        or any(not 1 <= len(name) <= 255 for name in names)
+        or any(_bad_button(e) if e["type"] == "button" else _bad_list(e) for e in elements)
+    )
+
+
+def _bad_button(e: dict[str, Any]) -> bool:
+    return (
+        not 1 <= len(e["text"]["text"]) <= 75
+        or len(e.get("value", "")) > 2_000
+        or len(e.get("url", "")) > 3_000
+        or e.get("style", "primary") not in ("primary", "danger")
+    )
+
+
+def _bad_list(e: dict[str, Any]) -> bool:
+    texts = [e["placeholder"], *(option["text"] for option in e["options"])]
+    return (
+        e["type"] != "static_select"
+        or set(e) - {"type", "action_id", "placeholder", "options"} != set()
+        or not 1 <= len(e["options"]) <= 100
+        or any(text["type"] != "plain_text" or not 1 <= len(text["text"]) <= 75 for text in texts)
+        or any(not 1 <= len(option["value"]) <= 150 for option in e["options"])
+        or len({option["value"] for option in e["options"]}) != len(e["options"])
     )

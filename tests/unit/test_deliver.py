@@ -22,6 +22,7 @@ from anomalyd.render import Action
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
 from anomalyd.suppress import Hold, Subject
+from anomalyd.words import Words
 from fakes.receiver import DOWN, GONE, LOST, OK, FakeReceiver
 from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
 
@@ -248,7 +249,7 @@ def test_a_message_that_cannot_be_rendered_is_sent(store: Store) -> None:
     def broken(statement: Statement, receiver: str) -> tuple[Action, ...]:
         raise RuntimeError("no actions today")
 
-    world = World(store, actions=broken)
+    world = World(store, words=Words(actions=broken))
     world.owe(a_statement())
     world.go()
     assert world.r.told == ["new critical inc-1"]

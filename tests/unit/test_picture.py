@@ -18,6 +18,7 @@ from anomalyd.render import render
 from anomalyd.score import Observation, Verdicts
 from anomalyd.slot import SeriesRow
 from anomalyd.store import Store, open_store
+from anomalyd.words import Words
 from fakes.receiver import FakeReceiver
 from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
 from servers import wait_until
@@ -117,7 +118,8 @@ def test_only_those_who_can_show_a_chart_cost_one(store: Store) -> None:
     past = Past()
     plain, rich = FakeReceiver("plain"), ShowsThem("rich")
     deliverer = Deliverer(
-        store, {"plain": plain, "rich": rich}, chart=Pictures(past, lambda chart: PNG), clock=VirtualClock(START),
+        store, {"plain": plain, "rich": rich}, words=Words(chart=Pictures(past, lambda chart: PNG)),
+        clock=VirtualClock(START),
         rng=random.Random(1),
     )  # fmt: skip
     store.enqueue([a_notification(receiver="plain"), a_notification(receiver="rich")])

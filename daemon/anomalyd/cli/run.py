@@ -83,5 +83,5 @@ def console_of(app: App) -> Parts:
     """What the pages and the API may ask of a running daemon."""
     return parts_of(
         app.store, app.daemon.clock, lambda: app.settings, lambda: {rule.id: rule for rule in app.rules.rules},
-        app.feedback.changed,
+        app.feedback.changed, app.wiring.pictures,
     )  # fmt: skip

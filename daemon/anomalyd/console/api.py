@@ -19,9 +19,12 @@ from anomalyd.ballot import Refused
 from anomalyd.console import apiview as view
 from anomalyd.console.auth import User
 from anomalyd.console.parts import BadRequest, Json, Parts, check_silence, shown_settings, time_of
-from anomalyd.episode import Phase
+from anomalyd.console.snooze import snooze
+from anomalyd.episode import Episode, Phase
+from anomalyd.incident import Incident
 from anomalyd.matcher import check_matcher
 from anomalyd.records import Feedback, FeedbackLabel, Matcher, MatchOp, OutboxState, Silence
+from anomalyd.render import rfc3339
 
 MAX_LIMIT = 1_000
 MAX_OFFSET = 10_000
@@ -76,6 +79,12 @@ class SilenceBody(_Body):
     comment: Annotated[str, Field(max_length=1_000)] = ""
 
 
+class SnoozeBody(_Body):
+    """Peace for what is open; ``tomorrow`` is nine in the morning in the rule's time zone."""
+
+    length: Annotated[Literal["1h", "4h", "tomorrow", "1w"], Field(alias="for")]
+
+
 def api_router(parts: Parts) -> APIRouter:
     """All endpoints."""
     router = APIRouter(prefix="/api/v1", default_response_class=Json)
@@ -90,6 +99,7 @@ def api_router(parts: Parts) -> APIRouter:
     _add_history(router, parts, readers)
     _add_feedback(router, parts, readers, actor)
     _add_silences(router, parts, readers, actor)
+    _add_snoozes(router, parts, actor)
     _add_status(router, parts, readers)
     return router
 
@@ -246,6 +256,25 @@ def _add_silences(
         if not store.expire_silence(id, parts.clock.now_ms()):
             raise Refused("not_found", "there is no such silence, or it has ended")
         return _ok({"id": id, "expired_by": user.name})
+
+
+def _add_snoozes(router: APIRouter, parts: Parts, actor: Callable[[Request], User]) -> None:
+    store = parts.store
+    Actor = Annotated[User, Depends(actor)]
+
+    def snoozed(of: Incident | Episode, body: SnoozeBody, user: User) -> Json:
+        until = snooze(store.add_silence, of, parts.rules(), body.length, user.name, parts.clock.now_ms())
+        return _ok({"until": rfc3339(until)}, 201)
+
+    @router.post("/episodes/{id}/snooze", tags=["silences"], status_code=201)
+    def episode(id: Id, body: SnoozeBody, user: Actor) -> Json:
+        """Silence the series of an open episode for one of a few lengths."""
+        return snoozed(_found(store.episode(id), f"episode {id!r}"), body, user)
+
+    @router.post("/incidents/{id}/snooze", tags=["silences"], status_code=201)
+    def incident(id: Id, body: SnoozeBody, user: Actor) -> Json:
+        """Silence whatever belongs to an open incident, and what joins it."""
+        return snoozed(_found(store.incident(id), f"incident {id!r}"), body, user)
 
 
 def _add_status(router: APIRouter, parts: Parts, readers: Sequence[Any]) -> None:

@@ -2,7 +2,8 @@
 
 A token names an incident, one of its episodes, the receiver it was sent to, and until when it works; an HMAC-SHA256
 over all of it makes it unguessable. Whoever has it may look at that incident and vote on it, no more. It never acts by
-itself: the address shows a page, and only the page's form acts.
+itself: the address shows a page, and only the page's form acts. The address of a chart is signed apart: Slack and
+others fetch it and keep it, so it shows the picture and gives no right to vote.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from anomalyd.clock import SECOND_MS
+from anomalyd.budget import DIGEST_RULE
+from anomalyd.clock import HOUR_MS, SECOND_MS
+from anomalyd.console.snooze import SNOOZES
 from anomalyd.incident import Reason, Statement
-from anomalyd.render import Action
+from anomalyd.picture import alt_of
+from anomalyd.render import Action, Actions, Chart, Charts, Link, Places
 from anomalyd.store import Store
 
 KEY_NAME = "anomalyd:link-key"
 MAX_TOKEN = 1_500
+CHART_STEP_MS = HOUR_MS
+"""Charts' addresses end at full hours: the same chart has the same address for every receiver."""
 _VERSION = "v1"
 
 CHOICES: tuple[tuple[str, str, str], ...] = (
@@ -44,6 +49,15 @@ class Ticket:
     choice: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ChartTicket:
+    """The chart of an episode as it stood ``at`` a time; shown until ``expires_at``. Milliseconds."""
+
+    episode: str
+    at: int
+    expires_at: int
+
+
 class Signer:
     """Makes and checks tokens with one key."""
 
@@ -60,16 +74,36 @@ class Signer:
 
     def ticket(self, token: str, now: int) -> Ticket | None:
         """The ticket of a token that is ours and has not expired; None for anything else."""
+        parts = self._open("link", token)
+        if parts is None:
+            return None
+        incident, episode, receiver, seconds, choice = parts
+        ticket = Ticket(incident, episode, receiver, int(seconds) * SECOND_MS, choice)
+        return ticket if now < ticket.expires_at else None
+
+    def chart_token(self, ticket: ChartTicket) -> str:
+        """A ticket for a chart as text that is safe in an address."""
+        body = _text(f"{ticket.episode}\0{ticket.at}\0{ticket.expires_at // SECOND_MS}".encode())
+        return f"{_VERSION}.{body}.{_text(self._mac('chart', body))}"
+
+    def chart_ticket(self, token: str) -> ChartTicket | None:
+        """The ticket of a chart's token that is ours, also when it has expired; None for anything else."""
+        parts = self._open("chart", token)
+        if parts is None:
+            return None
+        episode, at, seconds = parts
+        return ChartTicket(episode, int(at), int(seconds) * SECOND_MS)
+
+    def _open(self, purpose: str, token: str) -> list[str] | None:
+        """What a token of ours says; None when it is not ours, or was made for another purpose."""
         version, _, rest = token[: MAX_TOKEN + 1].partition(".")
         body, _, mac = rest.partition(".")
         given = _bytes(mac)
         if version != _VERSION or len(token) > MAX_TOKEN or given is None:
             return None
-        if not hmac.compare_digest(given, self._mac("link", body)):
+        if not hmac.compare_digest(given, self._mac(purpose, body)):
             return None
-        incident, episode, receiver, seconds, choice = (_bytes(body) or b"").decode().split("\0")
-        ticket = Ticket(incident, episode, receiver, int(seconds) * SECOND_MS, choice)
-        return ticket if now < ticket.expires_at else None
+        return (_bytes(body) or b"").decode().split("\0")
 
     def form_token(self, subject: str, nonce: str) -> str:
         """Proof that a form for a subject was shown to the browser that holds the nonce."""
@@ -97,10 +131,10 @@ def key_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def link_actions(
-    signer: Signer, external_url: str, lifetime_ms: int, buttons_call_back: bool
-) -> Callable[[Statement, str], tuple[Action, ...]]:
+def link_actions(signer: Signer, external_url: str, lifetime_ms: int, buttons_call_back: bool) -> Actions:
     """What ``render`` asks for the actions of a statement.
+
+    Whoever hears of the end can still say whether it was right; there is nothing to snooze any more.
 
     Args:
         external_url: of the daemon, without a slash at its end.
@@ -109,20 +143,60 @@ def link_actions(
     """
 
     def actions(statement: Statement, receiver: str) -> tuple[Action, ...]:
-        lead = statement.alerts[0] if statement.alerts else None
-        if statement.reason == Reason.TEST or lead is None or lead.why == "source":
+        ticket = _ticket(statement, receiver, lifetime_ms)
+        if ticket is None:
             return ()
-        expires_at = statement.at + lifetime_ms
-        ticket = Ticket(statement.incident, lead.episode, receiver, expires_at)
         url = f"{external_url}/f/{signer.token(ticket)}"
         made = []
         for choice, text, style in CHOICES:
-            own = Ticket(statement.incident, lead.episode, receiver, expires_at, choice)
+            if choice == "snooze" and statement.resolved:
+                continue
+            own = Ticket(ticket.incident, ticket.episode, receiver, ticket.expires_at, choice)
             value = signer.token(own) if buttons_call_back else ""
-            made.append(Action(choice, text, value, f"{url}?choice={choice}", style))
+            options = tuple((one.id, one.text) for one in SNOOZES) if choice == "snooze" else ()
+            made.append(Action(choice, text, value, f"{url}?choice={choice}", style, options))
         return tuple(made)
 
     return actions
+
+
+def link_places(signer: Signer, external_url: str, lifetime_ms: int) -> Places:
+    """What ``render`` asks for the daemon's own page about a statement."""
+
+    def places(statement: Statement, receiver: str) -> tuple[Link, ...]:
+        ticket = _ticket(statement, receiver, lifetime_ms)
+        return () if ticket is None else (Link("Details", f"{external_url}/f/{signer.token(ticket)}"),)
+
+    return places
+
+
+def link_charts(signer: Signer, external_url: str, lifetime_ms: int) -> Charts:
+    """What ``render`` asks for the addresses of a statement's charts: nothing is drawn until somebody looks."""
+
+    def charts(statement: Statement) -> Chart | None:
+        lead = statement.alerts[0] if statement.alerts else None
+        if lead is None or not _is_about_one(statement):
+            return None
+        expires_at = -(-(statement.at + lifetime_ms) // CHART_STEP_MS) * CHART_STEP_MS
+        tickets = {a.episode: ChartTicket(a.episode, statement.at, expires_at) for a in statement.alerts}
+        urls = {name: f"{external_url}/c/{signer.chart_token(ticket)}.png" for name, ticket in tickets.items()}
+        return Chart(url=urls[lead.episode], alt=alt_of(statement.name, lead.labels), urls=urls)
+
+    return charts
+
+
+def _ticket(statement: Statement, receiver: str, lifetime_ms: int) -> Ticket | None:
+    """What the links of a statement stand for; None where there is nothing to look at."""
+    lead = statement.alerts[0] if statement.alerts else None
+    if lead is None or not _is_about_one(statement):
+        return None
+    return Ticket(statement.incident, lead.episode, receiver, statement.at + lifetime_ms)
+
+
+def _is_about_one(statement: Statement) -> bool:
+    """Whether it tells of an incident of a rule: a test does not, nor a digest, nor a source or receiver in trouble."""
+    lead = statement.alerts[0]
+    return statement.reason != Reason.TEST and lead.why != "source" and statement.rule != DIGEST_RULE
 
 
 def _text(data: bytes) -> str:

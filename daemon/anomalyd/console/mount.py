@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from anomalyd.ballot import Ballot
 from anomalyd.clock import Clock
 from anomalyd.console.auth import Guard
-from anomalyd.console.links import Signer, key_of, link_actions, stored_key
+from anomalyd.console.links import Signer, key_of, link_actions, link_charts, link_places, stored_key
 from anomalyd.console.parts import Parts
 from anomalyd.errors import DeliveryError
+from anomalyd.picture import Pictures
 from anomalyd.receivers.base import HttpSettings
 from anomalyd.receivers.transport import Transport
-from anomalyd.render import Actions
+from anomalyd.render import Actions, Charts, Places
 from anomalyd.rule import Rule
 from anomalyd.settings import Settings
 from anomalyd.store import Store
@@ -26,13 +28,29 @@ def signer_of(settings: Settings, store: Store) -> Signer:
     return Signer(key_of(secret.get()) if secret is not None else stored_key(store))
 
 
-def actions_of(settings: Settings, store: Store) -> Actions | None:
-    """The buttons and links of messages; None where the daemon has no address that a reader could open."""
+@dataclass(frozen=True, slots=True)
+class Console:
+    """What the console adds to messages; all None where the daemon has no address that a reader could open."""
+
+    actions: Actions | None = None
+    places: Places | None = None
+    charts: Charts | None = None
+
+
+def console_of(settings: Settings, store: Store, charts: bool) -> Console:
+    """The buttons, links and addresses of charts in messages.
+
+    Args:
+        charts: whether charts can be drawn here.
+    """
     web = settings.web
     if not web.external_url:
-        return None
-    return link_actions(
-        signer_of(settings, store), web.external_url, web.link_lifetime_ms, web.slack_signing_secret is not None
+        return Console()
+    signer = signer_of(settings, store)
+    return Console(
+        link_actions(signer, web.external_url, web.link_lifetime_ms, web.slack_signing_secret is not None),
+        link_places(signer, web.external_url, web.link_lifetime_ms),
+        link_charts(signer, web.external_url, web.link_lifetime_ms) if charts else None,
     )
 
 
@@ -42,11 +60,12 @@ def parts_of(
     settings: Callable[[], Settings],
     rules: Callable[[], Mapping[str, Rule]],
     changed: Callable[[str], None],
+    pictures: Pictures | None = None,
 ) -> Parts:
     """Everything that the pages and the API need; ``changed`` is told of rules whose feedback has changed."""
     now = settings()
     ballot = Ballot(store, rules, now.feedback, changed)
-    return Parts(store, ballot, Guard(now.web), signer_of(now, store), clock, rules, settings, _poster(clock))
+    return Parts(store, ballot, Guard(now.web), signer_of(now, store), clock, rules, settings, _poster(clock), pictures)
 
 
 def _poster(clock: Clock) -> Callable[[str, bytes], None]:

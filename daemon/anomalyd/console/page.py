@@ -16,19 +16,18 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from anomalyd.ballot import Refused
-from anomalyd.clock import HOUR_MS
 from anomalyd.console.auth import Denied, User
 from anomalyd.console.links import Ticket
 from anomalyd.console.pageview import environment, gone, view_of
-from anomalyd.console.parts import Parts, body_of, form_of, silence_for
+from anomalyd.console.parts import Parts, body_of, form_of
+from anomalyd.console.snooze import snooze
 from anomalyd.episode import Episode
 from anomalyd.logs import get_logger
-from anomalyd.records import FeedbackLabel, Silence
+from anomalyd.records import FeedbackLabel
 from anomalyd.render import clean
 
 COOKIE = "anomalyd_form"
 FORM_MAX = 64 * 1024
-SNOOZE_HOURS = ("1", "4", "24")
 WORDS = {
     "real": FeedbackLabel.TRUE,
     "false_alarm": FeedbackLabel.FALSE,
@@ -158,10 +157,12 @@ class _Pages:
                 raise Refused("not_found", "this vote cannot be taken back here")
             parts.ballot.undo(form["id"], who, now)
             return "undone"
-        episodes = self._chosen(visit, episode, form)
         if vote == "snooze":
-            self._snooze(episodes, form, who, now)
-            return "snoozed"
+            whole = parts.store.incident(episode.incident) if form.get("scope") == "incident" else None
+            chosen = form.get("for", "1h")
+            until = snooze(parts.store.add_silence, whole or episode, parts.rules(), chosen, who, now)
+            return f"snoozed {until}"
+        episodes = self._chosen(visit, episode, form)
         if vote not in WORDS:
             raise Refused("bad_vote", "choose one of the buttons")
         nonce = clean(form.get("nonce", ""), 40) or secrets.token_hex(8)
@@ -178,16 +179,6 @@ class _Pages:
         if form.get("scope") != "incident" or not episode.incident:
             return [episode]
         return self._parts.store.episodes(incident=episode.incident, limit=1_000) or [episode]
-
-    def _snooze(self, episodes: list[Episode], form: dict[str, str], who: str, now: int) -> None:
-        hours = form.get("hours", "1")
-        if hours not in SNOOZE_HOURS:
-            raise Refused("bad_vote", "snooze for 1, 4 or 24 hours")
-        for one in episodes[:100]:
-            matchers = silence_for(dict(one.labels), self._parts.rules().get(one.rule), one.rule)
-            end = now + int(hours) * HOUR_MS
-            self._parts.store.add_silence(Silence(secrets.token_hex(10), matchers, now, end, who, "snoozed", now))
-        log.info("snoozed", rule=episodes[0].rule, series=len(episodes), hours=hours, who=who)
 
     def _page(self, request: Request, visit: _Visit | None, problem: str = "", status: int = 200) -> Response:
         if visit is None:

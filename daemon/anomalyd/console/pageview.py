@@ -12,8 +12,10 @@ from markupsafe import Markup
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.console.chart import episode_chart
 from anomalyd.console.parts import Parts
+from anomalyd.console.snooze import SNOOZES
 from anomalyd.episode import Episode, Phase
 from anomalyd.feedback import labels_of
+from anomalyd.past import WORDS, similar
 from anomalyd.records import Feedback, FeedbackLabel
 from anomalyd.render import Link, clean, clock_time, label_text, number, rfc3339, safe_url, span
 from anomalyd.rule import Rule
@@ -23,17 +25,6 @@ PAGES = Path(__file__).parent / "pages"
 SIMILAR = 8
 CHART_BEFORE_MS = 6 * HOUR_MS
 CHART_MAX_MS = 3 * DAY_MS
-
-WORDS = {
-    FeedbackLabel.TRUE: "real",
-    FeedbackLabel.FALSE: "false alarm",
-    FeedbackLabel.EXPECTED: "expected",
-    FeedbackLabel.NEW_NORMAL: "new normal",
-    FeedbackLabel.MISSED: "missed",
-    FeedbackLabel.ACKNOWLEDGED: "acknowledged",
-    FeedbackLabel.RESOLVED: "resolved elsewhere",
-}
-
 
 def environment() -> Environment:
     """Templates with escaping on; an unknown name is an error and not an empty string."""
@@ -72,6 +63,7 @@ def view_of(
         "expr": clean(rule.expr, 2_000, lines=True) if rule else "",
         "links": _links(rule),
         "may_act": may_act,
+        "snoozes": [] if episode.phase == Phase.CLOSED else [(one.id, one.text) for one in SNOOZES],
         "asks_name": asks_name,
         "choice": choice,
         "effect": _effect(parts, episode, now),
@@ -145,10 +137,8 @@ def _others(parts: Parts, episode: Episode) -> list[str]:
 
 
 def _similar(parts: Parts, episode: Episode, now: int) -> list[dict[str, str]]:
-    past = parts.store.episodes(rule=episode.rule, end=episode.started_at, limit=2_000)
-    mine = [e for e in past if e.fingerprint == episode.fingerprint and e.opened_at and e.id != episode.id][:SIMILAR]
     found = []
-    for e in mine:
+    for e in similar(parts.store, episode.rule, episode.fingerprint, episode.started_at, SIMILAR):
         given = [vote for vote in parts.store.feedback(episode=e.id) if not vote.undone_at]
         label = labels_of(given).get(e.id)
         found.append({
@@ -179,8 +169,9 @@ def _notice(parts: Parts, votes: Sequence[Feedback], said: str, episode: Episode
     """The answer to what was just done; the words come from us, the address only picks them."""
     if said == "undone":
         return "The vote was taken back, and what it changed is undone."
-    if said == "snoozed":
-        return "Snoozed: nobody is told about it for that time, unless it ends before."
+    what, _, until = said.partition(" ")
+    if what == "snoozed" and until.isascii() and until.isdigit() and len(until) < 15:
+        return f"Snoozed until {clock_time(int(until), parts.clock.now_ms())}: nobody is told about it before."
     vote = next((v for v in votes if v.id == said), None)
     if vote is None:
         return ""

@@ -19,6 +19,7 @@ from anomalyd.clock import Clock
 from anomalyd.console.auth import Guard
 from anomalyd.console.links import Signer
 from anomalyd.errors import AnomalydError, redact_urls
+from anomalyd.picture import Pictures
 from anomalyd.records import Matcher, Silence
 from anomalyd.rule import Rule
 from anomalyd.secret import PLACEHOLDER, Secret
@@ -39,6 +40,7 @@ class Parts:
         rules: the rules that are running, by id.
         settings: those that are running.
         post: sends a JSON body to an https address (Slack's ``response_url``); raises ``AnomalydError``.
+        pictures: draws charts; None where that cannot be done (the extra ``images`` is not installed).
     """
 
     store: Store
@@ -49,6 +51,7 @@ class Parts:
     rules: Callable[[], Mapping[str, Rule]]
     settings: Callable[[], Settings]
     post: Callable[[str, bytes], None]
+    pictures: Pictures | None = None
 
 
 class BadRequest(AnomalydError):
@@ -148,14 +151,6 @@ def _without_user(url: str) -> str:
     """An address without user, password and query; its path only where it carries no credential."""
     scheme, _, rest = url.partition("://")
     return url if scheme in ("http", "https") and "@" not in rest and "?" not in rest else redact_urls(url)
-
-
-def silence_for(labels: Mapping[str, str], rule: Rule | None, rule_id: str) -> tuple[Matcher, ...]:
-    """Matchers that hold for the alerts of one series of a rule and no other."""
-    taken = {*(rule.labels if rule else {}), "alertname", "group", "tier", "severity"}
-    own = {name: value for name, value in labels.items() if name not in taken}
-    own |= {"rule": rule_id}
-    return tuple(Matcher(name, "=", value) for name, value in sorted(own.items()))
 
 
 def check_silence(silence: Silence, now: int) -> None:

@@ -8,7 +8,6 @@ thread after it. ``response_url`` is called only if it is Slack's.
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,20 +20,18 @@ from anomalyd.clock import HOUR_MS, MINUTE_MS
 from anomalyd.console.inbound import Seen, is_from_slack
 from anomalyd.console.links import Ticket
 from anomalyd.console.page import WORDS
-from anomalyd.console.pageview import WORDS as SHOWN
-from anomalyd.console.parts import BadRequest, Parts, body_of, form_of, silence_for
+from anomalyd.console.parts import BadRequest, Parts, body_of, form_of
+from anomalyd.console.snooze import LENGTHS, snooze
 from anomalyd.errors import AnomalydError
 from anomalyd.logs import get_logger
-from anomalyd.receivers.blocks import code, escape
-from anomalyd.records import Silence
+from anomalyd.past import WORDS as SHOWN
+from anomalyd.receivers.blocks import MAX_VERDICTS, SNOOZE_LIST, VOTES_BLOCK, code, escape
 from anomalyd.render import clean, clock_time
 from anomalyd.secret import Secret
 
 RESPONSE_HOSTS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 REPLAY_MS = 10 * MINUTE_MS
-VOTES_BLOCK = "anomalyd_votes"
 MAX_BLOCKS = 50
-MAX_LINES = 6
 
 log = get_logger("slack")
 
@@ -104,31 +101,33 @@ class _Desk:
         for action in actions[:10] if isinstance(actions, list) else []:
             if not isinstance(action, dict) or not self._done.first_time(_identity(payload, user, action), now):
                 continue
-            ticket = self._parts.signer.ticket(str(action.get("value", "")), now)
+            token, chosen = pressed(action)
+            ticket = self._parts.signer.ticket(token, now)
             if ticket is None:
                 if not action.get("url"):  # a button that is only a link tells us too
                     self._tell(payload, {"response_type": "ephemeral", "replace_original": False,
                                          "text": "This button has expired; use the newest message."})  # fmt: skip
                 continue
             try:
-                said = self._act(ticket, who, now, _identity(payload, user, action))
+                said = self._act(ticket, chosen, who, now, _identity(payload, user, action))
             except Refused as refused:
                 self._tell(payload, {"response_type": "ephemeral", "replace_original": False,
                                      "text": escape(str(refused), 500)})  # fmt: skip
                 continue
             self._tell(payload, updated(payload, f"{said} {code(clean(who, 60), 80)}, {clock_time(now, now)}"))
 
-    def _act(self, ticket: Ticket, who: str, now: int, identity: str) -> str:
+    def _act(self, ticket: Ticket, chosen: str, who: str, now: int, identity: str) -> str:
         """Do what the button stands for on all series of the incident; return what was said, as markup."""
         store, rules = self._parts.store, self._parts.rules()
+        incident = store.incident(ticket.incident)
         episodes = store.episodes(incident=ticket.incident, limit=1_000)
-        if not episodes:
+        if incident is None or not episodes:
             raise Refused("not_found", "this incident is not known any more")
         if ticket.choice == "snooze":
-            for e in episodes[:100]:
-                matchers = silence_for(dict(e.labels), rules.get(e.rule), e.rule)
-                store.add_silence(Silence(secrets.token_hex(10), matchers, now, now + HOUR_MS, who, "snoozed", now))
-            return "*snoozed for an hour* by"
+            until = snooze(store.add_silence, incident, rules, chosen or "1h", who, now)
+            length = LENGTHS[chosen or "1h"]
+            words = f"for {length.text}" if length.ms else f"until {clock_time(until, now)}"
+            return f"*snoozed {words}* by"
         if ticket.choice not in WORDS:
             raise Refused("bad_vote", "this button means nothing any more")
         for e in episodes:
@@ -147,6 +146,15 @@ class _Desk:
             log.warning("a Slack message could not be updated", reason=error.reason, error=str(error))
 
 
+def pressed(action: Mapping[str, Any]) -> tuple[str, str]:
+    """The token of a button, or of a list with what was chosen from it (its token is a part of its name)."""
+    if action.get("type") == "static_select":
+        option = action.get("selected_option")
+        chosen = option.get("value", "") if isinstance(option, dict) else ""
+        return str(action.get("action_id", "")).removeprefix(SNOOZE_LIST), str(chosen)
+    return str(action.get("value", "")), ""
+
+
 def updated(payload: Mapping[str, Any], line: str) -> dict[str, Any]:
     """The message as it was, with a line below that says who voted; earlier such lines stay."""
     message = payload.get("message")
@@ -157,7 +165,7 @@ def updated(payload: Mapping[str, Any], line: str) -> dict[str, Any]:
     said = [e["text"] for e in old.get("elements", []) if isinstance(e, dict) and isinstance(e.get("text"), str)]
     if not blocks:
         return {"response_type": "in_channel", "replace_original": False, "text": line}
-    elements = [{"type": "mrkdwn", "text": text[:2_000]} for text in [*said, line][-MAX_LINES:]]
+    elements = [{"type": "mrkdwn", "text": text[:2_000]} for text in [*said, line][-MAX_VERDICTS:]]
     kept = [block for block in blocks if block.get("block_id") != VOTES_BLOCK][: MAX_BLOCKS - 1]
     votes = {"type": "context", "block_id": VOTES_BLOCK, "elements": elements}
     return {"replace_original": True, "text": str(message.get("text", ""))[:3_000], "blocks": [*kept, votes]}

@@ -1,4 +1,4 @@
-"""The HTTP application: probes and metrics, the API, the pages, and the callbacks of Slack and PagerDuty.
+"""The HTTP application: probes and metrics, the API, the pages and charts, and the callbacks of Slack and PagerDuty.
 
 It knows the daemon through a few callables and never touches the loops. ``/metrics`` and the probes ask nobody for a
 token, everything else does (see ``auth``). The address is loopback unless the user says otherwise; reloading is only
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from anomalyd import __version__
 from anomalyd.console.api import api_router
 from anomalyd.console.auth import Denied
+from anomalyd.console.charts import add_charts
 from anomalyd.console.page import add_pages
 from anomalyd.console.pagerduty import add_pagerduty
 from anomalyd.console.parts import MAX_BODY, Json, Parts
@@ -67,6 +68,7 @@ def build_web(probes: Probes, registry: CollectorRegistry, parts: Parts | None =
 def _add_console(web: FastAPI, parts: Parts) -> None:
     web.include_router(api_router(parts))
     add_pages(web, parts)
+    add_charts(web, parts)
     settings = parts.settings().web
     if settings.slack_signing_secret is not None:
         add_slack(web, parts, settings.slack_signing_secret)

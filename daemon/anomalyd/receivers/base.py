@@ -70,6 +70,14 @@ class ShowsPictures(Protocol):
     def wants_picture(self) -> bool: ...
 
 
+@runtime_checkable
+class ShowsVerdicts(Protocol):
+    """A receiver that keeps one message an incident, into which it writes what people say of it later."""
+
+    @property
+    def shows_verdicts(self) -> bool: ...
+
+
 def _milliseconds(value: Any) -> Any:
     if isinstance(value, str):
         return parse_duration(value)

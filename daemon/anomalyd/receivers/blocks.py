@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from anomalyd.incident import Notification, Reason
-from anomalyd.render import Rendered, clean, cut, tells_more
+from anomalyd.render import Action, Rendered, clean, clock_time, cut, tells_more
 from anomalyd.score import Tier
 
 MAX_HEADER = 150
@@ -20,6 +20,12 @@ MAX_BLOCKS_TEXT = 12_000
 MAX_FALLBACK = 4_000
 MAX_BUTTONS = 5
 MAX_BUTTON_TEXT = 75
+MAX_NAME = 255
+"""Of a block or of something in it."""
+VOTES_BLOCK = "anomalyd_votes"
+MAX_VERDICTS = 6
+SNOOZE_LIST = "anomalyd_snooze:"
+"""How the name of a list begins whose token is the rest of it: what a list's options carry is too short for one."""
 
 _SIGNS = {Tier.NONE: "⚪", Tier.WARNING: "🟡", Tier.CRITICAL: "🟠", Tier.EMERGENCY: "🔴"}
 
@@ -54,19 +60,36 @@ def blocks(notification: Notification, rendered: Rendered) -> list[Block]:
         more = f"\n…and {rendered.more} more" if rendered.more else ""
         listed = "\n".join(f"• {line}" for line in rendered.lines)
         out.append(_plain(cut(listed, MAX_SECTION - 40) + more, MAX_SECTION))
-    if rendered.chart and rendered.chart.url.startswith("https://"):
+    if has_picture(rendered):
+        assert rendered.chart is not None, "it has a picture"
         alt = cut(rendered.chart.alt or rendered.title, 1_000)
         out.append({"type": "image", "image_url": rendered.chart.url, "alt_text": alt})
     out.append({"type": "context", "elements": [_markdown(f"rule {code(s.rule, 200)} · {code(s.detector, 60)}")]})
+    if rendered.verdicts:
+        said = [_markdown(verdict_line(v.word, v.who, v.at)) for v in rendered.verdicts[-MAX_VERDICTS:]]
+        out.append({"type": "context", "block_id": VOTES_BLOCK, "elements": said})
     buttons = _buttons(rendered)
     if buttons:
         out.append({"type": "actions", "block_id": f"anomalyd_{notification.id}"[:255], "elements": buttons})
     return _within(out)
 
 
+def has_picture(rendered: Rendered) -> bool:
+    """Whether the message shows a chart, which Slack fetches from the daemon."""
+    return rendered.chart is not None and rendered.chart.url.startswith("https://")
+
+
+def verdict_line(word: str, who: str, at: int) -> str:
+    """What somebody said, as markup: below the message, whoever puts it there."""
+    return f"*{escape(word, 60)}*, says {code(who, 80)}, {clock_time(at, at)}"
+
+
 def _buttons(rendered: Rendered) -> list[Block]:
     actions: list[Block] = []
     for action in rendered.actions[:MAX_BUTTONS]:
+        if action.options and action.value and len(SNOOZE_LIST + action.value) <= MAX_NAME:
+            actions.append(_list(action))
+            continue
         button: Block = {
             "type": "button", "action_id": f"anomalyd_{action.id}"[:255], "text": _text(action.text, MAX_BUTTON_TEXT),
         }  # fmt: skip
@@ -85,6 +108,14 @@ def _buttons(rendered: Rendered) -> list[Block]:
             {"type": "button", "action_id": f"link_{i}", "text": _text(link.text, MAX_BUTTON_TEXT), "url": link.url}
         )
     return actions
+
+
+def _list(action: Action) -> Block:
+    options = [{"text": _text(text, MAX_BUTTON_TEXT), "value": value[:150]} for value, text in action.options[:100]]
+    return {
+        "type": "static_select", "action_id": SNOOZE_LIST + action.value, "options": options,
+        "placeholder": _text(f"{action.text}…", MAX_BUTTON_TEXT),
+    }  # fmt: skip
 
 
 def _within(out: list[Block]) -> list[Block]:

@@ -23,6 +23,7 @@ _EVENTS: Mapping[Reason, str] = {
     Reason.REPEAT: "update",
     Reason.ESCALATED: "firing",
     Reason.FLAPPING: "firing",
+    Reason.JUDGED: "update",
     Reason.RESOLVED: "resolved",
     Reason.TEST: "test",
 }
@@ -66,6 +67,7 @@ def own_body(notification: Notification, rendered: Rendered) -> dict[str, Any]:
         "actions": {action.id: action.url for action in rendered.actions if action.url},
         "chart_url": rendered.chart.url if rendered.chart else "",
         "chart_png": base64.b64encode(rendered.chart.png).decode() if rendered.chart else "",
+        "past": rendered.past,
         "total": s.total,
         "truncated": max(0, s.total - len(s.alerts)),
         "alerts": [_own_alert(alert) for alert in s.alerts],
@@ -140,6 +142,8 @@ def alert_annotations(s: Statement, alert: Alert, rendered: Rendered) -> dict[st
     }  # fmt: skip
     shown = {name: f"{value:.6g}" for name, value in numbers.items() if value is not None}
     own = {clean(k, 128): clean(v, 4_000, lines=True) for k, v in s.annotations.items()}
+    chart = rendered.chart.urls.get(alert.episode, "") if rendered.chart else ""
+    shown |= {"chart_url": chart} if chart else {}
     return {"tier": alert.tier.word, "reason": rendered.sentence, "summary": rendered.summary, **shown, **own}
 
 

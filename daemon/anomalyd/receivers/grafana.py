@@ -2,7 +2,8 @@
 
 Grafana has no idempotency, so each annotation carries a tag of its own (``incident:<id>``), and before one is created
 the tag is looked for: an attempt whose answer was lost does not leave two. Texts are shown as HTML, so what comes from
-labels is escaped, and links come from the configuration only.
+labels is escaped, and links come from the configuration only. What people say of an incident is added to the text of
+its annotation, and what counts of it to the tags (``verdict:real``), also long after it has ended.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.receivers.base import HttpSettings, Pace, Reply, classify, failed, guarded, retry, to_json
 from anomalyd.receivers.transport import Transport
-from anomalyd.render import Rendered, clean, cut
+from anomalyd.render import Rendered, clean, clock_time, cut
 from anomalyd.secret import Secret, either
 
 MAX_TAG = 100
+MAX_VERDICTS = 6
 MAX_TAGS_TOTAL = 450
 """Grafana refuses more than 500 characters of tags, counted with their quotes and commas."""
 
@@ -57,6 +59,7 @@ class Grafana:
 
     kind = GrafanaSettings.kind
     pace = Pace()
+    shows_verdicts = True
 
     def __init__(self, settings: GrafanaSettings):
         self.name = settings.name
@@ -99,7 +102,7 @@ class Grafana:
 
     def _patch(self, number: int, s: Statement, rendered: Rendered, now: int) -> bool:
         """Bring an annotation up to date; False when somebody deleted it."""
-        change: dict[str, Any] = {"text": _text(rendered), "tags": self._all_tags(s)}
+        change: dict[str, Any] = {"text": _text(rendered), "tags": self._all_tags(s, rendered)}
         if s.resolved:
             change |= {"time": _start(s), "timeEnd": max(s.at, _start(s) + 1)}
         try:
@@ -111,7 +114,7 @@ class Grafana:
         return True
 
     def _create(self, s: Statement, rendered: Rendered, now: int) -> int:
-        body = {"text": _text(rendered), "tags": self._all_tags(s), "time": _start(s), **self._place}
+        body = {"text": _text(rendered), "tags": self._all_tags(s, rendered), "time": _start(s), **self._place}
         if s.resolved:
             body["timeEnd"] = max(s.at, _start(s) + 1)
         answer = self._call("POST", "", now, body=body).json()
@@ -134,9 +137,10 @@ class Grafana:
             raise _Refused(failed("not_found", reply.text()))
         raise _Refused(classify(reply, now))
 
-    def _all_tags(self, s: Statement) -> list[str]:
+    def _all_tags(self, s: Statement, rendered: Rendered) -> list[str]:
         wanted = [
             "anomalyd", _own_tag(s), f"tier:{s.tier.word}", f"state:{'resolved' if s.resolved else 'open'}",
+            f"verdict:{rendered.verdict.replace(' ', '_')}" if rendered.verdict else "",
             "test" if s.reason == Reason.TEST else "", f"rule:{s.name}", *self._tags,
             *(f"{k}:{v}" for k, v in s.group_labels),
         ]  # fmt: skip
@@ -165,6 +169,8 @@ def _text(rendered: Rendered) -> str:
     if rendered.sentence != rendered.summary:
         parts.append(_escape(rendered.sentence))
     parts += [_escape(line) for line in rendered.lines[:5]]
+    said = [f"{v.word}, says {v.who}, {clock_time(v.at, v.at)}" for v in rendered.verdicts[-MAX_VERDICTS:]]
+    parts += [_escape(line) for line in said]
     parts = [cut("\n".join(parts), 4_000)]
     links = [(link.text, link.url) for link in rendered.links]
     links += [(action.text, action.url) for action in rendered.actions if action.url]

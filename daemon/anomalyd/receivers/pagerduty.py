@@ -125,7 +125,8 @@ class PagerDuty:
         if links:
             event["links"] = links
         if rendered.chart and rendered.chart.url.startswith("https://"):
-            event["images"] = [{"src": rendered.chart.url, "alt": rendered.chart.alt}]
+            image = {"src": rendered.chart.url, "alt": cut(rendered.chart.alt, 200)}
+            event["images"] = [image | ({"href": rendered.links[0].url} if rendered.links else {})]
         return event
 
     def close(self) -> None:

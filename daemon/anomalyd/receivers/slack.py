@@ -7,11 +7,14 @@ nobody misses a worse tier. Slack has no idempotency: an attempt whose answer wa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from anomalyd.clock import HOUR_MS
 from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason
+from anomalyd.logs import get_logger
 from anomalyd.receivers.base import (
     HttpSettings,
     Pace,
@@ -24,7 +27,7 @@ from anomalyd.receivers.base import (
     retry_after_s,
     to_json,
 )
-from anomalyd.receivers.blocks import escape, message
+from anomalyd.receivers.blocks import escape, has_picture, message
 from anomalyd.receivers.transport import Transport
 from anomalyd.render import Rendered
 from anomalyd.secret import Secret, either
@@ -69,6 +72,8 @@ _GONE = frozenset((
 ))  # fmt: skip
 _LOST = frozenset(("message_not_found", "cant_update_message", "edit_window_closed"))
 
+log = get_logger("slack")
+
 
 class Slack:
     """Posts to one channel."""
@@ -85,12 +90,23 @@ class Slack:
         self._channel = settings.channel
         self._api = settings.api_url.rstrip("/")
         self._threads = settings.threads
+        self.shows_verdicts = self._hook is None and settings.threads
+        self._no_charts_before = 0
         self._transport = Transport(settings)
 
     def send(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
-        if self._hook is not None:
-            return guarded(lambda: self._by_webhook(notification, rendered, now))
-        return guarded(lambda: self._by_bot(notification, rendered, now))
+        by = self._by_webhook if self._hook is not None else self._by_bot
+        if now < self._no_charts_before:
+            rendered = replace(rendered, chart=None)
+        outcome = guarded(lambda: by(notification, rendered, now))
+        if outcome.kind == OutcomeKind.FAILED and outcome.reason == "client" and has_picture(rendered):
+            # Slack refuses a whole message whose picture it cannot fetch, and it may not reach the daemon at all.
+            log.warning("a message goes out without its chart", receiver=self.name, error=outcome.message,
+                        remedy="web.external_url must be reachable for Slack's servers")  # fmt: skip
+            self._no_charts_before = now + HOUR_MS
+            bare = replace(rendered, chart=None)
+            return guarded(lambda: by(notification, bare, now))
+        return outcome
 
     def _by_webhook(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
         assert self._hook is not None, "called only with a webhook"
@@ -113,6 +129,8 @@ class Slack:
             return self._post({"channel": self._channel, **body}, now, keep=None)
         if outcome.kind != OutcomeKind.DELIVERED:
             return _shown(outcome)
+        if notification.statement.reason == Reason.JUDGED:
+            return Outcome(OutcomeKind.DELIVERED, memory={"channel": channel, "ts": ts})
         note: dict[str, Any] = {
             "channel": channel, "thread_ts": ts, "text": escape(f"{rendered.title}: {rendered.sentence}", 3_000),
             "unfurl_links": False, "unfurl_media": False, "parse": "none", "link_names": False,

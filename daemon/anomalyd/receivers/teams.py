@@ -86,9 +86,12 @@ def card(s: Statement, rendered: Rendered, short: bool = False) -> dict[str, Any
         body.append(_text("\n\n".join(f"- {_plain(line, 300)}" for line in rendered.lines) + more, 5_000))
     if rendered.chart and rendered.chart.url.startswith("https://") and not short:
         body.append({"type": "Image", "url": rendered.chart.url, "altText": cut(rendered.chart.alt, 200)})
-    links = [(a.text, a.url) for a in rendered.actions if a.url] + [(link.text, link.url) for link in rendered.links]
+    # A card shows at most six buttons: they are for what can be done, places to look are links in the text.
+    places = [f"[{_plain(link.text, 60)}]({link.url})" for link in rendered.links[:6] if _fits(link.url)]
+    if places:
+        body.append({"type": "TextBlock", "text": " · ".join(places), "wrap": True})
     actions = [
-        {"type": "Action.OpenUrl", "title": cut(text, 60), "url": url} for text, url in links[:6] if len(url) < 1_500
+        {"type": "Action.OpenUrl", "title": cut(a.text, 60), "url": a.url} for a in rendered.actions[:6] if _fits(a.url)
     ]
     content: dict[str, Any] = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
@@ -101,6 +104,11 @@ def card(s: Statement, rendered: Rendered, short: bool = False) -> dict[str, Any
         content["actions"] = actions
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": content}
     return {"type": "message", "attachments": [attachment]}
+
+
+def _fits(url: str) -> bool:
+    """Whether an address can be written into a card, also where parentheses end it."""
+    return 0 < len(url) < 1_500 and not set(url) & set("()[] ")
 
 
 def _text(text: str, limit: int, **style: Any) -> dict[str, Any]:

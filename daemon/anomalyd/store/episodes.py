@@ -28,13 +28,16 @@ def live(connection: sa.Connection, rule: str) -> list[Episode]:
 
 
 def find(
-    connection: sa.Connection, rule: str | None, start: int | None, end: int | None, phase: Phase | None, limit: int
-) -> list[Episode]:
+    connection: sa.Connection, rule: str | None, start: int | None, end: int | None, phase: Phase | None, limit: int,
+    fingerprint: str | None = None,
+) -> list[Episode]:  # fmt: skip
     """Episodes that overlap ``start <= t < end``, newest first."""
     table = tables.episodes
     chosen = sa.select(table).order_by(table.c.started_at.desc(), table.c.id).limit(limit)
     if rule is not None:
         chosen = chosen.where(table.c.rule == rule)
+    if fingerprint is not None:
+        chosen = chosen.where(table.c.fingerprint == fingerprint)
     if phase is not None:
         chosen = chosen.where(table.c.phase == phase.value)
     if end is not None:

@@ -176,7 +176,7 @@ def _state_after(outcome: Outcome) -> OutboxState:
 
 def _remember_series(connection: sa.Connection, row: sa.Row[Any], now: int) -> None:
     """Note for each series of the statement that this receiver was told of it, those beyond its top list too."""
-    if row.kind in (Reason.RESOLVED, Reason.TEST):
+    if row.kind in (Reason.RESOLVED, Reason.JUDGED, Reason.TEST):
         return
     statement = decode_statement(row.statement)
     tiers = {alert.fingerprint: int(alert.tier) for alert in statement.alerts if alert.status == "firing"}
@@ -209,7 +209,8 @@ def told(connection: sa.Connection, receiver: str, incident: str) -> Told | None
         sa.func.max(sa.case((delivered, _TABLE.c.tier))).label("tier"),
         sa.func.max(_TABLE.c.in_doubt).label("in_doubt"),
     ).where(
-        _TABLE.c.receiver == receiver, _TABLE.c.incident == incident, _TABLE.c.kind != Reason.RESOLVED.value
+        _TABLE.c.receiver == receiver, _TABLE.c.incident == incident,
+        _TABLE.c.kind.not_in((Reason.RESOLVED.value, Reason.JUDGED.value)),
     )  # fmt: skip
     row = connection.execute(asked).one()
     if row.at is None and not row.in_doubt:

@@ -105,12 +105,12 @@ class Store:
 
     def episodes(
         self, *, rule: str | None = None, start: int | None = None, end: int | None = None, phase: Phase | None = None,
-        incident: str | None = None, limit: int = 1000,
+        incident: str | None = None, fingerprint: str | None = None, limit: int = 1000,
     ) -> list[Episode]:  # fmt: skip
         """Episodes that overlap a span, newest first; those of an incident in the order they opened."""
         if incident is not None:
             return self._read(lambda c: episode_sql.of_incident(c, incident))[:limit]
-        return self._read(lambda c: episode_sql.find(c, rule, start, end, phase, limit))
+        return self._read(lambda c: episode_sql.find(c, rule, start, end, phase, limit, fingerprint))
 
     def episode(self, id: str) -> Episode | None:
         """An episode by id."""

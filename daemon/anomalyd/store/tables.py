@@ -94,6 +94,7 @@ episodes = sa.Table(
     sa.Column("model", Text, nullable=False),
     sa.Column("learned_ms", Ms),
     sa.Index("episodes_rule", "rule", "started_at"),
+    sa.Index("episodes_series", "rule", "fingerprint", "started_at"),
     sa.Index("episodes_started", "started_at"),
     sa.Index("episodes_incident", "incident"),
     sa.Index(

@@ -1,4 +1,4 @@
-"""Notices, and how much past a young series' stand-in had learned from when its episode began."""
+"""Notices, how much past a young series' stand-in had learned from when its episode began, and the past of a series."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Create the table and the column."""
+    """Create the table, the index and the column."""
     op.create_table(
         "notices",
         *(sa.Column(name, sa.Text(), nullable=False) for name in ("id", "kind", "rule")),
@@ -20,4 +20,5 @@ def upgrade() -> None:
     )
     op.create_index("notices_at", "notices", ["at"])
     op.create_index("notices_rule", "notices", ["rule", "at"])
+    op.create_index("episodes_series", "episodes", ["rule", "fingerprint", "started_at"])
     op.add_column("episodes", sa.Column("learned_ms", sa.BigInteger(), nullable=True))
