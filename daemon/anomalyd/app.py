@@ -33,7 +33,7 @@ from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.quiet import arrange
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
-from anomalyd.records import Fence, SnapshotPolicy
+from anomalyd.records import NO_SNAPSHOTS, Fence
 from anomalyd.routing import receivers_for
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, diff, load_rules
@@ -200,7 +200,7 @@ def build(
     evaluator = Evaluator(
         store, sources, annotate=render_annotations, links=wiring.links, fit=fit, background=background,
         operators=settings.default_receivers, recipients=wiring.recipients, fence=fence,
-        feedback=feedback, snapshots=SnapshotPolicy(0) if inline else settings.snapshots,
+        feedback=feedback, snapshots=NO_SNAPSHOTS if inline else settings.snapshots,
     )  # fmt: skip
     for rule in rules.rules:
         evaluator.add(rule)

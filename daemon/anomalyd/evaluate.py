@@ -28,7 +28,7 @@ from anomalyd.incident import Incident, Notification
 from anomalyd.intake import expire, expiry, read_from, take_in, terms_of
 from anomalyd.judge import uniform
 from anomalyd.memory import Memory, align, empty_memory, registry_from_rows
-from anomalyd.records import FeedbackLabel, Fence, SnapshotPolicy
+from anomalyd.records import NO_SNAPSHOTS, FeedbackLabel, Fence, SnapshotPolicy
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.rulerun import Advanced, Changes, RuleRun, as_of, cuts_of, labels_of
 from anomalyd.score import Kind, Observation, Verdicts
@@ -85,7 +85,7 @@ class Evaluator:
         feedback: Heard | None = None,
         recipients: Recipients = named_receivers,
         fence: Callable[[], Fence | None] = lambda: None,
-        snapshots: SnapshotPolicy = SnapshotPolicy(0),
+        snapshots: SnapshotPolicy = NO_SNAPSHOTS,
     ):
         """``fit`` computes fits; ``background`` reads the history for them (inline: both happen within the slot).
 
@@ -97,7 +97,7 @@ class Evaluator:
         self._feedback = feedback or Unheard()
         self._columns = Columns(annotate, links, recipients)
         self._fits = Fits(store, lambda name: self._sources[name], fit, background, self._feedback)
-        self.snapshots = Snapshots(store, background, snapshots, lambda: self.fence())
+        self.snapshots = Snapshots(store, background, snapshots, self.fence)
         self._sources_lock = threading.Lock()
         self.runs: dict[str, RuleRun] = {}
         self.health = {name: self._restored_health(name) for name in sources}

@@ -216,6 +216,9 @@ class SnapshotPolicy:
     max_bytes: int = 2 << 30
 
 
+NO_SNAPSHOTS = SnapshotPolicy(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Fence:
     """Proof of leadership: the lease's name and the number under which it was granted; a later grant is larger."""

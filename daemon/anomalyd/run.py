@@ -200,7 +200,7 @@ class Daemon:
             dropped = ", ".join(self.evaluator.runs[rule_id].rule.drop_labels)
             log.warning(
                 "series are equal without their dropped labels; the first of each is scored", rule=rule_id,
-                series=duplicates, drop_labels=dropped, remedy="aggregate in expr, or keep a label that tells them apart",
+                series=duplicates, drop_labels=dropped, remedy="aggregate in expr, or keep a label",
             )  # fmt: skip
         self._duplicate[rule_id] = duplicates
 

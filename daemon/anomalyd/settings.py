@@ -106,7 +106,7 @@ class Settings:
     limits: Limits
     feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
     escalation: tuple[Step, ...] = ()
-    snapshots: SnapshotPolicy = SnapshotPolicy()
+    snapshots: SnapshotPolicy = field(default_factory=SnapshotPolicy)
 
     @property
     def source_names(self) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ class Snapshots:
     """Keeps and restores the states of an evaluator's rules."""
 
     def __init__(
-        self, store: Store, background: Executor, policy: SnapshotPolicy = SnapshotPolicy(0),
+        self, store: Store, background: Executor, policy: SnapshotPolicy,
         fence: Callable[[], Fence | None] = lambda: None,
     ):  # fmt: skip
         """``background`` does the writing (inline: within the slot)."""
