@@ -1,12 +1,13 @@
 """Durations and budgets as users write them: "5m", "1h30m", "2 per week per rule".
 
 Prometheus's grammar: whole numbers with the units y w d h m s ms, largest first, each at most once; a year is 365 days,
-a week 7, a day 24 hours. Inside the daemon a duration is int milliseconds.
+a week 7, a day 24 hours. Inside the daemon a duration is int milliseconds. Points in time are read here too.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Literal
 
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, WEEK_MS
@@ -46,6 +47,22 @@ def parse_duration(text: str) -> int:
     if total > MAX_DURATION_MS:
         raise ValueError(f"{text!r} is longer than 100 years")
     return total
+
+
+def read_time(text: str) -> int:
+    """Milliseconds of an RFC 3339 time (UTC where it names no zone), seconds or milliseconds; ``ValueError``."""
+    text = text.strip()
+    try:
+        number = float(text)
+    except ValueError:
+        try:
+            when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        except ValueError:
+            raise ValueError(f"{text!r} is not a time; write 2026-01-31T12:00:00Z, or seconds") from None
+        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
+    if not 0 <= number < 1e14:
+        raise ValueError(f"{text!r} is not a time")
+    return int(number if number > 1e11 else number * 1000)
 
 
 def format_duration(ms: int) -> str:

@@ -3,7 +3,8 @@
     0.3x14d 0.9x20m _x5m stale =0x10m 1..5x1h 0+1x60
 
 ``a`` is a sample; ``a+bxn`` and ``a-bxn`` are a and n further samples, each b more; ``axn`` is a and n more of it;
-``_`` and ``stale`` are no sample, ``_xn`` n times none: as in promtool. New here: n may be a duration, and then the
+``_`` and ``stale`` are no sample, ``_xn`` n times none: as in promtool; of raw series, which a server evaluates,
+``stale`` says that the series has ended. New here: n may be a duration, and then the
 samples fill exactly that time; ``a..bxn`` climbs evenly from a to b; ``=`` before an item keeps season and noise away
 from it, so that nothing is really nothing.
 """
@@ -35,10 +36,11 @@ _ITEM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Samples of one series; ``plain`` marks those to which season and noise are added."""
+    """Samples of one series; ``plain`` marks those to which season and noise are added, ``stale`` its ends."""
 
     values: F64
     plain: Bool
+    stale: Bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def parse_line(text: str, interval_ms: int) -> Line:
     """Read a line of samples that are ``interval_ms`` apart; raise ``ValueError`` that names the item."""
     values: list[F64] = []
     plain: list[Bool] = []
+    stale: list[Bool] = []
     total = 0
     for word in text.split():
         item = _item(word, interval_ms)
@@ -72,9 +75,10 @@ def parse_line(text: str, interval_ms: int) -> Line:
             raise ValueError(f"more than {MAX_SAMPLES:,} samples")
         values.append(item)
         plain.append(np.full(len(item), not word.startswith("=")))
+        stale.append(np.full(len(item), word.removeprefix("=").startswith("stale")))
     if not values:
         raise ValueError("no samples; write for example 0.3x1d 0.9x20m")
-    return Line(np.concatenate(values), np.concatenate(plain))
+    return Line(np.concatenate(values), np.concatenate(plain), np.concatenate(stale))
 
 
 def _item(word: str, interval_ms: int) -> F64:

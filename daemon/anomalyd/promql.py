@@ -76,6 +76,22 @@ def check_expr(text: str, *, raw_counter: bool = False) -> Finding | None:
     return None
 
 
+def reach_ms(text: str) -> int:
+    """How far before a time an expression looks through its ranges and subqueries; 0 where that cannot be told."""
+    try:
+        return _reach(promql_parser.parse(text))
+    except ValueError:
+        return 0
+
+
+def _reach(tree: Any) -> int:
+    span = getattr(tree, "range", None)
+    own = round(span.total_seconds() * 1000) if span is not None else 0
+    below = [getattr(tree, name, None) for name in ("expr", "lhs", "rhs", "param", "vector_selector")]
+    below += getattr(tree, "args", None) or ()
+    return own + max((_reach(one) for one in below if one is not None), default=0)
+
+
 def result_type(tree: Any) -> Literal["vector", "scalar", "matrix", "string"]:
     """The type of a parsed expression's result."""
     match type(tree).__name__:

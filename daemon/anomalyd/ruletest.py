@@ -13,15 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from anomalyd.block import Block, Labels
 from anomalyd.clock import VirtualClock
 from anomalyd.deliver import Deliverer
 from anomalyd.durations import format_duration
 from anomalyd.episode import Episode
+from anomalyd.errors import SourceError
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.incident import Notification, Outcome, OutcomeKind
 from anomalyd.metrics import Metrics
+from anomalyd.prometheus.throwaway import evaluated
+from anomalyd.promql import reach_ms
 from anomalyd.receivers.base import Pace
 from anomalyd.recorded import RecordedSource
 from anomalyd.render import Rendered
@@ -88,11 +93,21 @@ class Verdict:
         return not self.diff
 
 
-def run_test(test: RuleTest) -> Verdict:
-    """Live through a test and hold the outcome against its expectations."""
-    outcomes = live(test.rule, test.block, test.start, test.until)
+def run_test(test: RuleTest, prometheus: str = "prometheus") -> Verdict:
+    """Live through a test and hold the outcome against its expectations.
+
+    ``prometheus`` is the program that evaluates raw series; ``ConfigError`` when it is needed and is none.
+    """
+    try:
+        block = returned(test, prometheus)
+    except (SourceError, ValueError) as error:
+        return Verdict(test, Outcomes((), ()), (f"! {error}",))
+    outcomes = live(test.rule, block, test.start, test.until)
     lines = [f"! {error}" for error in outcomes.errors]
+    if test.raw is not None and not len(block):
+        lines.append("! the expression gives nothing for the raw series: compare names and labels with those in expr")
     wanted, got = _match(test.episodes, outcomes.episodes, lambda e, a: _fits(e, a, test.start))
+    got = [a for a in got if not any(e.many and _fits(e, a, test.start) for e in test.episodes)]
     lines += [f"- episode {_wanted_episode(test.rule, e)}" for e in wanted]
     lines += [f"+ episode {_got_episode(test.rule, a, test.start)}" for a in got]
     if test.notifications is not None:
@@ -101,6 +116,22 @@ def run_test(test: RuleTest) -> Verdict:
         lines += [f"- notification {_wanted_notification(e)}" for e in missing]
         lines += [f"+ notification {_got_notification(a, at(a))}" for a in extra]
     return Verdict(test, outcomes, tuple(lines))
+
+
+def returned(test: RuleTest, prometheus: str) -> Block:
+    """What the rule's expression returns: as the test gives it, or as a real Prometheus evaluates the raw series."""
+    if test.raw is None:
+        return test.block
+    rule, raw = test.rule, test.raw
+    block = evaluated(
+        prometheus, raw.block, raw.stale, rule.expr, test.start - rule.history_ms, test.start + test.until,
+        rule.interval_ms,
+    )  # fmt: skip
+    # A range that begins before the first sample is not full yet: no server that has run for long gives such values.
+    unfilled = int(np.searchsorted(block.times, int(raw.block.times[0]) + reach_ms(rule.expr), side="right"))
+    values = block.values.copy()
+    values[:, :unfilled] = np.nan
+    return Block(block.labels, block.times, values)
 
 
 def live(rule: Rule, block: Block, start: int, until: int) -> Outcomes:

@@ -12,30 +12,40 @@
         expect:
           - {series: '{instance="a"}', opens: 6h..6h10m, closes: 6h30m..6h50m, tier: critical}
 
-Times count from the moment the rule goes live, which is its ``history`` after the first sample.
+Times count from the moment the rule goes live, which is its ``history`` after the first sample. A series may have
+``csv``, a file, instead of ``values``; ``expect: labels`` then takes what the file labels. A test may have
+``raw_series``, what is scraped, instead of ``input_series``: a real Prometheus then evaluates ``expr``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import numpy as np
-import promql_parser
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from anomalyd.block import Block, Labels, make_labels
-from anomalyd.conform import Duration, Number, PositiveDuration, Section, Whole, conform
+from anomalyd.block import Block, Labels, empty_block
+from anomalyd.clock import MINUTE_MS
+from anomalyd.conform import PositiveDuration, Section, Whole, conform
 from anomalyd.durations import format_duration, parse_duration
 from anomalyd.errors import ConfigError
 from anomalyd.incident import Reason
-from anomalyd.notation import Line, Pulse, Wave, compose, parse_line
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, load_rules
+from anomalyd.testseries import (
+    Given,
+    RawSeriesModel,
+    Recording,
+    SeriesField,
+    SeriesModel,
+    first_of,
+    read_given,
+    record,
+)
 from anomalyd.yamlfile import Document, Loc, did_you_mean
 
 START = "2026-01-05T00:00:00Z"
@@ -64,6 +74,7 @@ class ExpectedEpisode:
     Attributes:
         series: label pairs that the episode's series must have.
         closes: when it ends; None with ``stays`` set is an episode still open at the end.
+        many: further episodes that open in the same window are right too.
     """
 
     series: Labels
@@ -72,6 +83,7 @@ class ExpectedEpisode:
     stays: bool = False
     tier: str = ""
     close: str = ""
+    many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,7 @@ class RuleTest:
     """One test: a rule, what its expression returns, and what must come of it.
 
     Attributes:
+        block: what the expression returns; empty where ``raw`` is to be evaluated.
         start: when the rule goes live, milliseconds; the block begins its history before that.
         until: end of the test, milliseconds since ``start``.
         notifications: None when the test does not care.
@@ -102,6 +115,7 @@ class RuleTest:
     episodes: tuple[ExpectedEpisode, ...]
     notifications: tuple[ExpectedNotification, ...] | None
     where: str
+    raw: Recording | None = None
 
 
 def _window(value: Any) -> Any:
@@ -116,28 +130,6 @@ def _window(value: Any) -> Any:
     return window
 
 
-def parse_series(text: str) -> Labels:
-    """The labels of ``name{a="b"}``; raise ``ValueError``."""
-    if text.strip() == "{}":
-        return ()
-    try:
-        tree = promql_parser.parse(text) if len(text) < 4_000 else None
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no series: {error}") from None
-    if not isinstance(tree, promql_parser.VectorSelector) or tree.offset is not None or tree.at is not None:
-        raise ValueError(f'{text[:80]!r} is no series; write for example {{instance="a"}}')
-    if any(m.op != promql_parser.MatchOp.Equal for m in tree.matchers.matchers):
-        raise ValueError("a series has labels, not matchers: use = only")
-    labels = {m.name: m.value for m in tree.matchers.matchers}
-    return make_labels(labels | ({"__name__": tree.name} if tree.name else {}))
-
-
-def _series(value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_series(value)
-    raise ValueError("must be text such as '{instance=\"a\"}'")
-
-
 def _instant(text: str) -> str:
     try:
         at = datetime.fromisoformat(text.replace("Z", "+00:00"))
@@ -149,40 +141,7 @@ def _instant(text: str) -> str:
 
 
 WindowField: TypeAlias = Annotated[Window, BeforeValidator(_window)]
-SeriesField: TypeAlias = Annotated[Labels, BeforeValidator(_series)]
 TierWord: TypeAlias = Literal["", "warning", "critical", "emergency"]
-
-
-class SeasonModel(Section):
-    """A rhythm: smooth (amplitude, peak) or with edges (at, for, add)."""
-
-    period: PositiveDuration
-    amplitude: Number | None = None
-    peak: Duration = 0
-    add: Number | None = None
-    at: Duration = 0
-    for_: Duration | None = Field(None, alias="for")
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> SeasonModel:
-        smooth, edged = self.amplitude is not None, self.add is not None and self.for_ is not None
-        if smooth == edged or (smooth and (self.add is not None or self.for_ is not None)):
-            raise ValueError("needs either amplitude (and peak), or at, for and add")
-        return self
-
-    def made(self) -> Wave | Pulse:
-        if self.amplitude is not None:
-            return Wave(self.period, self.amplitude, self.peak)
-        return Pulse(self.period, self.add or 0.0, self.at, self.for_ or 0)
-
-
-class SeriesModel(Section):
-    """What the rule's expression returns for one series."""
-
-    series: SeriesField
-    values: str
-    seasons: list[SeasonModel] = Field(default_factory=list)
-    noise: Number = Field(0.0, ge=0)
 
 
 class EpisodeModel(Section):
@@ -209,13 +168,21 @@ class TestModel(Section):
 
     name: str = Field(min_length=1)
     rule: str
-    start: Annotated[str, AfterValidator(_instant)] = START
+    start: Annotated[str, AfterValidator(_instant)] = ""
     interval: PositiveDuration | None = None
     history: PositiveDuration | None = None
     seed: Whole = 1
-    input_series: list[SeriesModel] = Field(min_length=1)
-    expect: list[EpisodeModel]
+    input_series: list[SeriesModel] | None = Field(None, min_length=1)
+    raw_series: list[RawSeriesModel] | None = Field(None, min_length=1)
+    scrape_interval: PositiveDuration = MINUTE_MS
+    expect: Literal["labels"] | list[EpisodeModel]
     notifications: list[NotificationModel] | None = None
+
+    @model_validator(mode="after")
+    def _one_input(self) -> TestModel:
+        if (self.input_series is None) == (self.raw_series is None):
+            raise ValueError("needs either input_series (what expr returns) or raw_series (what expr reads)")
+        return self
 
 
 class TestFileModel(Section):
@@ -274,44 +241,68 @@ def _test(document: Document, loc: Loc, rules: RuleSet) -> RuleTest | None:
         rule = replace(rule, interval_ms=model.interval)
     history = (model.history or rule.history_ms) // rule.interval_ms * rule.interval_ms
     rule = replace(rule, history_ms=history, source="test", receivers=rule.receivers or ("test",))
-    start = int(datetime.fromisoformat(model.start.replace("Z", "+00:00")).astimezone(UTC).timestamp() * 1000)
-    start = start // rule.interval_ms * rule.interval_ms
-    block = _block(document, loc, model, start - history, rule.interval_ms)
-    if block is None:
+    return _made(document, loc, model, replace(rule, history_ms=history, source="test",
+                                               receivers=rule.receivers or ("test",)))  # fmt: skip
+
+
+def _made(document: Document, loc: Loc, model: TestModel, rule: Rule) -> RuleTest | None:
+    """The test of a rule that is ready for it."""
+    raw = model.raw_series is not None
+    key, models = ("raw_series", model.raw_series) if raw else ("input_series", model.input_series)
+    interval = model.scrape_interval if raw else rule.interval_ms
+    remedy = "scrape_interval" if raw else "interval"
+    given = read_given(document, (*loc, key), models or [], interval, remedy)
+    if given is None:
         return None
-    until = int(block.times[-1]) - start
+    start = _start(model, given, rule)
+    try:
+        recording = record(given, (start - rule.history_ms) // interval * interval, interval, model.seed)
+    except ValueError as error:
+        document.problem((*loc, key), str(error))
+        return None
+    times = recording.block.times
+    until = (int(times[-1]) - start) // rule.interval_ms * rule.interval_ms if len(times) else 0
     if until <= 0:
-        document.problem((*loc, "input_series"), f"the series end within the history of {format_duration(history)}")
+        document.problem((*loc, key), f"the series end within the history of {format_duration(rule.history_ms)}")
         return None
+    by_labels = model.expect == "labels"
+    episodes = _marked(document, loc, recording, rule, start, raw) if by_labels else _listed(model.expect)
     return RuleTest(
-        model.name, rule, block, start, until, tuple(map(_episode, model.expect)), _notifications(model),
-        document.where(loc),
+        model.name, rule, empty_block() if raw else recording.block, start, until, episodes, _notifications(model),
+        document.where(loc), recording if raw else None,
     )  # fmt: skip
 
 
-def _block(document: Document, loc: Loc, model: TestModel, first: int, interval: int) -> Block | None:
-    lines: list[Line] = []
-    for i, one in enumerate(model.input_series):
-        try:
-            lines.append(parse_line(one.values, interval))
-        except ValueError as error:
-            document.problem((*loc, "input_series", i, "values"), f"values: {error}")
-    labels = [one.series for one in model.input_series]
-    if len(set(labels)) < len(labels):
-        document.problem((*loc, "input_series"), "two series have the same labels")
-    if len(lines) < len(labels) or len(set(labels)) < len(labels):
-        return None
-    longest = max(len(line.values) for line in lines)
-    times = first + np.arange(longest, dtype=np.int64) * interval
-    values = np.full((len(lines), longest), np.nan)
-    for i, (line, one) in enumerate(zip(lines, model.input_series, strict=True)):
-        seasons = [season.made() for season in one.seasons]
-        waves = [s for s in seasons if isinstance(s, Wave)]
-        pulses = [s for s in seasons if isinstance(s, Pulse)]
-        rng = np.random.default_rng((model.seed, i))
-        length = len(line.values)
-        values[i, :length] = compose(line, times[:length], waves, pulses, one.noise, rng)
-    return Block(tuple(labels), times, values)
+def _start(model: TestModel, given: Sequence[Given], rule: Rule) -> int:
+    """When the rule goes live: as the test says, else its history after the first sample of a file, else ``START``."""
+    first = first_of(given, rule.interval_ms)
+    if first is not None and not model.start:
+        return first + rule.history_ms
+    at = datetime.fromisoformat((model.start or START).replace("Z", "+00:00")).astimezone(UTC)
+    return int(at.timestamp() * 1000) // rule.interval_ms * rule.interval_ms
+
+
+def _listed(expect: Sequence[EpisodeModel] | str) -> tuple[ExpectedEpisode, ...]:
+    return tuple(_episode(one) for one in expect if isinstance(one, EpisodeModel))
+
+
+def _marked(
+    document: Document, loc: Loc, recording: Recording, rule: Rule, start: int, raw: bool
+) -> tuple[ExpectedEpisode, ...]:
+    """One episode, or more, for each span that a file labels: it opens in the span or as late as ``for`` makes it."""
+    late = rule.for_ms + rule.interval_ms
+    found = []
+    for span in recording.marked:
+        if span.last < start:
+            continue  # in the history: there is nobody to open anything
+        # What the expression makes of a raw series' labels is not known here.
+        series = () if raw else tuple(pair for pair in span.series if pair[0] != "__name__")
+        window = Window(max(0, span.first - start), span.last - start + late)
+        found.append(ExpectedEpisode(series, window, many=True))
+    if not found:
+        hint = "give a csv a column label, or list the episodes"
+        document.problem((*loc, "expect"), "labels: no file labels a sample after the history", hint)
+    return tuple(found)
 
 
 def _episode(model: EpisodeModel) -> ExpectedEpisode:

@@ -64,7 +64,7 @@ def test_fixed_items_have_neither_season_nor_noise() -> None:
 def test_seasons_lie_in_civil_weeks() -> None:
     """A pulse at two days and three hours is on Wednesday at three, for as long as it says."""
     times = MONDAY_MS + np.arange(7 * 24) * HOUR_MS
-    line = Line(np.zeros(len(times)), np.ones(len(times), bool))
+    line = Line(np.zeros(len(times)), np.ones(len(times), bool), np.zeros(len(times), bool))
     values = compose(line, times, [], [Pulse(7 * DAY_MS, 1, 51 * HOUR_MS, 2 * HOUR_MS)], 0, np.random.default_rng(1))
     assert np.nonzero(values)[0].tolist() == [51, 52]
 

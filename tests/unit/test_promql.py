@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyd.promql import MAX_OPERATORS, check_expr
+from anomalyd.promql import MAX_OPERATORS, check_expr, reach_ms
 
 GOOD = [
     "up", "sum by (job) (rate(http_requests_total[5m]))", "time()", "vector(1)", "a > 3", "count(x_total)",
@@ -91,3 +91,19 @@ def test_no_expression_gives_a_traceback(expr: str) -> None:
     """Whatever it is, the answer is None or a finding inside the text."""
     finding = check_expr(expr)
     assert finding is None or 0 <= finding.offset <= len(expr)
+
+
+@pytest.mark.parametrize(
+    ("expr", "minutes"),
+    [
+        ("up", 0),
+        ("rate(a[5m])", 5),
+        ("sum by (x) (rate(a[5m]) / ignoring (y) rate(b[10m]))", 10),
+        ("max_over_time(rate(a[5m])[30m:1m])", 35),
+        ("histogram_quantile(0.9, sum by (le) (rate(a_bucket[1h])))", 60),
+        ("no promql(", 0),
+    ],
+)
+def test_how_far_an_expression_looks_back(expr: str, minutes: int) -> None:
+    """The longest way through its ranges."""
+    assert reach_ms(expr) == minutes * 60_000

@@ -13,7 +13,8 @@ from anomalyd.cli import main
 from anomalyd.clock import HOUR_MS
 from anomalyd.errors import ConfigError
 from anomalyd.ruletest import run_test
-from anomalyd.testfile import RuleTest, Window, parse_series, read_tests, shown
+from anomalyd.testfile import RuleTest, Window, read_tests, shown
+from anomalyd.testseries import parse_series
 from anomalyd.yamlfile import read_yaml
 
 RULES = """\

@@ -21,7 +21,7 @@ from anomalyd import logs
 from anomalyd.app import open_sources
 from anomalyd.backtest import Backtest, History, backtest, grid_span, read_history
 from anomalyd.clock import Clock, SystemClock
-from anomalyd.durations import parse_duration
+from anomalyd.durations import parse_duration, read_time
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.htmlreport import Judged, dummy_line, label_text, own_line, rough_duration, share, when, write_report
 from anomalyd.prometheus.source import PrometheusSource
@@ -32,7 +32,6 @@ from anomalyd.report.figures import (
     compare,
     dummy_alarms,
     read_spans,
-    read_time,
     score,
     series_lines,
     week_counts,

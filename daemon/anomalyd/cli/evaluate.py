@@ -33,10 +33,10 @@ from anomalyd.appraise import (
 from anomalyd.backtest import Backtest, grid_span
 from anomalyd.cli.backtest import Runner, choose
 from anomalyd.clock import Clock, SystemClock
-from anomalyd.durations import parse_duration
+from anomalyd.durations import parse_duration, read_time
 from anomalyd.errors import ConfigError, Problem, StoreError
 from anomalyd.htmlreport import label_text, rough_duration, when
-from anomalyd.report.figures import Span, read_time, series_lines
+from anomalyd.report.figures import Span, series_lines
 from anomalyd.report.sheet import Grid, Line, Part, Sheet, bars, curve_plot, series_plot, write_sheets
 from anomalyd.report.svg import Mark
 from anomalyd.rule import Rule

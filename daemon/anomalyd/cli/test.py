@@ -15,6 +15,7 @@ import typer
 
 from anomalyd import logs
 from anomalyd.errors import ConfigError, Problem
+from anomalyd.prometheus.throwaway import find_prometheus
 from anomalyd.ruletest import Verdict, run_test
 from anomalyd.testfile import RuleTest, is_tests, read_tests
 from anomalyd.yamlfile import read_file
@@ -57,7 +58,7 @@ def _pattern(only: str) -> re.Pattern[str]:
         raise ConfigError([Problem("--run", 0, 0, f"{only!r} is no regular expression: {error}")]) from None
 
 
-def _run(tests: list[tuple[str, RuleTest]], quiet: bool) -> list[Line]:
+def _run(tests: list[tuple[str, RuleTest]], prometheus: str, quiet: bool) -> list[Line]:
     lines = []
     shown = ""
     for file, test in tests:
@@ -65,7 +66,7 @@ def _run(tests: list[tuple[str, RuleTest]], quiet: bool) -> list[Line]:
             print(file)
         shown = file
         began = time.monotonic()
-        line = Line(file, run_test(test), time.monotonic() - began)
+        line = Line(file, run_test(test, prometheus), time.monotonic() - began)
         lines.append(line)
         if not quiet:
             _print(line)
@@ -131,19 +132,24 @@ def run_tests(
     only: Annotated[str, typer.Option("--run", metavar="REGEX", help="Only tests whose name matches.")] = "",
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    prometheus: Annotated[
+        str, typer.Option(metavar="PROGRAM", help="Evaluates raw_series; by default the one on the PATH.")
+    ] = "",
 ) -> None:
     """Test rules: given what their expression returns, which episodes and notifications come, and no other?
 
     The daemon's own evaluation and delivery run over the series of each test, on a virtual clock; nothing is connected
-    to. Exit code 0: all pass; 1: one fails; 2: a file is wrong.
+    to. A test with raw_series starts an empty Prometheus of its own on loopback for its expression, and stops it.
+    Exit code 0: all pass; 1: one fails; 2: a file is wrong, or there is no Prometheus for raw_series.
     """
     logs.configure("error", stream=sys.stderr)
     tests = load_tests(list(dict.fromkeys(files)), only)
     if not tests:
         print(f"no test matches {only!r}", file=sys.stderr)
         raise typer.Exit(1)
+    program = find_prometheus(prometheus) if any(test.raw is not None for _, test in tests) else ""
     began = time.monotonic()
-    lines = _run(tests, quiet=as_json)
+    lines = _run(tests, program, quiet=as_json)
     if junit_file is not None:
         _write(junit_file, junit(lines))
     failed = sum(not line.verdict.passed for line in lines)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +17,7 @@ import numpy as np
 from anomalyd.backtest import Backtest
 from anomalyd.block import I64, Block, Labels
 from anomalyd.clock import DAY_MS, WEEK_MS
-from anomalyd.durations import format_budget
+from anomalyd.durations import format_budget, read_time
 from anomalyd.episode import Episode
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.rule import Budget, Rule, TierPolicy
@@ -214,22 +213,6 @@ def _span(row: dict[str, str | None], path: Path, line: int) -> Span:
         raise ConfigError([Problem(str(path), line, 1, "the span ends before it starts")])
     pairs = sorted((k, v) for k, v in row.items() if k and k not in ("start", "end") and v)
     return Span(start, end, tuple(pairs))
-
-
-def read_time(text: str) -> int:
-    """Milliseconds of an RFC 3339 time (UTC where it names no zone), seconds or milliseconds; ``ValueError``."""
-    text = text.strip()
-    try:
-        number = float(text)
-    except ValueError:
-        try:
-            when = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        except ValueError:
-            raise ValueError(f"{text!r} is not a time; write 2026-01-31T12:00:00Z, or seconds") from None
-        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
-    if not 0 <= number < 1e14:
-        raise ValueError(f"{text!r} is not a time")
-    return int(number if number > 1e11 else number * 1000)
 
 
 def score(alarms: Sequence[Alarm], spans: Iterable[Span], start: int, end: int, slack_ms: int) -> Scored:
