@@ -14,6 +14,7 @@ from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.incident import Reason
 from anomalyd.recorded import RecordedReply, RecordedSource
+from anomalyd.records import NO_SNAPSHOTS, SnapshotPolicy
 from anomalyd.rule import DetectorSpec, Rule, RuleGroup, TierPolicy
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
@@ -74,7 +75,10 @@ class Flaky:
 class Life:
     """A rule living through a recorded block, one minute a step."""
 
-    def __init__(self, block: Block, rule: Rule = RULE, store: Store | None = None):
+    def __init__(
+        self, block: Block, rule: Rule = RULE, store: Store | None = None, snapshots: SnapshotPolicy = NO_SNAPSHOTS
+    ):
+        self.snapshots = snapshots
         self.store = store or open_store("sqlite://")
         self.source = Flaky(RecordedSource({"load": block}))
         self.group = RuleGroup("g", M, (rule,))
@@ -85,7 +89,7 @@ class Life:
         inline = InlineExecutor()
         evaluator = Evaluator(
             self.store, {"default": self.source}, annotate=render_annotations, links=lambda _: {}, fit=inline,
-            background=inline, operators=("hook",),
+            background=inline, operators=("hook",), snapshots=self.snapshots,
         )  # fmt: skip
         evaluator.add(self.rule)
         return evaluator

@@ -200,8 +200,8 @@ class Evaluator:
 
     def _evaluate_rule(self, run: RuleRun, at: int) -> Advanced:
         try:
-            memory = self.snapshots.restore(run, run.memory, self._sources[run.rule.source], at)
-            memory = self._fits.adopt(run, memory, at)
+            run.memory = self.snapshots.restore(run, run.memory, self._sources[run.rule.source], at)
+            memory = self._fits.adopt(run, run.memory, at)
             reply = self._read(run.rule, memory, at)
             return self._advance(run, memory, reply, at)
         except AnomalydError as error:
