@@ -29,6 +29,7 @@ from anomalyd.metrics import Metrics
 from anomalyd.orphans import close_orphans
 from anomalyd.past import Past
 from anomalyd.picture import Pictures, pictures
+from anomalyd.preflight import load_checked
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.quiet import arrange
 from anomalyd.receivers import build_receiver
@@ -39,7 +40,7 @@ from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, diff, load_rules
 from anomalyd.run import Daemon
 from anomalyd.score import Tier
-from anomalyd.settings import Settings, load_settings
+from anomalyd.settings import Settings
 from anomalyd.snapshot import forget_gone
 from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
@@ -143,7 +144,7 @@ class App:
         metrics, daemon = self.daemon.metrics, self.daemon
         self.digest = digest_of(self.settings)  # what is wrong is said once, not at every poll
         try:
-            settings = load_settings(self.settings.file)
+            settings = load_checked(self.settings.file)
             rules = load_rules(settings.rule_files, settings)
             receivers = open_receivers(settings)
         except ConfigError as error:

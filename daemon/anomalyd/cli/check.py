@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from anomalyd.errors import ConfigError, Problem
+from anomalyd.preflight import preflight
 from anomalyd.rules import RuleSet, expand, read_rules
 from anomalyd.settings import Settings, is_settings, read_settings
 from anomalyd.testfile import is_tests, read_tests
@@ -31,8 +32,12 @@ class Checked:
     problems: list[Problem] = field(default_factory=list)
 
 
-def check_files(files: list[str]) -> list[Checked]:
-    """Check files together: rules also against the settings among them, and the rules that settings name as well."""
+def check_files(files: list[str], syntax_only: bool = False) -> list[Checked]:
+    """Check files together: rules also against the settings among them, and the rules that settings name as well.
+
+    Args:
+        syntax_only: look at nothing that settings refer to but rules: no secrets, certificates, database, extras.
+    """
     checked: dict[str, Checked] = {}
     documents = {name: document for name in files if (document := _read(name, checked)) is not None}
     settings: Settings | None = None
@@ -41,7 +46,7 @@ def check_files(files: list[str]) -> list[Checked]:
             _tests(checked[name], documents.pop(name))
         elif is_settings(document.data):
             del documents[name]
-            settings = _settings(checked[name], document) or settings
+            settings = _settings(checked[name], document, syntax_only) or settings
     for name in _named_rules(settings, checked):
         if not any(Path(name).absolute() == Path(seen).absolute() for seen in checked):
             document = _read(name, checked)
@@ -63,13 +68,16 @@ def _read(name: str, checked: dict[str, Checked]) -> Document | None:
         return None
 
 
-def _settings(one: Checked, document: Document) -> Settings | None:
+def _settings(one: Checked, document: Document, syntax_only: bool) -> Settings | None:
     one.kind = "settings"
     try:
         settings = read_settings(document, Path() if document.file == STDIN else None)
     except ConfigError as error:
         one.problems += error.problems
         return None
+    if not syntax_only:
+        preflight(document, settings)
+        one.problems += sorted(document.problems, key=lambda p: (p.line, p.column, p.message))
     parts = _count(len(settings.sources), "source"), _count(len(settings.receivers), "receiver")
     one.found = f"{', '.join(parts)}, {_count(len(settings.rule_files), 'pattern')} of rules files"
     return settings
@@ -135,13 +143,18 @@ def check(
         list[str] | None, typer.Argument(help=f"Settings and rules files; - is stdin. Default: {DEFAULT_FILE}.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    syntax_only: Annotated[
+        bool, typer.Option("--syntax-only", help="Leave out what settings refer to: secrets, certificates, database.")
+    ] = False,
 ) -> None:
     """Check settings, rules and test files.
 
     A file is taken for what it is by its top keys. The rules files that settings name are checked too, and rules
-    against the sources and receivers of the settings. Nothing is connected to. Exit code 0: all is well; 2: it is not.
+    against the sources and receivers of the settings. Whatever `run` would refuse to start for is found here, but for
+    an address that is in use and a database server that does not answer: nothing is connected to. Exit code 0: all is
+    well; 2: it is not.
     """
-    checked = check_files(list(dict.fromkeys(files or [DEFAULT_FILE])))
+    checked = check_files(list(dict.fromkeys(files or [DEFAULT_FILE])), syntax_only)
     (_print_json if as_json else _print_text)(checked)
     if any(one.problems for one in checked):
         raise typer.Exit(2)

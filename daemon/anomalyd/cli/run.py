@@ -13,15 +13,14 @@ import typer
 from anomalyd import logs
 from anomalyd.app import App, build
 from anomalyd.clock import SystemClock
-from anomalyd.console.auth import check_listen
 from anomalyd.console.mount import parts_of
 from anomalyd.console.parts import Parts
 from anomalyd.console.server import WebServer
 from anomalyd.console.web import Probes, build_web
 from anomalyd.errors import StoreError
+from anomalyd.preflight import load_checked
 from anomalyd.rules import load_rules
 from anomalyd.run import Drive
-from anomalyd.settings import load_settings
 
 
 def run(
@@ -30,8 +29,7 @@ def run(
     log_format: Annotated[str, typer.Option("--log.format", help="logfmt or json; over the file's.")] = "",
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reloads the files."""
-    settings = load_settings(config)
-    check_listen(settings.web, settings.file)
+    settings = load_checked(config)
     level = (log_level or settings.log.level).lower()
     logs.configure("warning" if level == "warn" else level, log_format or settings.log.format)
     rules = load_rules(settings.rule_files, settings)

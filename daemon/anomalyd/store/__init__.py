@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from anomalyd.store.engine import connect
 from anomalyd.store.store import Store
-from anomalyd.store.upgrade import upgrade
+from anomalyd.store.upgrade import examine, upgrade
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "look", "open_store"]
 
 
 def open_store(url: str, *, backup: bool = True, busy_timeout_ms: int = 5_000) -> Store:
@@ -31,3 +31,12 @@ def open_store(url: str, *, backup: bool = True, busy_timeout_ms: int = 5_000) -
     except BaseException:  # whatever stops the opening, Ctrl-C too, must not leave connections and a lock behind
         engines.dispose()
         raise
+
+
+def look(url: str, *, busy_timeout_ms: int = 5_000) -> None:
+    """Raise what ``open_store`` would, as far as a look tells: no server is asked and no file is made or changed."""
+    engines = connect(url, busy_timeout_ms)
+    try:
+        examine(engines)
+    finally:
+        engines.dispose()

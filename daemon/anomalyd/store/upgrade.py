@@ -8,6 +8,7 @@ Alembic is loaded only where there is something to do.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +41,28 @@ _PATIENCE = 24
 """How many busy timeouts to wait for another process's migration: two minutes by default."""
 
 
-def upgrade(engines: Engines, *, backup: bool, schema: Schema = SCHEMA) -> None:
-    """Migrate to the schema's head; SchemaTooNew or StoreError (`foreign`, `readonly`...) without any write."""
+def examine(engines: Engines, schema: Schema = SCHEMA) -> None:
+    """Refuse a SQLite file that cannot be ours, from a newer version, or where none can be made. Looks only."""
+    path = engines.place.path
+    if path is None:
+        return
+    _refuse_foreign(engines)
+    _refuse_newer(engines.place, _version_of_file(engines.place, engines.busy_timeout_ms), schema)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        cause = "cannot be written to" if path.parent.is_dir() else "does not exist"
+        raise store_error(engines.place, "connect", f"its directory {cause}")
+
+
+def _refuse_foreign(engines: Engines) -> None:
     refuse_network_file_system(engines.place)
     header = read_header(engines.place, engines.busy_timeout_ms)
     if header is not None and header.foreign:
         raise store_error(engines.place, "foreign", f"it has {header.tables} tables of another program")
+
+
+def upgrade(engines: Engines, *, backup: bool, schema: Schema = SCHEMA) -> None:
+    """Migrate to the schema's head; SchemaTooNew or StoreError (`foreign`, `readonly`...) without any write."""
+    _refuse_foreign(engines)
     if _settled(engines, schema):
         return
     for remaining in range(_PATIENCE - 1, -1, -1):
