@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Block
+from anomalyd.block import F64, Block, Bool
 from anomalyd.detectors.base import State, join_states
 from anomalyd.episode import Close, Phase, Seen, advance, begin
 from anomalyd.judge import judge
@@ -103,19 +103,22 @@ class Columns:
     def live_column(self, run: RuleRun, memory: Memory, fresh: Block, changes: Changes, cut: float) -> Memory:
         rule, before = run.rule, memory.state
         assert before is not None, "only a fitted rule scores"
-        scores, after = run.score(before, fresh, cut, hold_of(rule, memory))
+        held = hold_of(rule, memory)
+        scores, after = run.score(before, fresh, cut, held)
         at, value = int(fresh.times[0]), fresh.values[:, 0]
         memory = self._judge_column(rule, replace(memory, state=after), value, scores, at, changes, cut)
         if rule.learn == "normal_only" and memory.last is not None:
-            flagged = np.nonzero(memory.last.verdicts.kind == Kind.ANOMALOUS)[0]
-            memory = replace(memory, state=_unlearn(after, before, flagged))
+            flagged = (memory.last.verdicts.kind == Kind.ANOMALOUS) & ~held
+            memory = replace(memory, state=_unlearned(run, before, after, fresh, cut, held, flagged))
         return memory
 
     def _judge_column(
         self, rule: Rule, memory: Memory, value: F64, scores: Scores, at: int, changes: Changes, cut: float
     ) -> Memory:
         expected, surprise = scores.expected[:, 0], scores.surprise[:, 0]
-        verdicts = judge(rule, value, expected, surprise, memory.cuts)
+        page = None if scores.page is None else scores.page[:, 0]
+        live = None if page is None else memory.hold()
+        verdicts = judge(rule, value, expected, surprise, memory.cuts, page, live)
         if memory.relearn:
             verdicts.kind[np.isin(memory.active, list(memory.relearn))] = Kind.WARMING_UP
         seen_at = np.where(np.isfinite(value), at, memory.last_seen)
@@ -274,17 +277,17 @@ def _not_calm(memory: Memory) -> list[int]:
     return [*memory.episodes, *memory.relearn]
 
 
-def _unlearn(after: State, before: State, rows: I64) -> State:
-    """Give the flagged series the state they had before the sample that was flagged."""
-    if not len(rows):
+def _unlearned(
+    run: RuleRun, before: State, after: State, fresh: Block, cut: float, held: Bool, flagged: Bool
+) -> State:
+    """The state after a column, the flagged series seen as held already: what opens an episode belongs to it."""
+    if not flagged.any():
         return after
-    arrays = dict(after.arrays)
-    for name, array in after.arrays.items():
-        if name not in after.shared:
-            mended = array.copy()
-            mended[rows] = before.arrays[name][rows]
-            arrays[name] = mended
-    return replace(after, arrays=arrays)
+    if not rowwise(run.model.detector):
+        return run.score(before, fresh, cut, held | flagged)[1]
+    rows = np.nonzero(flagged)[0]
+    parts = run.score(before.take(rows), fresh.take(rows), cut, np.ones(len(rows), np.bool_))[1]
+    return put_rows(after, before, rows, parts)
 
 
 def _advance_episodes(rule: Rule, memory: Memory, seen: Observation) -> list[Happened]:

@@ -1,9 +1,9 @@
 """From scores to verdicts: cuts, direction, business facts. Pure and over whole slots.
 
 Precedence, tested whole: no finite sample → missing · outside ``valid_range`` → anomalous at the lowest tier whatever
-the score · no surprise yet → warming up · surprise at or below the cut → ok · wrong direction → ok · deviation below
-``min_deviation`` → ok · else anomalous at the highest tier whose cut is exceeded. A series that is missing while the
-rule says `missing: alert` is anomalous at the lowest tier.
+the score · no surprise yet → warming up · surprise at or below the cut → ok · above it, but no news and no episode that
+could go on → ok · wrong direction → ok · deviation below ``min_deviation`` → ok · else anomalous at the highest tier
+whose cut is exceeded. A series that is missing while the rule says `missing: alert` is anomalous at the lowest tier.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from anomalyd.score import TIERS, Kind, Tier, Verdicts, Why
 from anomalyd.threshold import NEVER
 
 
-def judge(rule: Rule, value: F64, expected: F64, surprise: F64, cuts: F64) -> Verdicts:
+def judge(
+    rule: Rule, value: F64, expected: F64, surprise: F64, cuts: F64, page: F64 | None = None, live: Bool | None = None
+) -> Verdicts:
     """Give each of N series its verdict for one slot.
 
     Args:
         value, expected, surprise: [N]; NaN where there is none.
         cuts: [N, 3], each series' cut per tier, infinity where the rule does not have the tier.
+        page: [N], the surprise with which an episode may open; None where that is ``surprise``.
+        live: [N], which series are in an episode, pending or open; None where none is.
     """
     n = len(value)
     kind, tier, why = np.zeros(n, np.int8), np.zeros(n, np.int8), np.zeros(n, np.int8)
@@ -30,6 +34,9 @@ def judge(rule: Rule, value: F64, expected: F64, surprise: F64, cuts: F64) -> Ve
     outside = _outside(rule, value, missing)
     warming = ~missing & ~np.isfinite(surprise)
     above = ~missing & ~warming & (surprise > cuts.min(axis=1))
+    news = _news(page, live, cuts)
+    why[above & ~news] = Why.NO_NEWS
+    above &= news
 
     kind[warming] = Kind.WARMING_UP
     wrong_side = above & _wrong_side(rule, value, expected)
@@ -58,6 +65,14 @@ def uniform(kind: Kind, n: int) -> Verdicts:
 def lowest_tier(rule: Rule) -> Tier:
     """The first tier a rule has for a series."""
     return min(policy.tier for policy in rule.tiers if policy.scored)
+
+
+def _news(page: F64 | None, live: Bool | None, cuts: F64) -> Bool:
+    """Where an episode may open, or is there to go on."""
+    if page is None:
+        return np.ones(len(cuts), np.bool_)
+    opens: Bool = np.nan_to_num(page) > cuts.min(axis=1)
+    return opens if live is None else opens | live
 
 
 def _outside(rule: Rule, value: F64, missing: Bool) -> Bool:

@@ -25,6 +25,8 @@ class Scores:
         expected: what the detector took to be normal, in the series' unit.
         lower, upper: the band outside which the lowest tier begins, in the series' unit.
         surprise: -log10 of the tail probability, never negative; NaN while warming up or where the sample is missing.
+        page: the surprise with which an episode may open, where the detector knows news from what goes on; None where
+            every sample may open one. Whether an episode goes on is up to ``surprise`` alone.
     """
 
     raw: F64
@@ -32,6 +34,7 @@ class Scores:
     lower: F64
     upper: F64
     surprise: F64
+    page: F64 | None = None
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
@@ -86,6 +89,8 @@ class Why(IntEnum):
     """Above the cut, but on the side the rule does not ask for."""
     MIN_DEVIATION = 5
     """Above the cut, but closer to the expected value than the rule cares about."""
+    NO_NEWS = 6
+    """Above the cut, but no more than what the series has shown lately or often: nothing opens by it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -88,7 +88,8 @@ def sheet_of_slot(seen: Observation) -> Sheet:
 def judge_sheet(rule: Rule, values: F64, scores: Scores, cuts: F64) -> Verdicts:
     """Verdicts on samples [N, T], flat in row order."""
     each = np.repeat(cuts, values.shape[1], axis=0)
-    return judge(rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each)
+    page = None if scores.page is None else scores.page.ravel()
+    return judge(rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each, page)
 
 
 def first_flagged(verdicts: Verdicts, shape: tuple[int, int]) -> I64:

@@ -135,3 +135,40 @@ def test_missing_channels_and_samples(joint: bool) -> None:
     assert np.isnan(raw.score[1]).all()
     assert np.isfinite(raw.score[[0, 2, 3]]).all()
     assert np.isfinite(raw.expected).all()
+
+
+def test_an_episode_is_learned_when_it_is_over_but_not_its_level() -> None:
+    """Held samples leave the expectation where it was; that such scores happen is known once the hold ends."""
+    values = rhythm(days=6)
+    at = 5 * DAY
+    values[0, at : at + 12] += 30
+    detector = auto()
+    _, state = detector.score(detector.fit(block(values[:, :0]), 0), block(values).window(0, at))
+    hold = np.ones(1, np.bool_)
+    held, after = detector.score(state, block(values).window(at, at + 12), hold)
+    for name in ("counts", "extremes", "weights", "book"):
+        np.testing.assert_array_equal(after.arrays[name], state.arrays[name], err_msg=name)
+    assert held.score.min() > 4
+    again = block(values).window(at + 12, at + 13)
+    again.values[:] = values[0, at]
+    fresh, _ = detector.score(state, again)
+    known, ended = detector.score(after, again)
+    assert known.score[0, 0] < fresh.score[0, 0]
+    assert abs(known.expected[0, 0] - fresh.expected[0, 0]) < 5
+    assert ended.arrays["tails"][0, 0, 3] == state.arrays["tails"][0, 0, 3] + 13
+
+
+def test_an_episode_opens_where_the_paging_signal_says_so() -> None:
+    """What may open an episode is the paging signal as a surprise; 1 of it is a budget of one alarm a week."""
+    values = rhythm(days=12)
+    values[0, 8 * DAY + 100] += 15
+    detector = auto()
+    state = detector.fit(block(values[:, :0]), 0)
+    _, page, _ = detector.signals(state, block(values))
+    raw, _ = detector.score(state, block(values))
+    assert raw.page is not None
+    seen = np.isfinite(page)
+    weekly = np.log10(7 * DAY)
+    np.testing.assert_array_equal(raw.page[seen] > weekly, page[seen] > 1)
+    assert (raw.page[seen] <= raw.score[seen]).all()
+    assert (raw.page[seen] == 0).mean() > 0.98

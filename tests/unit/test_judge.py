@@ -72,3 +72,32 @@ def test_every_series_has_its_own_cut() -> None:
 def test_counts_account_for_every_series() -> None:
     """Verdicts by kind add up to the number of series."""
     assert uniform(Kind.PARTIAL, 7).counts() == {kind.name.lower(): 7 * (kind == Kind.PARTIAL) for kind in Kind}
+
+
+@pytest.mark.parametrize(
+    ("surprise", "page", "live", "verdict"),
+    [
+        (4.0, 0.0, False, (Kind.OK, Tier.NONE, Why.NO_NEWS)),
+        (4.0, NAN, False, (Kind.OK, Tier.NONE, Why.NO_NEWS)),
+        (4.0, 3.0, False, (Kind.OK, Tier.NONE, Why.NO_NEWS)),
+        (4.0, 3.1, False, WARNING),
+        (7.0, 3.1, False, (Kind.ANOMALOUS, Tier.CRITICAL, Why.SURPRISE)),
+        (4.0, 0.0, True, WARNING),
+        (2.0, 0.0, True, OK),
+        (NAN, NAN, False, (Kind.WARMING_UP, Tier.NONE, Why.NOTHING)),
+    ],
+)
+def test_an_episode_opens_by_news_and_goes_on_by_surprise(
+    surprise: float, page: float, live: bool, verdict: tuple[Kind, Tier, Why]
+) -> None:
+    """Where a detector tells news from what goes on, only news opens; the tier is the surprise's either way."""
+    cuts = np.array([CUTS])
+    found = judge(RULE, *(np.array([x]) for x in (10.0, 1.0, surprise)), cuts, np.array([page]), np.array([live]))
+    assert (Kind(int(found.kind[0])), Tier(int(found.tier[0])), Why(int(found.why[0]))) == verdict
+
+
+def test_news_is_no_condition_on_facts() -> None:
+    """A value outside the range that the business allows opens an episode, news or not."""
+    rule = replace(RULE, valid_range=(0, 5))
+    found = judge(rule, np.array([10.0]), np.array([1.0]), np.array([4.0]), np.array([CUTS]), np.array([0.0]))
+    assert (found.kind[0], found.why[0]) == (Kind.ANOMALOUS, Why.OUT_OF_RANGE)

@@ -27,6 +27,7 @@ Reference
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,6 +57,8 @@ SLOT_MS = 5 * MINUTE_MS
 """Yesterday and last week are remembered as means over this, or over the step where it is longer."""
 PAGE_RISE = 1.05
 """A joint surprise is told again when it exceeds the held one by this factor."""
+PAGE_SLOPE = 0.9
+"""Surprise per unit of the paging signal: on clean series it is exceeded about as often as that says."""
 BOOK_MS = 14 * DAY_MS
 """Contexts are spread over this much past."""
 
@@ -99,8 +102,15 @@ class Auto:
         return State(after.arrays, as_of=max(0, after.as_of))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
-        raw, _, after = self.signals(state, fresh, hold)
-        return raw, after
+        raw, page, after = self.signals(state, fresh, hold)
+        news = page if self.joint else self._news(page)
+        return Raw(np.fmax(raw.score, news), raw.expected, raw.unit, news), after
+
+    def _news(self, page: F64) -> F64:
+        """The paging signal as a surprise: 1 where a budget of one a week begins."""
+        weekly = math.log10(max(WEEK_MS / max(1, self.grid.step_ms), 10.0))
+        news: F64 = np.where(page > 0.0, np.maximum(weekly + PAGE_SLOPE * (page - 1.0), 0.0), page)
+        return news
 
     def signals(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, F64, State]:
         """As ``score``, with the paging signal [N, T] between: above 1 where an episode opens or worsens, else less.
@@ -109,9 +119,7 @@ class Auto:
         """
         check_newer(state, fresh)
         check_series(state, "middle" if self.joint else "recent", fresh)
-        if self.joint:
-            return self._run_joint(state, fresh)
-        return self._run(state, fresh, hold)
+        return self._run_joint(state, fresh) if self.joint else self._run(state, fresh, hold)
 
     def _empty(self, n: int) -> dict[str, npt.NDArray[Any]]:
         from anomalyd.detectors.kernels import auto, extreme, knn, promise, rls, seasonal, tail
@@ -131,6 +139,7 @@ class Auto:
             "peaks": np.zeros((n, auto.PEAK_BINS)),
             "signals": np.zeros((n, auto.LINE)),
             "promise": np.zeros((n, promise.LINE)),
+            "waiting": np.zeros((n, auto.WAITING, auto.MEMBERS + 1)),
         }
 
     def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, F64, State]:
@@ -146,7 +155,7 @@ class Auto:
             self.every, 2.0 ** (1.0 / HALF_LIFE), self.params.warm_up,
             a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"], a["profile"], a["visits"], a["seasons"],
             a["book"], a["nearest"], a["residuals"], a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"],
-            raw.score, page, raw.expected, raw.unit,
+            a["waiting"], raw.score, page, raw.expected, raw.unit,
         )  # fmt: skip
         keep_block(raw.score, held(hold, len(fresh)), DOUBT, 2.0 ** (-1.0 / HALF_LIFE), a["promise"])
         return raw, page, advanced(state, a, fresh)

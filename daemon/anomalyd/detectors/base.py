@@ -92,11 +92,14 @@ class Raw:
         score: larger is more abnormal, never negative, never infinite.
         expected: what would have been normal, in the series' unit; every detector gives one (a median if need be).
         unit: series' unit per unit of score, so that the band at score s is expected ± s * unit; NaN without a band.
+        page: only of calibrated detectors that know news from what goes on: the surprise with which an episode may
+            open, 0 nearly everywhere, never above ``score``; None where every sample may open one.
     """
 
     score: F64
     expected: F64
     unit: F64
+    page: F64 | None = None
 
 
 @dataclass(frozen=True, slots=True)

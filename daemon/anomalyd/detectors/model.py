@@ -25,7 +25,7 @@ from anomalyd.detectors.calibrate import Calibrator
 from anomalyd.rule import DetectorSpec
 from anomalyd.score import Scores
 
-CODE = 2
+CODE = 3
 """Raise when the scores of an unchanged rule change; it is part of every model's version."""
 
 OLDER_SHARE = 0.6
@@ -133,7 +133,7 @@ _Arrays = dict[str, npt.NDArray[Any]]
 
 def _scores(raw: Raw, surprise: F64, bound: F64) -> Scores:
     reach = raw.unit * bound
-    return Scores(raw.score, raw.expected, raw.expected - reach, raw.expected + reach, surprise)
+    return Scores(raw.score, raw.expected, raw.expected - reach, raw.expected + reach, surprise, raw.page)
 
 
 def _pack(detector: State, calibration: Mapping[str, npt.NDArray[Any]]) -> State:

@@ -49,11 +49,14 @@ EXTREMES = 3
 
 SPAN, PEAK, AGE, AT, PEAKED, FILLED, SAFE, DOUBTED, HELD = 0, 1, 2, 3, 4, 5, 6, 7, 8
 """Slots of ``line``: held span; held peak of the page signal, samples since; samples judged; when the peaks were last
-counted; residuals averaged so far; the level before the samples in doubt, their number, whether the last was held."""
+counted; residuals averaged so far; the level before the samples in doubt, their number, samples held just now."""
 LINE = 9
 
 SAMPLES = 3
 """Slot of the forecast's line: samples learned."""
+
+WAITING = 20
+"""So many scores of an episode are learned when it is over: how often such things happen, not how long they last."""
 
 FEWEST = 40
 EXTREMES_FROM = 60.0
@@ -183,18 +186,32 @@ def page_value(tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
 
 
 @kernel
-def go_on_held(line: Any, recent: Any, rline: Any, profile: Any, visits: Any, sline: Any, day: Any, week: Any) -> Any:
-    """A held sample teaches nothing: the forecast goes on from what the seasonal experts expect."""
+def go_on_held(
+    raw: Any, x: Any, waiting: Any, line: Any, recent: Any, rline: Any, profile: Any, visits: Any, sline: Any,
+    day: Any, week: Any,
+) -> Any:  # fmt: skip
+    """A held sample teaches nothing yet: the forecast goes on from what the seasonal experts expect."""
     if line[HELD] == 0.0:
         take_back(line, recent, sline)
-    line[HELD] = 1.0
+    if line[HELD] < WAITING:
+        row = int(line[HELD])
+        waiting[row, :MEMBERS] = raw
+        waiting[row, MEMBERS] = x
+    line[HELD] += 1.0
     push(recent, rline, expect(profile, visits, sline, day, week))
+
+
+@kernel
+def look_back(waiting: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any) -> Any:
+    """An episode is over: learn that such scores happen. Levels and weights stay as they were before it."""
+    for row in range(int(min(line[HELD], float(WAITING)))):
+        learn_scores(waiting[row, :MEMBERS], waiting[row, MEMBERS], counts, lines, extremes, line, growth)
+    line[HELD] = 0.0
 
 
 @kernel
 def note_doubt(line: Any, onset: Any, level: Any) -> Any:
     """Remember the level before the samples in doubt, and how many they are."""
-    line[HELD] = 0.0
     if onset < DOUBT:
         line[SAFE], line[DOUBTED] = level, 0.0
     else:
@@ -202,10 +219,8 @@ def note_doubt(line: Any, onset: Any, level: Any) -> Any:
 
 
 @kernel
-def remember(
-    raw: Any, x: Any, early: Any, residuals: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any
-) -> Any:  # fmt: skip
-    """Teach tails, extremes and averages a sample's raw scores; ``early`` [2] are the plain residuals."""
+def learn_scores(raw: Any, x: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any) -> Any:
+    """Teach tails and extremes a sample's raw scores."""
     for m in range(MEMBERS):
         if not math.isnan(raw[m]):
             learn(counts[m], lines[m], raw[m], growth)
@@ -214,6 +229,14 @@ def remember(
         see(extremes[OF_SEASON], raw[SEASON], EXTREME_FORGETS)
         if not math.isnan(raw[NEAREST]):
             see(extremes[OF_NEAREST], raw[NEAREST], EXTREME_FORGETS)
+
+
+@kernel
+def remember(
+    raw: Any, x: Any, early: Any, residuals: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any
+) -> Any:  # fmt: skip
+    """Teach tails, extremes and averages a sample's raw scores; ``early`` [2] are the plain residuals."""
+    learn_scores(raw, x, counts, lines, extremes, line, growth)
     at = (int(line[AT]) - 1) % AVERAGED
     residuals[0, at] = early[0]
     residuals[1, at] = early[1]
@@ -225,7 +248,7 @@ def auto_block(
     values: Any, slot_of: Any, phases: Any, days: Any, weeks: Any, hold: Any, day: Any, every: Any,
     growth: Any, fewest: Any, recent: Any, slots: Any, weights: Any, spread: Any, rlines: Any, profiles: Any,
     visits: Any, slines: Any, books: Any, klines: Any, residuals: Any, counts: Any, lines: Any, extremes: Any,
-    peaks: Any, alines: Any, score: Any, page: Any, expected: Any, unit: Any,
+    peaks: Any, alines: Any, waitings: Any, score: Any, page: Any, expected: Any, unit: Any,
 ) -> Any:  # fmt: skip
     """Score and learn a block [N, T]; state arrays (documented in ``detectors/auto.py``) are changed in place."""
     f, gain, early = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(2)
@@ -250,6 +273,8 @@ def auto_block(
             x = values[i, t]
             if math.isnan(x):
                 continue
+            if line[HELD] > 0.0 and not hold[i]:
+                look_back(waitings[i], counts[i], lines[i], extremes[i], line, growth)
             context(recent[i], int(rline[SAMPLES]), x, phases[t], q)
             far = nearest(books[i], klines[i], q, distance)
             score_members(raw, x, predicted, usual, floor, residuals[i], line, far)
@@ -263,7 +288,9 @@ def auto_block(
                 page[i, t] = paged
             line[AT] += 1.0
             if hold[i]:
-                go_on_held(line, recent[i], rline, profiles[i], visits[i], sline, days[t], weeks[t])
+                go_on_held(
+                    raw, x, waitings[i], line, recent[i], rline, profiles[i], visits[i], sline, days[t], weeks[t]
+                )
                 continue
             note_doubt(line, onset, sline[LEVEL])
             early[0] = max(0.0, abs(x - predicted) - floor)
