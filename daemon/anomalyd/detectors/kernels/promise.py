@@ -32,8 +32,8 @@ USUAL, WEIGHT = 0.65, 30.0
 """Mean excess before anything was counted, as noise of many kinds has it, and the stretches it counts for."""
 CLUSTERS = 10.0
 """Stretches that the expected rate counts for before any was counted."""
-LEAST_SLOPE, MOST_SLOPE = 0.4, 1.2
-LEAST_SHIFT, MOST_SHIFT = -0.3, 0.4
+LEAST_SLOPE, MOST_SLOPE = 0.6, 1.2
+LEAST_SHIFT, MOST_SHIFT = -0.3, 0.7
 
 
 @kernel
