@@ -31,6 +31,12 @@ def write_rules(rules: RuleSet) -> str:
     return yaml.dump({"groups": [_group(group) for group in rules.groups]}, Dumper=_Dumper, sort_keys=False, width=120)
 
 
+def write_flow(data: Any) -> str:
+    """A value on one line, as it stands behind a key."""
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=100_000)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _group(group: RuleGroup) -> dict[str, Any]:
     return {
         "name": group.name,
