@@ -70,6 +70,20 @@ def incident_key(rule: Rule, labels: Labels) -> tuple[str, Labels]:
     return digest, chosen
 
 
+DATA_FAULTS: Mapping[str, str] = {
+    "gaps": "with gaps where there were none",
+    "stale": "silent for longer than ever",
+    "frozen": "stuck on one value",
+    "repeats": "repeating samples, as after a longer scrape interval",
+    "resolution": "with far fewer different values than ever",
+    "range": "of another order of magnitude",
+}
+"""What can be wrong with a series as data, in words that follow "is" or "series"; also the ``why`` of such an alert."""
+
+UNJUDGED = frozenset({"source", *DATA_FAULTS})
+"""The ``why`` of alerts that are no episode: nobody can say whether they were right."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One episode as a reader needs it: where, how far from normal, since when, why."""

@@ -65,7 +65,7 @@ class Past:
     def __call__(self, s: Statement) -> Background:
         """The background of a statement, as things stand now; raises only ``StoreError``."""
         lead = s.alerts[0] if s.alerts else None
-        if lead is None or s.reason == Reason.TEST or lead.why == "source":
+        if lead is None or s.reason == Reason.TEST or lead.why in UNJUDGED:
             return Background()
         votes = self._of_rule(s.rule)
         own = {alert.episode for alert in s.alerts}

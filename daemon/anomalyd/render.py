@@ -249,6 +249,8 @@ def _sentence(s: Statement, now: int) -> str:
 def _state(alert: Alert) -> str:
     if alert.why == "absent":
         return "has stopped reporting"
+    if alert.why in DATA_FAULTS:
+        return f"is {DATA_FAULTS[alert.why]}"
     if alert.value is None:
         return "does not answer" if alert.why == "source" else "is abnormal"
     outside = ", outside its valid range" if alert.why == "out_of_range" else ""

@@ -65,6 +65,21 @@ class MinDeviation:
 
 
 @dataclass(frozen=True, slots=True)
+class DataQuality:
+    """How a rule's series are watched as data (see ``dataquality``).
+
+    Attributes:
+        mode: hold doubts what series with sudden gaps show, tell only tells of faults, ignore does nothing.
+        factor: a run of one value or a silence is too long at so many times the longest there ever was.
+        at_least_ms: and not before it has lasted this long.
+    """
+
+    mode: Literal["hold", "tell", "ignore"] = "hold"
+    factor: float = 3.0
+    at_least_ms: int = 30 * MINUTE_MS
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """A detector by its YAML name with the parameters the user gave (checked by the detector's own ``Params``)."""
 
@@ -118,6 +133,7 @@ class Rule:
     group_by: tuple[str, ...] = ()
     drop_labels: tuple[str, ...] = ()
     suppress_ms: int = 30 * MINUTE_MS
+    data_quality: DataQuality = DataQuality()
     admit_after: int = 3
     max_series: int = 1_000
     partial_response: Literal["hold", "accept"] = "hold"

@@ -24,7 +24,7 @@ from pydantic import (
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
 from anomalyd.durations import BUDGET_PATTERN, format_budget, parse_budget
 from anomalyd.intervalmodel import IntervalModel
-from anomalyd.rule import Budget, DetectorSpec, Direction, MinDeviation, Missing, Mode, Rule
+from anomalyd.rule import Budget, DataQuality, DetectorSpec, Direction, MinDeviation, Missing, Mode, Rule
 from anomalyd.template import check_template
 
 RULE: dict[str, Any] = {
@@ -196,6 +196,23 @@ class MinDeviationModel(Section):
     relative: Share = Field(MinDeviation().relative, description="As a share of the expected value: 0.2 or 20%.")
 
 
+class DataQualityModel(Section):
+    """How series are watched as data: frozen, with gaps, coarse, of another magnitude, silent."""
+
+    mode: Literal["hold", "tell", "ignore"] = Field(
+        DataQuality().mode, description="hold: anomalies of series with sudden gaps wait; tell: they do not; ignore."
+    )
+    factor: Annotated[Number, Field(ge=1.5, le=1_000)] = Field(
+        DataQuality().factor, description="Too long is so many times the longest run or silence ever seen."
+    )
+    at_least: PositiveDuration = Field(DataQuality().at_least_ms, description="And not before it has lasted so long.")
+
+
+def _by_mode(value: Any) -> Any:
+    """A mode alone stands for the mapping with it."""
+    return {"mode": value} if isinstance(value, str) else value
+
+
 def _range(value: Any) -> Any:
     if isinstance(value, list | tuple) and len(value) == 2 and all(_is_number(v) for v in value):
         if not value[0] < value[1]:
@@ -258,6 +275,9 @@ class RuleModel(Section):
     group_by: list[str] = Field(list(RULE["group_by"]), description="Labels that make one incident; [...]: each.")
     drop_labels: list[LabelName] = Field(list(RULE["drop_labels"]), description="Labels that are no part of identity.")
     suppress: Duration = Field(RULE["suppress_ms"], description="After one notification, quiet for so long.")
+    data_quality: Annotated[DataQualityModel, BeforeValidator(_by_mode)] = Field(
+        DataQualityModel(), description="Whether faults of the data are told, and anomalies held for them."
+    )
     admit_after: Whole = Field(
         RULE["admit_after"], ge=1, le=1_000, description="A new series is watched when seen in this many slots; 1: at once."
     )

@@ -10,7 +10,7 @@ import yaml
 from anomalyd.durations import format_budget, format_duration
 from anomalyd.intervalmodel import write_interval
 from anomalyd.promql import check_expr
-from anomalyd.rule import DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
+from anomalyd.rule import DataQuality, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
 from anomalyd.rulemodel import RULE
 from anomalyd.rules import RuleSet
 from anomalyd.yamlfile import plain_value
@@ -62,6 +62,9 @@ def rule_data(rule: Rule) -> dict[str, Any]:
         _unless_default(data, name, rule, name, list)
     if rule.dont_learn:
         data["dont_learn"] = [write_interval(interval) for interval in rule.dont_learn]
+    if rule.data_quality != DataQuality():
+        q = rule.data_quality
+        data["data_quality"] = {"mode": q.mode, "factor": q.factor, "at_least": format_duration(q.at_least_ms)}
     if rule.min_deviation != MinDeviation():
         data["min_deviation"] = {"absolute": rule.min_deviation.absolute, "relative": rule.min_deviation.relative}
     data["tiers"] = {policy.tier.word: _tier(policy) for policy in rule.tiers}

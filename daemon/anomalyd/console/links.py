@@ -196,7 +196,7 @@ def _ticket(statement: Statement, receiver: str, lifetime_ms: int) -> Ticket | N
 def _is_about_one(statement: Statement) -> bool:
     """Whether it tells of an incident of a rule: a test does not, nor a digest, nor a source or receiver in trouble."""
     lead = statement.alerts[0]
-    return statement.reason != Reason.TEST and lead.why != "source" and statement.rule != DIGEST_RULE
+    return statement.reason != Reason.TEST and lead.why not in UNJUDGED and statement.rule != DIGEST_RULE
 
 
 def _text(data: bytes) -> str:
