@@ -15,7 +15,7 @@ from typing import Protocol
 from anomalyd.clock import DAY_MS
 from anomalyd.episode import Episode, Phase
 from anomalyd.feedback import labels_of
-from anomalyd.incident import Notification, Reason, Statement
+from anomalyd.incident import UNJUDGED, Notification, Reason, Statement
 from anomalyd.records import VERDICTS, Feedback, FeedbackLabel, OutboxRow, OutboxState
 from anomalyd.render import Background, Verdict, clean
 

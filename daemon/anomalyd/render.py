@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from anomalyd.block import Labels
 from anomalyd.clock import DAY_MS
-from anomalyd.incident import Alert, Reason, Statement
+from anomalyd.incident import DATA_FAULTS, Alert, Reason, Statement
 from anomalyd.template import check_template, humanize, render_annotations
 
 __all__ = [

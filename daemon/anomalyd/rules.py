@@ -19,7 +19,7 @@ from anomalyd.detectors.registry import detector_names, load_detector, make_dete
 from anomalyd.durations import format_duration
 from anomalyd.errors import ConfigError, DetectorError, Problem
 from anomalyd.promql import check_expr
-from anomalyd.rule import DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
+from anomalyd.rule import DataQuality, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
 from anomalyd.rulemodel import RULE, GroupModel, RuleModel, RulesFile, TierModel
 from anomalyd.score import TIERS, Tier
 from anomalyd.threshold import initial_threshold

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from anomalyd.budget import DIGEST_RULE
 from anomalyd.clock import HOUR_MS, SECOND_MS
 from anomalyd.console.snooze import SNOOZES
-from anomalyd.incident import Reason, Statement
+from anomalyd.incident import UNJUDGED, Reason, Statement
 from anomalyd.picture import alt_of
 from anomalyd.render import Action, Actions, Chart, Charts, Link, Places
 from anomalyd.store import Store
