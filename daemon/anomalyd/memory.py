@@ -151,7 +151,8 @@ def align(
     living through many slots together, only the columns before the first addition are looked at, and nothing is added.
     """
     columns, samples, duplicates = len(block.times), block.values, 0
-    unchanged = block.labels == memory.source_labels
+    # No labels remembered is not an empty answer remembered.
+    unchanged = block.labels == memory.source_labels and len(block) == len(memory.source_position)
     if unchanged:
         position, strangers, twins = memory.source_position, dict[Labels, int](), dict[int, int]()
     else:

@@ -92,3 +92,12 @@ def test_rows_that_are_let_go_stay_registered() -> None:
     assert memory.active.tolist() == [0, 2]
     back = align(memory, block("b", 5.0), (), 10)
     assert back.added == labels("b")
+
+
+def test_an_empty_answer_after_additions_finds_every_series_missing() -> None:
+    """What was remembered of an answer with additions is not taken for an answer without series."""
+    added = align(knows("ab"), block("abx", 1.0, 2.0, 3.0), (), 10)
+    nothing = Block((), np.array([120_000]), np.zeros((0, 1)))
+    empty = align(added.memory, nothing, (), 10)
+    assert np.isnan(empty.values).all()
+    assert empty.values.shape == (2, 1)
