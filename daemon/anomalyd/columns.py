@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from anomalyd.block import F64, Block, Bool
+from anomalyd.dataquality import doubted
 from anomalyd.detectors.base import State, join_states
 from anomalyd.episode import Close, Phase, Seen, advance, begin
 from anomalyd.judge import judge
@@ -105,6 +106,7 @@ class Columns:
         assert before is not None, "only a fitted rule scores"
         held = hold_of(rule, memory)
         scores, after = run.score(before, fresh, cut, held)
+        scores = doubted(memory.doubt, memory.active, fresh.times, scores, memory.cuts)
         at, value = int(fresh.times[0]), fresh.values[:, 0]
         memory = self._judge_column(rule, replace(memory, state=after), value, scores, at, changes, cut)
         if rule.learn == "normal_only" and memory.last is not None:
@@ -141,6 +143,7 @@ class Columns:
         before, cut = memory.state, band_cut(memory)
         assert before is not None, "only a fitted rule scores"
         scores, after = run.score(before, fresh, cut, np.zeros(len(fresh), np.bool_))
+        scores = doubted(memory.doubt, memory.active, fresh.times, scores, memory.cuts)
         verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts)
         sheet = sheet_of(memory.active, fresh, scores, verdicts)
         changes = [Changes() for _ in range(len(fresh.times))]
@@ -261,8 +264,10 @@ class _Restless:
         """A series is calm again: score it up to where it is flagged next."""
         state, fresh = self._live.pop(row), self._fresh.take([row]).window(column)
         scores, after = self._run.score(state, fresh, self._cut, np.zeros(1, np.bool_))
-        verdicts = judge_sheet(self._run.rule, fresh.values, scores, self._memory.cuts[[row]])
-        self._sheet.put(np.array([row]), column, scores, verdicts)
+        m, chosen = self._memory, np.array([row])
+        scores = doubted(m.doubt, m.active[chosen], fresh.times, scores, m.cuts[chosen])
+        verdicts = judge_sheet(self._run.rule, fresh.values, scores, m.cuts[chosen])
+        self._sheet.put(chosen, column, scores, verdicts)
         flagged = int(first_flagged(verdicts, fresh.values.shape)[0])
         self._ahead[row] = _Ahead(state, column, column + flagged, after)
 

@@ -48,6 +48,8 @@ SILENT_MS = DAY_MS
 STEADY_MS = HOUR_MS
 """A series that ends so soon after another has come is taken for replaced."""
 
+_AT_ONCE = 256
+
 Recipients = Callable[[Rule, Incident], Sequence[str]]
 
 
@@ -148,6 +150,25 @@ def observe(rule: Rule, quality: Quality, fresh: Block) -> tuple[Quality, I8]:
     return replace(quality, lines=lines, bits=bits, as_of=int(fresh.times[-1])), flags
 
 
+def past_quality(rule: Rule, history: Block) -> Quality:
+    """What a history [N, T] teaches about its series as data."""
+    quality = Quality(as_of=int(history.times[-1]) if len(history.times) else 0)
+    parts = []
+    for first in range(0, len(history), _AT_ONCE):
+        rows = np.arange(first, min(first + _AT_ONCE, len(history)))
+        parts.append(observe(rule, Quality().grown(len(rows)), history.take(rows))[0])
+    if not parts:
+        return quality
+    lines, bits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("lines", "bits"))
+    return replace(quality, lines=lines, bits=bits)
+
+
+def positions(rows: I64, active: I64) -> I64:
+    """Where each of ``active`` is among ``rows``, or -1."""
+    place = {int(row): i for i, row in enumerate(rows)}
+    return np.array([place.get(row, -1) for row in active.tolist()], np.int64)
+
+
 def doubt_of(rule: Rule, active: I64, times: I64, flags: I8) -> Doubt | None:
     """The samples that are doubted; None where none is."""
     held = flags & GAPS > 0
@@ -203,6 +224,15 @@ def tell_quality(quality: Quality, flags: I8, times: I64, ward: Ward) -> tuple[Q
             statement = _statement(ward, one[0], one[1], flags[:, column], quality, int(times[column]))
             found.append(Found(column, one[0], _outbox(ward, one[0], statement)))
     return quality, found
+
+
+def end_quality(quality: Quality, ward: Ward, at: int) -> Found | None:
+    """The end of an open incident whose rule goes away."""
+    if quality.incident is None:
+        return None
+    closed = replace(quality.incident, closed_at=at)
+    statement = _statement(ward, closed, Reason.RESOLVED, np.zeros(0, np.int8), quality, at)
+    return Found(0, closed, _outbox(ward, closed, statement))
 
 
 def _tell_column(

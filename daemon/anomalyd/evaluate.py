@@ -18,6 +18,17 @@ import numpy as np
 from anomalyd.block import F64, Block
 from anomalyd.columns import Columns, Stretch, separable, slot_of
 from anomalyd.crashpoint import crashpoint
+from anomalyd.dataquality import (
+    Found,
+    Quality,
+    Ward,
+    doubt_of,
+    end_quality,
+    observe,
+    quality_rule,
+    steady,
+    tell_quality,
+)
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Close, close_episode
@@ -25,7 +36,7 @@ from anomalyd.errors import AnomalydError, SourceUnavailable
 from anomalyd.feedback import Heard, Unheard, apply
 from anomalyd.fits import Fits, refit_at
 from anomalyd.incident import Incident, Notification
-from anomalyd.intake import expire, expiry, read_from, take_in, terms_of
+from anomalyd.intake import comings, expire, expiry, read_from, take_in, terms_of
 from anomalyd.judge import uniform
 from anomalyd.memory import Memory, align, empty_memory, registry_from_rows
 from anomalyd.records import NO_SNAPSHOTS, FeedbackLabel, Fence, SnapshotPolicy
@@ -110,7 +121,11 @@ class Evaluator:
         episodes = {registry.index[e.labels]: e for e in live if e.labels in registry.index}
         incidents = {incident.key: incident for incident in self._store.open_incidents(rule.id)}
         last = self._store.last_rule_slot(rule.id) or 0
-        memory = replace(empty_memory(rule.id), registry=registry, episodes=episodes, incidents=incidents, at=last)
+        faulty = next(iter(self._store.open_incidents(quality_rule(rule.id))), None)
+        memory = replace(
+            empty_memory(rule.id), registry=registry, episodes=episodes, incidents=incidents, at=last,
+            quality=Quality(incident=faulty),
+        )  # fmt: skip
         self.runs[rule.id] = RuleRun(rule, model, memory)
         self.snapshots.expect(rule.id)
 
@@ -129,6 +144,9 @@ class Evaluator:
             c, links = self._columns, self._columns.links(run.rule)
             told = tell(run.rule, at, ended, (), run.memory.incidents, lambda _: NEVER, c.annotate, links, c.recipients)
             self._store.save_episodes(told.episodes, told.incidents, told.outbox, fence=self.fence())
+        c, quality = self._columns, run.memory.quality
+        if (over := end_quality(quality, Ward(run.rule, run.memory.active, (), c.recipients, {}), at)) is not None:
+            self._store.save_episodes((), [over.incident], over.outbox, fence=self.fence())
 
     def recall(self) -> None:
         """Forget every memory and take up all rules anew: another daemon has led since."""
@@ -234,7 +252,9 @@ class Evaluator:
             changes.slots.append(_unknown(rule, memory, at, values[:, -1], Kind.WARMING_UP, "", ()))
         else:
             fresh = newer_than(Block(labels_of(memory), reply.block.times, values), memory.state.as_of)
-            memory = self._columns.score(run, memory, fresh, changes)
+            memory, found = self._look_over(rule, memory, fresh)
+            changes.add_found(found)
+            memory = replace(self._columns.score(run, memory, fresh, changes), doubt=None)
             memory = expire(memory, at)
         self._fits.start_if_due(run, memory, at)
         return Advanced(
@@ -242,6 +262,14 @@ class Evaluator:
             tuple(changes.slots), series, tuple(changes.episodes.values()), tuple(changes.incidents.values()),
             tuple(changes.outbox), reply.warnings, aligned.limited, aligned.duplicates, waiting=aligned.waiting,
         )  # fmt: skip
+
+    def _look_over(self, rule: Rule, memory: Memory, fresh: Block) -> tuple[Memory, list[Found]]:
+        """See what is wrong with samples as data: the memory that knows it, and what is to be told of each column."""
+        quality, flags = observe(rule, memory.quality, fresh)
+        flags = steady(flags, fresh, memory.last_seen, *comings(rule, memory))
+        ward = Ward(rule, memory.active, fresh.labels, self._columns.recipients, self._columns.links(rule))
+        quality, found = tell_quality(quality, flags, fresh.times, ward)
+        return replace(memory, quality=quality, doubt=doubt_of(rule, memory.active, fresh.times, flags)), found
 
     def _hear(self, run: RuleRun, memory: Memory, at: int, changes: Changes) -> Memory:
         """Take in what analysts said: move the cuts, close what they call the new normal."""
@@ -304,23 +332,28 @@ class Evaluator:
         return Block(labels_of(memory), reply.block.times[:columns], aligned.values[:, :columns])
 
     def _live_together(self, group: RuleGroup, run: RuleRun, block: Block, witness: Witness) -> int:
-        stretch = self._columns.live_stretch(run, run.memory, block)
+        memory, found = self._look_over(run.rule, run.memory, block)
+        stretch = self._columns.live_stretch(run, memory, block)
         if stretch.memory.relearn:
             # A level was accepted within: the rule must be fitted at that very slot.
             ends = [i for i, c in enumerate(stretch.changes) if _accepts(c)]
-            stretch = self._columns.live_stretch(run, run.memory, block.window(0, ends[0] + 1))
+            block = block.window(0, ends[0] + 1)
+            memory, found = self._look_over(run.rule, run.memory, block)
+            stretch = self._columns.live_stretch(run, memory, block)
+        for one in found:
+            stretch.changes[one.column].add_found([one])
         at = int(stretch.sheet.times[-1])
         witness.saw(stretch.sheet)
         for column in range(len(stretch.changes) - 1):
             self._commit_column(group, run, stretch, column, witness)
-        run.memory = replace(expire(stretch.memory, at), at=at)
+        run.memory = replace(expire(stretch.memory, at), at=at, doubt=None)
         self._fits.start_if_due(run, run.memory, at)  # before the slot is committed, as in ``evaluate``
         self._commit_column(group, run, stretch, len(stretch.changes) - 1, witness)
         return at + run.rule.interval_ms
 
     def _commit_column(self, group: RuleGroup, run: RuleRun, stretch: Stretch, column: int, witness: Witness) -> None:
         changes = stretch.changes[column]
-        if changes.episodes:
+        if changes.episodes or changes.incidents:
             slot = slot_of(run.rule, stretch.memory, stretch.sheet, column, stretch.cut)
             advanced = Advanced(
                 stretch.memory, (slot,), (), tuple(changes.episodes.values()), tuple(changes.incidents.values()),

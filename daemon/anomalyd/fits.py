@@ -19,6 +19,7 @@ import numpy as np
 
 from anomalyd.block import I64, Block, Labels, fingerprint
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from anomalyd.dataquality import past_quality, positions
 from anomalyd.detectors.base import Grid, State
 from anomalyd.detectors.model import Model
 from anomalyd.feedback import Heard, Unheard, training_gaps
@@ -89,6 +90,8 @@ class Fits:
             return memory
         state = _arrange(run.model, fitted, memory)
         version = f"{run.model.version}-{fitted.until}"
+        quality = memory.quality.adopt(positions(fitted.rows, memory.active), fitted.quality)
+        memory = replace(memory, quality=quality)
         return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset(), drifted_at=0)
 
     def start_if_due(self, run: RuleRun, memory: Memory, at: int) -> None:
@@ -125,10 +128,11 @@ class Fits:
             registry=replace(empty_memory(rule.id).registry, index={ls: i for i, ls in enumerate(labels)}),
         )
         values = align(known, reply.block, rule.drop_labels, len(labels)).values
-        history = without_windows(rule, Block(labels, reply.block.times, values))
+        whole = Block(labels, reply.block.times, values)
+        quality, history = past_quality(rule, whole), without_windows(rule, whole)
         hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until, live)
         task = FitTask(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed, blank_history(history, hidden))
-        return Fitted(rows, replace(self._fit.submit(fit_shard, task).result(), as_of=until), until)
+        return Fitted(rows, replace(self._fit.submit(fit_shard, task).result(), as_of=until), until, quality)
 
     def _hidden_spans(
         self, rule: Rule, position: Mapping[Labels, int], start: int, until: int, live: frozenset[str]

@@ -54,7 +54,15 @@ def take_in(
     active = np.concatenate([memory.active, ids])
     seen = np.concatenate([memory.last_seen, np.full(len(ids), at, np.int64)])
     cuts = cuts_of(run.rule, len(active))
-    return replace(memory, registry=registry, active=active, last_seen=seen, cuts=cuts, state=state), rows
+    quality = memory.quality.grown(len(added))
+    memory = replace(memory, registry=registry, active=active, last_seen=seen, cuts=cuts, state=state, quality=quality)
+    return memory, rows
+
+
+def comings(rule: Rule, memory: Memory) -> tuple[int, bool]:
+    """When the newest series came, and whether a series that is away is missed: none has ever gone for good."""
+    newest = memory.registry.rows[-1].first_seen if memory.registry.rows else 0
+    return newest, rule.missing == "hold" and len(memory.registry.rows) == len(memory.active)
 
 
 def expire(memory: Memory, at: int) -> Memory:

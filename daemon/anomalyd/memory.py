@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from anomalyd.block import F64, I64, Block, Bool, Labels, fingerprint
+from anomalyd.dataquality import Doubt, Quality
 from anomalyd.detectors.base import State
 from anomalyd.door import Door, Terms, knock
 from anomalyd.episode import Episode, Phase
@@ -65,6 +66,8 @@ class Memory:
             unchanged answer needs no lookup.
         whole: the rows of all active series, where this memory holds only some of them.
         door: series that were not seen often enough to be active.
+        quality: what is known of the active series as data.
+        doubt: samples of the columns in hand that are doubted.
     """
 
     registry: Registry
@@ -84,6 +87,8 @@ class Memory:
     source_position: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     whole: I64 | None = None
     door: Door = field(default_factory=Door)
+    quality: Quality = field(default_factory=Quality)
+    doubt: Doubt | None = None
 
     @property
     def siblings(self) -> I64:
@@ -243,5 +248,6 @@ def keep_rows(memory: Memory, keep: Bool) -> Memory:
         last_seen=memory.last_seen[rows],
         cuts=memory.cuts[rows],
         state=memory.state.take(rows) if memory.state is not None else None,
+        quality=memory.quality.take(rows),
         source_labels=(),
     )

@@ -96,6 +96,10 @@ class Metrics:
             "anomalyd_series_waiting", "New series not yet seen in `admit_after` slots, not scored.", ["rule"],
             registry=own,
         )  # fmt: skip
+        self.series_faulty = Gauge(
+            "anomalyd_series_faulty", "Series whose data are faulty: frozen, with gaps, ...", ["rule", "fault"],
+            registry=own,
+        )  # fmt: skip
         self.series_duplicate = Gauge(
             "anomalyd_series_duplicate", "Series that `drop_labels` made equal to another, not scored.", ["rule"],
             registry=own,

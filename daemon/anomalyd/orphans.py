@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from anomalyd.dataquality import quality_rule
 from anomalyd.episode import Close, Episode, Phase, close_episode
 from anomalyd.incident import Incident, Notification, Reason
 from anomalyd.records import OutboxRow
@@ -16,7 +17,7 @@ from anomalyd.watch import source_rule
 
 def close_orphans(store: Store, rules: Collection[str], sources: Collection[str], at: int) -> list[Incident]:
     """Close what no rule and no source of the configuration stands for any more; return the closed incidents."""
-    known = {*rules, *(source_rule(source) for source in sources)}
+    known = {*rules, *(quality_rule(rule) for rule in rules), *(source_rule(source) for source in sources)}
     return [_close(store, incident, at) for incident in store.open_incidents() if incident.rule not in known]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from anomalyd.block import F64, I64, Block, Bool, Labels
+from anomalyd.dataquality import Found, Quality
 from anomalyd.detectors.base import State
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Episode
@@ -37,11 +38,12 @@ class RuleRun:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """A fresh state for the series with these rows, learned from history up to ``until``."""
+    """A fresh state for the series with these rows, learned from history up to ``until``, and what they are as data."""
 
     rows: I64
     state: State
     until: int
+    quality: Quality
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +74,11 @@ class Changes:
     episodes: dict[str, Episode] = field(default_factory=dict)
     incidents: dict[str, Incident] = field(default_factory=dict)
     outbox: list[Notification] = field(default_factory=list)
+
+    def add_found(self, found: Sequence[Found]) -> None:
+        """Add what is to be told of the data's quality."""
+        self.incidents |= {one.incident.id: one.incident for one in found}
+        self.outbox += [notification for one in found for notification in one.outbox]
 
     def take_in(self, later: Changes) -> None:
         """Add what later columns changed."""

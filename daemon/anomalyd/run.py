@@ -217,6 +217,8 @@ class Daemon:
         self.metrics.series_limited.labels(rule_id).set(one.limited)
         self.metrics.series_waiting.labels(rule_id).set(one.waiting)
         self.metrics.series_duplicate.labels(rule_id).set(one.duplicates)
+        for fault, count in one.memory.quality.counts().items():
+            self.metrics.series_faulty.labels(rule_id, fault).set(count)
         self._notice_duplicate(rule_id, one.duplicates)
         self._notice_limited(rule_id, one.limited)
         if one.failure is None:

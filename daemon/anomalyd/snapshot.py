@@ -22,6 +22,7 @@ import numpy as np
 
 from anomalyd.block import F64, I64, Block
 from anomalyd.clock import MINUTE_MS
+from anomalyd.dataquality import observe
 from anomalyd.detectors.base import STATE_FORMAT, State, join_states, state_from_bytes
 from anomalyd.episode import Close, Episode
 from anomalyd.errors import AnomalydError, DetectorError, StoreError
@@ -230,6 +231,8 @@ def forget_gone(store: Store, rules: Collection[str]) -> None:
 # Bytes ------------------------------------------------------------------------------------------------------------
 
 _STATE, _MEMORY = "s.", "m."
+_KNOWN = ("active", "last_seen", "lines", "bits", "told")
+"""What a memory knows of each series beside its state."""
 
 
 def _size(memory: Memory) -> int:
@@ -239,7 +242,10 @@ def _size(memory: Memory) -> int:
 def _with_memory(state: State, memory: Memory) -> State:
     """The state and what else a memory knows of each series, as one."""
     arrays: dict[str, Any] = {_STATE + name: array for name, array in state.arrays.items()}
-    arrays |= {_MEMORY + "active": memory.active, _MEMORY + "last_seen": memory.last_seen}
+    quality = memory.quality
+    told = np.isin(memory.active, list(quality.told))
+    known = (memory.active, memory.last_seen, quality.lines, quality.bits, told)
+    arrays |= {_MEMORY + name: array for name, array in zip(_KNOWN, known, strict=True)}
     return State(arrays, frozenset(_STATE + name for name in state.shared), state.as_of)
 
 
@@ -265,12 +271,16 @@ def _digest(blob: bytes) -> str:
 def _memory_of(run: RuleRun, memory: Memory, whole: State, head: _Head) -> Memory:
     cut = len(_STATE)
     arrays = {name[cut:]: array for name, array in whole.arrays.items() if name.startswith(_STATE)}
-    active, last_seen = whole.arrays[_MEMORY + "active"], whole.arrays[_MEMORY + "last_seen"]
+    active, last_seen, lines, bits, told = (whole.arrays[_MEMORY + name] for name in _KNOWN)
     if len(active) and not 0 <= int(active.min()) <= int(active.max()) < len(memory.registry.rows):
         raise _Unusable("it has series that the database does not know")
     state = State(arrays, frozenset(name[cut:] for name in whole.shared), whole.as_of)
+    q = memory.quality
+    quality = replace(
+        q, lines=lines, bits=bits, as_of=whole.as_of, told=frozenset(active[told].tolist()) if q.incident else q.told
+    )
     return replace(
-        memory, active=active, last_seen=last_seen, cuts=cuts_of(run.rule, len(active)), state=state,
+        memory, active=active, last_seen=last_seen, cuts=cuts_of(run.rule, len(active)), state=state, quality=quality,
         fitted_at=head.fitted_at, model=head.model, relearn=frozenset(head.relearn), source_labels=(),
     )  # fmt: skip
 
@@ -338,12 +348,11 @@ def _relived(run: RuleRun, memory: Memory, seen: Observation, value: F64, live: 
     hold = hold_of(rule, replace(memory, episodes=live))
     if rule.learn == "normal_only":
         hold = hold | (seen.verdicts.kind == Kind.ANOMALOUS)
-    if not rule.learns_at(seen.at):
-        hold = np.ones(len(hold), np.bool_)
     labels = tuple(memory.registry.rows[row].labels for row in seen.series.tolist())
     fresh = Block(labels, np.array([seen.at], np.int64), value[:, None])
-    _, state = run.model.score(state, fresh, band_cut(memory), hold)
-    return replace(memory, state=state, last_seen=np.where(np.isfinite(value), seen.at, memory.last_seen))
+    _, state = run.score(state, fresh, band_cut(memory), hold)
+    quality, _ = observe(rule, memory.quality, fresh)
+    return replace(memory, state=state, quality=quality, last_seen=np.where(np.isfinite(value), seen.at, memory.last_seen))
 
 
 def _with_series(run: RuleRun, memory: Memory, rows: I64, at: int) -> Memory:
@@ -363,5 +372,5 @@ def _with_series(run: RuleRun, memory: Memory, rows: I64, at: int) -> Memory:
     order = np.array([place[row] for row in rows.tolist()], np.int64)
     return replace(
         memory, active=rows, last_seen=last_seen[order], state=state.take(order), cuts=cuts_of(run.rule, len(rows)),
-        source_labels=(),
+        quality=memory.quality.grown(len(fresh)).take(order), source_labels=(),
     )  # fmt: skip
