@@ -269,20 +269,13 @@ def _opened(rule: Rule, at: int, series: int) -> Incident:
 def _statement(
     ward: Ward, incident: Incident, reason: Reason, flags: I8, quality: Quality, at: int
 ) -> Statement:
-    resolved = reason == Reason.RESOLVED
-    if resolved:
-        alerts, total = (_alert(ward, incident, "frozen", (), at, at, resolved),), 1
-        summary = f"Data of {ward.rule.name}: all series are sound again."
+    if reason == Reason.RESOLVED:
+        alerts: tuple[Alert, ...] = (_alert(ward, incident, "frozen", (), at, at, True),)
+        total, summary = 1, f"Data of {ward.rule.name}: all series are sound again."
     else:
         faulty = np.nonzero(flags)[0]
-        since = at - (quality.lines[faulty, _SINCE] * ward.rule.interval_ms).astype(np.int64)
         worst = [names_of(int(flags[i]))[0] for i in faulty.tolist()]
-        rank = {name: place for place, name in enumerate(FAULTS.values())}
-        order = sorted(range(len(faulty)), key=lambda i: (rank[worst[i]], since[i], ward.labels[faulty[i]]))
-        alerts = tuple(
-            _alert(ward, incident, worst[i], ward.labels[faulty[i]], int(since[i]), at, resolved)
-            for i in order[:MAX_ALERTS]
-        )
+        alerts = _ranked(ward, incident, faulty, worst, quality, at)
         total, summary = len(faulty), _summary(ward.rule, worst)
     return Statement(
         incident=incident.id, key=incident.key, rule=incident.rule, group=GROUP, name=NAME, expr=ward.rule.expr,
@@ -290,6 +283,18 @@ def _statement(
         group_labels=incident.group_labels, labels=dict(ward.rule.labels), annotations={"summary": summary},
         alerts=alerts, total=total, links=ward.links, suppress_ms=SILENT_MS,
     )  # fmt: skip
+
+
+def _ranked(
+    ward: Ward, incident: Incident, faulty: I64, worst: list[str], quality: Quality, at: int
+) -> tuple[Alert, ...]:
+    """The worst faults first, of these the oldest."""
+    since = at - (quality.lines[faulty, _SINCE] * ward.rule.interval_ms).astype(np.int64)
+    rank = {name: place for place, name in enumerate(FAULTS.values())}
+    order = sorted(range(len(faulty)), key=lambda i: (rank[worst[i]], since[i], ward.labels[faulty[i]]))
+    return tuple(
+        _alert(ward, incident, worst[i], ward.labels[faulty[i]], int(since[i]), at, False) for i in order[:MAX_ALERTS]
+    )
 
 
 def _summary(rule: Rule, worst: list[str]) -> str:

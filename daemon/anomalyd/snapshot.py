@@ -352,7 +352,8 @@ def _relived(run: RuleRun, memory: Memory, seen: Observation, value: F64, live: 
     fresh = Block(labels, np.array([seen.at], np.int64), value[:, None])
     _, state = run.score(state, fresh, band_cut(memory), hold)
     quality, _ = observe(rule, memory.quality, fresh)
-    return replace(memory, state=state, quality=quality, last_seen=np.where(np.isfinite(value), seen.at, memory.last_seen))
+    last_seen = np.where(np.isfinite(value), seen.at, memory.last_seen)
+    return replace(memory, state=state, quality=quality, last_seen=last_seen)
 
 
 def _with_series(run: RuleRun, memory: Memory, rows: I64, at: int) -> Memory:
