@@ -1,7 +1,8 @@
 """A budget of messages per receiver and hour, and the digest that tells of what it holds back.
 
 Emergencies and escalations pass and count; everything else waits when the hour's budget is used up, and goes out later
-if it is still true. So that nobody is left in the dark, one digest every quarter of an hour names what is waiting.
+if it is still true. So that nobody is left in the dark, a digest names what is waiting, at most one every quarter of an
+hour and only when it has something to name that the last one had not.
 """
 
 from __future__ import annotations
@@ -36,12 +37,17 @@ class History(Protocol):
 
 @dataclass(slots=True)
 class _Hour:
-    """One receiver: when it was told within the last hour, and what waits."""
+    """One receiver: when it was told within the last hour, what waits, and what of it a digest has named."""
 
     limit: int
     told: deque[int]
     waiting: dict[str, Statement] = field(default_factory=dict)
+    named: dict[str, Tier] = field(default_factory=dict)
     next_digest: int = 0
+
+    def has_news(self) -> bool:
+        """Whether something waits that no digest has named yet, or only at a lower tier."""
+        return any(s.tier > self.named.get(name, Tier.NONE) for name, s in self.waiting.items())
 
 
 class Budget:
@@ -88,9 +94,10 @@ class Budget:
     def digest(self, receiver: str, now: int) -> Notification | None:
         """The digest that is due to a receiver now, to be put into the outbox."""
         hour = self._hour(receiver, now)
-        if hour is None or not hour.waiting or now < hour.next_digest:
+        if hour is None or now < hour.next_digest or not hour.has_news():
             return None
         hour.next_digest = now + DIGEST_EVERY_MS
+        hour.named = {name: s.tier for name, s in hour.waiting.items()}
         statement = digest_of(receiver, list(hour.waiting.values()), hour.limit, now)
         return Notification(statement.incident, receiver, statement, now)
 

@@ -3,14 +3,21 @@
 A line of a scenario (``#`` begins a comment; times count from the start of the story):
 
     @5m owe new critical db           a statement becomes owed: reason, tier, incident (series = the word before a dash)
+    @5m owe new critical db 1000      the same about so many series
     @5m down / up / busy 30s          the receiver stops listening, works again, answers 429 with Retry-After
     @5m silence region=db 30m         a silence with these matchers begins
+    @5m lift                          all silences are ended
+    @5m elsewhere region=db           this is silenced in Alertmanager from now on; or "nothing", or it is "down"
     @5m ack db-1                      somebody votes on the incident, or acknowledges it in PagerDuty
+    @5m vote false db-1               somebody says what it was
     @5m restart                       the daemon dies and starts again on the same database
     5m..6m new critical db            exactly this is told within that time
     drop superseded 2                 in the end this many rows were dropped for that reason
     option budget 10 | suppress 30m | min_tier critical | mute 03:00-06:00 | send_resolved no | flaps 3
     option escalate 30m               the receiver is told only of what nobody acknowledges
+    option repeat 4h                  what stays open is told again
+    option inhibit tier=emergency>tier=warning>region     source, target and equal label of an inhibition
+    option verdicts yes               the receiver keeps one message an incident and shows what people say of it
 """
 
 from __future__ import annotations
@@ -19,28 +26,31 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from anomalyd.budget import Budget
+from anomalyd.budget import DIGEST_RULE, Budget
 from anomalyd.clock import VirtualClock
 from anomalyd.deliver import Deliverer
 from anomalyd.durations import parse_duration
 from anomalyd.episode import Episode, Phase
+from anomalyd.errors import DeliveryError
 from anomalyd.escalate import Escalation, Step
 from anomalyd.flap import Flaps
-from anomalyd.hush import MuteWindow
-from anomalyd.incident import Outcome, OutcomeKind, Reason
+from anomalyd.hush import InhibitRule, MuteWindow
+from anomalyd.incident import MAX_ALERTS, Incident, Outcome, OutcomeKind, Reason
 from anomalyd.intervals import Interval, parse_times
 from anomalyd.matcher import parse_matchers
+from anomalyd.past import updates
 from anomalyd.quiet import Known, Wishes, stages
 from anomalyd.records import Feedback, FeedbackLabel, OutboxState, Silence
+from anomalyd.remind import reminders
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
-from fakes.receiver import DOWN, OK, FakeReceiver
-from fakes.statements import START, a_notification, a_statement, an_alert
+from fakes.receiver import DOWN, OK, FakeReceiver, Sent
+from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
 
 FILES = sorted((Path(__file__).parent / "delivery").glob("*.txt"))
 
@@ -76,6 +86,21 @@ def read(path: Path) -> Story:
     return story
 
 
+@dataclass
+class Elsewhere:
+    """Silences of an Alertmanager."""
+
+    name: str = "am"
+    matchers: str = "nothing"
+
+    def silences(self, now: int) -> list[Silence]:
+        if self.matchers == "down":
+            raise DeliveryError("connect", "nobody listens")
+        if self.matchers == "nothing":
+            return []
+        return [Silence("theirs", parse_matchers(self.matchers), 0, now + 10 * 3_600_000, "ben")]
+
+
 class Play:
     """Plays a story on the real store and deliver loop."""
 
@@ -84,6 +109,8 @@ class Play:
         self.receiver = FakeReceiver(send_resolved=story.options.get("send_resolved") != "no")
         self.suppress_ms = parse_duration(story.options.get("suppress", "0"))
         self.opened: dict[str, int] = {}
+        self.repeat_ms = parse_duration(story.options.get("repeat", "0"))
+        self.elsewhere_is = Elsewhere()
         self.start()
 
     def start(self) -> None:
@@ -94,11 +121,15 @@ class Play:
         if "mute" in options:
             windows = (MuteWindow("m", (Interval((parse_times(options["mute"]),)),)),)
         budget = Budget(budgets, self.store)
-        wishes = Wishes(windows, (), lowest, budgets)
+        rules = []
+        if "inhibit" in options:
+            source, target, equal = options["inhibit"].split(">")
+            rules = [InhibitRule(parse_matchers(source), parse_matchers(target), (equal,))]
+        wishes = Wishes(windows, tuple(rules), lowest, budgets)
         steps = [Step(parse_duration(options["escalate"]), ("r",))] if "escalate" in options else []
         escalation = Escalation(steps, self.store, lambda statement: ())
         flaps = Flaps({"r": int(options.get("flaps", "0"))}, self.store)
-        wanted = stages(wishes, Known(self.store, lambda rule: {}), budget)
+        wanted = stages(wishes, Known(self.store, lambda rule: {}, [self.elsewhere_is]), budget)
         self.deliverer = Deliverer(
             self.store, {"r": self.receiver}, stages=(escalation.stage, flaps.stage, *wanted), budget=budget,
             flaps=flaps, rewords=(escalation.reword,), clock=VirtualClock(self.now), rng=random.Random(1),
@@ -112,21 +143,36 @@ class Play:
     def live_until(self, end: int) -> None:
         while True:
             # After a restart the store alone knows what waits; the daemon asks it every few seconds.
+            self.maintain()
             again = self.deliverer.deliver_once("r", self.now).next_at or self.store.next_due("r")
-            if again is None or again > end:
+            if self.repeat_ms:
+                again = min(again or end, self.now + MINUTE)
+            if again is None or again > end or self.now >= end:
                 self.now = end
                 return
             self.now = max(again, self.now + 1)
 
-    def owe(self, reason: str, tier: str, incident: str) -> None:
-        region, level = incident.split("-")[0], Tier[tier.upper()]
-        status = "resolved" if reason == "resolved" else "firing"
+    def maintain(self) -> None:
+        """What the daemon does every minute."""
+        owed = reminders(self.store, {"r": self.repeat_ms}, self.now)
+        if "verdicts" in self.story.options:
+            owed += updates(self.store, ["r"], self.now)
+        self.store.enqueue(owed)
+
+    def owe(self, reason: str, tier: str, incident: str, series: str = "1") -> None:
+        region, level, total = incident.split("-")[0], Tier[tier.upper()], int(series)
+        over = reason == "resolved"
+        status = "resolved" if over else "firing"
+        alert = an_alert(region, level, status=status)
+        alerts = tuple(replace(alert, episode=f"{alert.episode}-{i}" if i else alert.episode) for i in range(total))
         statement = a_statement(
-            Reason(reason), level, incident, alerts=(an_alert(region, level, status=status),), at=self.now,
+            Reason(reason), level, incident, alerts=alerts[:MAX_ALERTS], total=total, at=self.now,
             suppress_ms=self.suppress_ms, group_labels=(("region", region),), key=region.ljust(64, "0"),
             opened_at=self.opened.setdefault(incident, self.now),
         )  # fmt: skip
-        self.store.enqueue([a_notification(statement, created_at=self.now)])
+        s = statement
+        known = Incident(incident, s.key, s.rule, s.group_labels, level, s.opened_at, self.now if over else 0, total)
+        self.store.save_episodes([], [known], [a_notification(statement, created_at=self.now)])
 
     def down(self) -> None:
         self.receiver.otherwise = DOWN
@@ -145,7 +191,17 @@ class Play:
         end = self.now + parse_duration(length)
         self.store.add_silence(Silence(f"s{end}", parse_matchers(matchers), self.now, end, "ana"))
 
-    def ack(self, incident: str) -> None:
+    def lift(self) -> None:
+        for silence in self.store.silences(self.now):
+            self.store.expire_silence(silence.id, self.now)
+
+    def elsewhere(self, matchers: str) -> None:
+        self.elsewhere_is.matchers = matchers
+
+    def vote(self, label: str, incident: str) -> None:
+        self.ack(incident, FeedbackLabel(label))
+
+    def ack(self, incident: str, label: FeedbackLabel = FeedbackLabel.ACKNOWLEDGED) -> None:
         region, rule = incident.split("-")[0], "checkout/CheckoutLatencyP99"
         alert = an_alert(region)
         episode = Episode(
@@ -154,7 +210,7 @@ class Play:
         )  # fmt: skip
         self.store.save_episodes([episode])
         self.store.add_feedback(
-            Feedback(f"v{self.now}", FeedbackLabel.ACKNOWLEDGED, rule, self.now, "ana", "pagerduty", episode.id)
+            Feedback(f"v{self.now}", label, rule, self.now, "ana", "pagerduty", episode.id)
         )
 
     def unack(self) -> None:
@@ -166,6 +222,14 @@ class Play:
 
     def end(self) -> None:
         """The story is over."""
+
+
+def said(sent: Sent) -> str:
+    """What was told, in the words of a scenario: with the number of series where it is more than one."""
+    s = sent.notification.statement
+    if s.rule == DIGEST_RULE:
+        return f"digest {s.tier.word}"
+    return sent.what + (f" {s.total}" if s.total > 1 else "")
 
 
 @pytest.fixture
@@ -181,7 +245,7 @@ def test_delivery(store: Store, path: Path) -> None:
     story = read(path)
     play = Play(store, story)
     play.play()
-    told = [(sent.now, sent.what) for sent in play.receiver.delivered]
+    told = [(sent.now, said(sent)) for sent in play.receiver.delivered]
     readable = [f"{(at - START) / 60_000:g}m {what}" for at, what in told]
     for first, last, what in story.wanted:
         hit = next((one for one in told if first <= one[0] <= last and one[1] == what), None)
@@ -195,4 +259,4 @@ def test_delivery(store: Store, path: Path) -> None:
 
 def test_the_files_are_there() -> None:
     """The battery is not empty by mistake."""
-    assert len(FILES) >= 8
+    assert len(FILES) >= 28

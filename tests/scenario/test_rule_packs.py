@@ -36,3 +36,16 @@ def test_every_rule_of_a_pack_has_a_test_that_finds_something(pack: Path) -> Non
     """A pack's rule without an incident that it finds is a guess."""
     tested = {test.rule.id for test in load(pack) if test.episodes}
     assert {rule.id for rule in load_rules([str(pack)]).rules} - tested == set()
+
+
+@pytest.mark.parametrize("pack", PACKS, ids=lambda path: path.name)
+def test_every_rule_of_a_pack_leaves_a_known_trap_quiet(pack: Path) -> None:
+    """What calls people for nothing is in its series, and is not among what is expected."""
+    trapped = {test.rule.id for test in load(pack) if test.traps}
+    assert {rule.id for rule in load_rules([str(pack)]).rules} - trapped == set()
+
+
+def test_the_packs_together_know_all_traps() -> None:
+    """Deploy, nightly job, restart, change of the clocks, drop to zero, slow leak, scrape gap."""
+    known = {trap for pack in PACKS for test in load(pack) for trap in test.traps}
+    assert known >= {"deploy", "nightly_job", "restart", "dst", "drop_to_zero", "slow_leak", "scrape_gap"}
