@@ -14,11 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from anomalyd.block import F64, I64, Bool
-from anomalyd.clock import DAY_MS
+from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.durations import parse_duration
 
 MAX_SAMPLES = 2_000_000
@@ -50,6 +52,7 @@ class Wave:
     period_ms: int
     amplitude: float
     peak_ms: int = 0
+    zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Pulse:
     add: float
     at_ms: int
     length_ms: int
+    zone: str = "UTC"
 
 
 def parse_line(text: str, interval_ms: int) -> Line:
@@ -115,10 +119,21 @@ def compose(
     line: Line, times: I64, waves: Sequence[Wave], pulses: Sequence[Pulse], noise: float, rng: np.random.Generator
 ) -> F64:
     """Add seasons and Gaussian noise to the plain samples of a line."""
-    since = times - MONDAY_MS
     extra = rng.normal(0.0, noise, len(times)) if noise else np.zeros(len(times))
     for wave in waves:
+        since = civil(times, wave.zone) - MONDAY_MS
         extra += wave.amplitude * np.cos(2 * np.pi * (since - wave.peak_ms) / wave.period_ms)
     for pulse in pulses:
+        since = civil(times, pulse.zone) - MONDAY_MS
         extra += pulse.add * ((since - pulse.at_ms) % pulse.period_ms < pulse.length_ms)
     return np.where(line.plain, line.values + extra, line.values)
+
+
+def civil(times: I64, zone: str) -> I64:
+    """What the clocks of a zone show, as if it were UTC; they change on the hour or half of it."""
+    if zone == "UTC":
+        return times
+    halves, place = np.unique(times // (HOUR_MS // 2), return_inverse=True)
+    there = ZoneInfo(zone)
+    shown = [datetime.fromtimestamp(half * 1800, there).utcoffset() or timedelta() for half in halves.tolist()]
+    return times + np.array([round(one.total_seconds() * 1000) for one in shown], np.int64)[place]

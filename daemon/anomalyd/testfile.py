@@ -52,6 +52,13 @@ START = "2026-01-05T00:00:00Z"
 """When a test goes live unless it says otherwise: a Monday, midnight UTC."""
 
 
+Trap = Literal[
+    "deploy", "nightly_job", "restart", "dst", "drop_to_zero", "slow_leak", "scrape_gap", "rhythm", "spike",
+    "neighbour", "below_floor",
+]  # fmt: skip
+"""What is known to call people for nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """A time, or a span in which something happens; milliseconds since the test went live, both ends included."""
@@ -105,6 +112,7 @@ class RuleTest:
         start: when the rule goes live, milliseconds; the block begins its history before that.
         until: end of the test, milliseconds since ``start``.
         notifications: None when the test does not care.
+        traps: which of the things that call people for nothing the series hold.
     """
 
     name: str
@@ -116,6 +124,7 @@ class RuleTest:
     notifications: tuple[ExpectedNotification, ...] | None
     where: str
     raw: Recording | None = None
+    traps: tuple[str, ...] = ()
 
 
 def _window(value: Any) -> Any:
@@ -172,6 +181,7 @@ class TestModel(Section):
     interval: PositiveDuration | None = None
     history: PositiveDuration | None = None
     seed: Whole = 1
+    traps: list[Trap] = Field(default_factory=list)
     input_series: list[SeriesModel] | None = Field(None, min_length=1)
     raw_series: list[RawSeriesModel] | None = Field(None, min_length=1)
     scrape_interval: PositiveDuration = MINUTE_MS
@@ -269,7 +279,7 @@ def _made(document: Document, loc: Loc, model: TestModel, rule: Rule) -> RuleTes
     episodes = _marked(document, loc, recording, rule, start, raw) if by_labels else _listed(model.expect)
     return RuleTest(
         model.name, rule, empty_block() if raw else recording.block, start, until, episodes, _notifications(model),
-        document.where(loc), recording if raw else None,
+        document.where(loc), recording if raw else None, tuple(model.traps),
     )  # fmt: skip
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import promql_parser
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from anomalyd.block import F64, I64, Block, Bool, Labels, make_labels
 from anomalyd.conform import Duration, Number, PositiveDuration, Section
@@ -64,6 +65,14 @@ def _series(value: Any) -> Any:
     raise ValueError("must be text such as '{instance=\"a\"}'")
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{value!r} is no time zone; write for example Europe/Berlin") from None
+    return value
+
+
 SeriesField: TypeAlias = Annotated[Labels, BeforeValidator(_series)]
 
 
@@ -76,6 +85,7 @@ class SeasonModel(Section):
     add: Number | None = None
     at: Duration = 0
     for_: Duration | None = Field(None, alias="for")
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
 
     @model_validator(mode="after")
     def _one_kind(self) -> SeasonModel:
@@ -86,8 +96,8 @@ class SeasonModel(Section):
 
     def made(self) -> Wave | Pulse:
         if self.amplitude is not None:
-            return Wave(self.period, self.amplitude, self.peak)
-        return Pulse(self.period, self.add or 0.0, self.at, self.for_ or 0)
+            return Wave(self.period, self.amplitude, self.peak, self.timezone)
+        return Pulse(self.period, self.add or 0.0, self.at, self.for_ or 0, self.timezone)
 
 
 class SeriesModel(Section):

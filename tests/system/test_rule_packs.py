@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
-import requests
 
 from anomalyd.rule import Rule
 from anomalyd.rules import load_rules
+from servers import Server, running_node_exporter, running_prometheus, wait_until
 
 ROOT = Path(__file__).parents[2]
 PACKS = sorted(p for p in (ROOT / "rules").glob("*.yml") if not p.name.endswith(".test.yml"))
@@ -61,34 +56,17 @@ def metrics_of(rules: tuple[Rule, ...]) -> set[str]:
     return names
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def exposition(server: Server, wanted: str) -> set[str]:
+    """The metrics that a server exposes, as soon as ``wanted`` is among them."""
+    known: set[str] = set()
 
+    def there() -> bool:
+        with urllib.request.urlopen(f"{server}/metrics", timeout=10) as answer:
+            known.update(exposed(answer.read().decode()))
+        return wanted in known
 
-@contextmanager
-def running(command: list[str]) -> Iterator[None]:
-    """A server on loopback, stopped at the end."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def exposition(port: int, wanted: str) -> str:
-    """What a server exposes, as soon as the metric ``wanted`` is in it."""
-    deadline = time.monotonic() + 30
-    while True:
-        with suppress(requests.ConnectionError):
-            text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
-            if wanted in exposed(text) or time.monotonic() > deadline:
-                return text
-        assert time.monotonic() < deadline, "the server does not answer"
-        time.sleep(0.05)
+    wait_until(there, 60, f"{wanted} in {server}")
+    return known
 
 
 def exposed(text: str) -> set[str]:
@@ -96,12 +74,10 @@ def exposed(text: str) -> set[str]:
 
 
 @pytest.mark.server("node-exporter")
-def test_the_metrics_of_the_node_pack_exist() -> None:
+def test_the_metrics_of_the_node_pack_exist(tmp_path: Path) -> None:
     """Asked of a real node_exporter."""
-    port = free_port()
-    program = shutil.which("prometheus-node-exporter") or ""
-    with running([program, f"--web.listen-address=127.0.0.1:{port}"]):
-        known = exposed(exposition(port, "node_cpu_seconds_total"))
+    with running_node_exporter(tmp_path) as server:
+        known = exposition(server, "node_cpu_seconds_total")
     missing = metrics_of(rules_of("node.yml")) - known
     if not any(name.startswith("node_disk_") for name in known):
         missing = {name for name in missing if not name.startswith("node_disk_")}  # a container without a disk
@@ -111,13 +87,7 @@ def test_the_metrics_of_the_node_pack_exist() -> None:
 @pytest.mark.server("prometheus")
 def test_the_metrics_of_the_prometheus_pack_exist(tmp_path: Path) -> None:
     """Asked of a real Prometheus."""
-    port = free_port()
-    (tmp_path / "p.yml").write_text("global: {evaluation_interval: 1s}\nrule_files: [r.yml]\n")
-    (tmp_path / "r.yml").write_text("groups: [{name: g, rules: [{record: a, expr: vector(1)}]}]\n")
-    command = [
-        shutil.which("prometheus") or "", f"--config.file={tmp_path}/p.yml", f"--storage.tsdb.path={tmp_path}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]  # fmt: skip
-    with running(command):
-        known = exposed(exposition(port, "prometheus_tsdb_head_samples_appended_total"))
+    (tmp_path / "r.yml").write_text("groups: [{name: g, interval: 1s, rules: [{record: a, expr: vector(1)}]}]\n")
+    with running_prometheus(tmp_path, config=f"rule_files: ['{tmp_path}/r.yml']") as server:
+        known = exposition(server, "prometheus_tsdb_head_samples_appended_total")
     assert metrics_of(rules_of("prometheus.yml")) - known - MADE_BY_SCRAPES == set()

@@ -78,3 +78,16 @@ def test_no_line_gives_a_traceback(text: str) -> None:
         assert str(error)  # noqa: PT017 - either answer is right
     else:
         assert len(line.values) == len(line.plain) > 0
+
+
+def test_a_season_follows_the_clocks_of_its_zone() -> None:
+    """In Berlin the job of two o'clock runs at 1:00 UTC in winter and at 0:00 UTC in summer."""
+    day = 86_400_000
+    first = 1_774_569_600_000  # Friday 2026-03-27 00:00 UTC; clocks change on Sunday
+    times = first + np.arange(0, 4 * day, 3_600_000, dtype=np.int64)
+    line = Line(np.zeros(len(times)), np.ones(len(times), bool), np.zeros(len(times), bool))
+    job = Pulse(day, 1.0, 2 * 3_600_000, 3_600_000, "Europe/Berlin")
+    values = compose(line, times, [], [job], 0.0, np.random.default_rng(0))
+    assert [(at - first) // 3_600_000 % 24 for at, v in zip(times.tolist(), values.tolist(), strict=True) if v] == [
+        1, 1, 0,
+    ]  # fmt: skip
