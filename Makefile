@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := prometheus prometheus-alertmanager prometheus-node-exporter victoria-metrics postgresql chromium
 
-.PHONY: demo test lint unit bench servers dev schema clean
+.PHONY: demo test lint unit bench servers dev schema pictures clean
 
 demo: $(VENV)/.base  ## the real daemon on four weeks of a small web shop, with no server needed
 	$(BIN)/anomalyd demo
@@ -48,6 +48,10 @@ schema: dev  ## the editors' schemas and the generated parts of the docs
 	$(BIN)/anomalyd schema rules > contrib/schema/rules.json
 	$(BIN)/anomalyd schema settings > contrib/schema/settings.json
 	$(BIN)/python docs/tables.py
+	$(BIN)/python docs/detector_pages.py
+
+pictures: dev  ## the pictures of the detectors' pages; make pictures [NAME=mad]; minutes, and it fails if one is untrue
+	$(BIN)/python docs/detector_pictures.py $(NAME)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,15 +4,16 @@
     python docs/tables.py --check    exit 1 if one of them is stale
 
 A part stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Keys come from the JSON Schemas of rules and
-settings files, detectors and receivers from their registries and docstrings, metrics from the daemon's registry,
-commands from their own help. What is added there is in the guide after one run of this file.
+settings files, receivers from their registry and docstrings, metrics from the daemon's registry, commands from their
+own help. What is added there is in the guide after one run of this file. The detectors' pages are made by
+``detector_pages.py``.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DURATION = "([0-9]+ms)?)$"
 RULE_TOP = ("GroupModel", "RuleModel", "DetectorSpec", "Detector")
 """Definitions of a rules file that have a place of their own in the guide."""
+SPAN = ["1d", 288]
+"""Examples by which a schema marks a length of time."""
 PARTS = ("Idea", "Works for", "Fails when", "Toy stream", "Reference")
 """The heads of a detector's docstring, in the order of the guide."""
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     cells = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in lines)
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
@@ -44,7 +47,7 @@ def keys(definition: Mapping[str, Any], skip: frozenset[str] = frozenset()) -> s
     for name, field in definition["properties"].items():
         if name not in skip:
             default = "*required*" if name in required else _default(field)
-            rows.append((f"`{name}`", kind(field), default, _sentence(field.get("description", ""))))
+            rows.append((f"`{name}`", kind(field), default, sentence(field.get("description", ""))))
     return table(("key", "value", "default", "meaning"), rows)
 
 
@@ -56,16 +59,31 @@ def kind(field: Mapping[str, Any]) -> str:
         return f"`{field['const']}`"
     if "$ref" in field or "allOf" in field:
         return _named(field.get("$ref") or field["allOf"][0]["$ref"])
+    if field.get("examples") == SPAN:
+        return "duration or number of samples"
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(kind(one) for one in field["anyOf"] if one.get("type") != "null"))
     if field.get("pattern", "").endswith(_DURATION):
         return "duration"
     kinds = field.get("type", "")
-    named = {"string": "text", "integer": "whole number", "boolean": "`true`, `false`", "object": "mapping"}
+    if kinds in ("integer", "number"):
+        return {"integer": "whole number", "number": "number"}[kinds] + _bounds(field)
+    named = {"string": "text", "boolean": "`true`, `false`", "object": "mapping"}
     if kinds == "array":
         inner = field.get("items")
         return f"list of {kind(inner)}s".replace("texts", "text") if isinstance(inner, dict) else "list of two numbers"
     return named.get(kinds, str(kinds))
+
+
+def _bounds(field: Mapping[str, Any]) -> str:
+    """What a number must lie between, in words; nothing where that is said nowhere."""
+    low, high = field.get("minimum"), field.get("maximum")
+    if low is not None and high is not None:
+        return f" ({low:,} to {high:,})"
+    above, below = field.get("exclusiveMinimum"), field.get("exclusiveMaximum")
+    words = (("at least", low), ("above", above), ("at most", high), ("below", below))
+    told = ", ".join(f"{word} {limit:,}" for word, limit in words if limit is not None)
+    return f" ({told})" if told else ""
 
 
 def _named(reference: str) -> str:
@@ -79,7 +97,7 @@ def _default(field: Mapping[str, Any]) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """The description as a sentence: an initial capital and a full stop."""
     text = text.strip()
     if not text:
@@ -92,21 +110,11 @@ def detectors() -> str:
     rows = []
     for name in detector_names():
         cls, parts = load_detector(name), documented(name)
-        facts = [word for word, has in (("streaming", cls.streaming), ("has a band", cls.has_band)) if has]
-        rows.append((f"[`{name}`](#{name})", _sentence(parts[""]), ", ".join(facts)))
+        joint = "joint" in cls.Params.model_fields
+        facts = (("streaming", cls.streaming), ("has a band", cls.has_band), ("several series as one", joint))
+        told = ", ".join(word for word, has in facts if has)
+        rows.append((f"[`{name}`](detectors/{name}.md)", sentence(parts[""]), told))
     return table(("detector", "idea", "facts"), rows)
-
-
-def detector_sections() -> str:
-    """A section for each detector: what its own docstring says, and its parameters."""
-    definitions = rules_schema()["definitions"]
-    sections = []
-    for name in detector_names():
-        parts = documented(name)
-        words = "\n\n".join(f"**{head}.** {parts[head]}" for head in PARTS if head in parts)
-        parameters = keys(definitions[f"detector_{name}"], skip=frozenset({"type"}))
-        sections.append(f"## {name}\n\n{words}\n\n{parameters}")
-    return "\n".join(sections)
 
 
 def documented(name: str) -> dict[str, str]:
@@ -176,7 +184,7 @@ def sections_of(schema: Mapping[str, Any], properties: Mapping[str, Any], skip: 
             if name not in skip:
                 skip.add(name)
                 definition = schema["definitions"][name]
-                heading = f"{'#' * level} `{key}`\n\n{_sentence(definition.get('description', ''))}\n\n"
+                heading = f"{'#' * level} `{key}`\n\n{sentence(definition.get('description', ''))}\n\n"
                 own = definition.get("properties", {})
                 body = keys(definition) if own else ""
                 parts.append(heading + body + "\n" + sections_of(schema, own, skip, min(level + 1, 4)))
@@ -226,7 +234,6 @@ def makers() -> dict[str, Callable[[], str]]:
         "commands": commands,
         "command_sections": command_sections,
         "detectors": detectors,
-        "detector_sections": detector_sections,
         "metrics": metrics,
         "settings": lambda: keys(settings_schema()),
         "settings_sections": settings_sections,

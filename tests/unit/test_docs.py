@@ -1,13 +1,18 @@
 """The guide is true: tables are fresh, every key and command is in it, links lead somewhere, examples load."""
 
-import importlib.util
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from xml.etree import ElementTree
 
+import detector_pages
+import detector_pictures
 import pytest
+import tables
 import yaml
+from scenes import SCENES
+from toys import Broken, Plant
 
 from anomalyd.cli import COMMANDS
 from anomalyd.detectors.registry import detector_names
@@ -20,17 +25,10 @@ from anomalyd.testfile import read_tests
 from anomalyd.yamlfile import read_file
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+DETECTORS = ROOT / "docs" / "detectors"
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(DETECTORS.glob("*.md"))]
+DETECTORS_KNOWN = detector_names()
 ALL = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
-
-
-def load_tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_tables", ROOT / "docs" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def guide() -> str:
@@ -55,13 +53,13 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 def test_tables_are_what_the_daemon_knows() -> None:
     """No table is stale; if this fails, run python docs/tables.py."""
-    assert load_tables().main(["--check"]) == 0
+    assert tables.main(["--check"]) == 0
 
 
 def test_every_table_that_can_be_made_is_shown() -> None:
     """A new settings section, receiver or detector is not forgotten in the guide."""
     shown = set(re.findall(r"<!-- table: (\S+) -->", guide()))
-    assert set(load_tables().makers()) == shown
+    assert set(tables.makers()) == shown
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
@@ -80,9 +78,52 @@ def test_every_key_of_rules_and_settings_is_in_the_guide() -> None:
                 assert f"`{key}`" in text or f"{key}:" in text, f"{name}: {key}"
 
 
-def test_every_detector_has_a_section() -> None:
-    """The overview links to a heading of each detector."""
-    assert set(detector_names()) <= anchors(ROOT / "docs" / "detectors.md")
+def test_detector_pages_are_what_the_detectors_say() -> None:
+    """No page is stale, missing or left over; if this fails, run python docs/detector_pages.py."""
+    assert detector_pages.main(["--check"]) == 0
+    assert {page.stem for page in DETECTORS.glob("*.md")} == set(DETECTORS_KNOWN)
+
+
+def test_a_changed_page_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page that differs from what its detector says, and one of no detector, are named and made right."""
+    assert detector_pages.main([], tmp_path) == 0
+    (tmp_path / "mad.md").write_text("old")
+    (tmp_path / "gone.md").write_text("old")
+    assert detector_pages.main(["--check"], tmp_path) == 1
+    told = capsys.readouterr().err
+    assert "mad.md" in told
+    assert "gone.md" in told
+    assert "zscore.md" not in told
+    assert detector_pages.main([], tmp_path) == 0
+    assert detector_pages.main(["--check"], tmp_path) == 0
+
+
+@pytest.mark.parametrize("name", DETECTORS_KNOWN)
+def test_every_detector_has_a_picture(name: str) -> None:
+    """It is a sound SVG of modest size, without scripts or links, for light and dark, and tells what was planted."""
+    text = (DETECTORS / f"{name}.svg").read_text(encoding="utf-8")
+    assert len(text) < 40_000
+    assert "prefers-color-scheme: dark" in text
+    assert "<script" not in text
+    assert text.count("http") == 1, "nothing but the name of SVG itself"
+    words = {" ".join(node.itertext()) for node in ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}text")}
+    told = {f"{plant.words}: {'found' if plant.found else 'not found'}" for plant in SCENES[name].plants}
+    assert told <= words
+
+
+@pytest.mark.parametrize("name", ["mad", "seasonal", "ensemble", "forecast", "half_space_trees"])
+def test_pictures_are_true(name: str) -> None:
+    """The detector of today finds what its picture says, and nothing else; the other pictures are tried when drawn."""
+    assert detector_pictures.picture(name, SCENES[name]).startswith("<svg")
+
+
+def test_an_untrue_picture_is_not_drawn() -> None:
+    """A scene that promises what the detector does not find is refused, and so is a false alarm."""
+    scene = SCENES["zscore"]
+    with pytest.raises(Broken, match="not found"):
+        detector_pictures.picture("zscore", replace(scene, plants=(*scene.plants, Plant(120, 3, "nothing", True))))
+    with pytest.raises(Broken, match="false alarm"):
+        detector_pictures.picture("zscore", replace(scene, plants=scene.plants[1:]))
 
 
 @pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
