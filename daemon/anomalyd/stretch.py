@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from anomalyd.block import F64, I8, I64, Block, Bool
 from anomalyd.detectors.base import Detector, State
+from anomalyd.detectors.stepping import with_rows_changed
 from anomalyd.judge import judge
 from anomalyd.rule import Rule
 from anomalyd.score import Kind, Observation, Scores, Verdicts
@@ -126,7 +127,7 @@ def put_rows(state: State, before: State, rows: I64, parts: State) -> State:
         name: array if name in state.shared else _with_rows(array, before.arrays[name], rows, parts.arrays[name])
         for name, array in state.arrays.items()
     }
-    return State(arrays, state.shared, state.as_of)
+    return with_rows_changed(State(arrays, state.shared, state.as_of), state.step, rows)
 
 
 def _with_rows(

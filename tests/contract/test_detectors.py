@@ -143,6 +143,27 @@ def test_state_is_not_changed(name: str) -> None:
 
 
 @every
+def test_an_old_state_stays_while_newer_ones_go_on(name: str) -> None:
+    """A state scores the same, and is the same, after its successors went on for many ticks, held or not."""
+    detector, first = fitted(name)
+    _, state = detector.score(first, fresh().window(0, 1))
+    before = {key: array.copy() for key, array in state.arrays.items()}
+    said, later = detector.score(state, fresh().window(1, 2))
+    for i in range(2, 12):
+        hold = np.arange(SERIES) < i % 3
+        _, later = detector.score(later, fresh().window(i, i + 1), hold)
+    for key, array in before.items():
+        np.testing.assert_array_equal(array, state.arrays[key], err_msg=key)
+    again, other = detector.score(state, fresh().window(1, 2))
+    same(said, again)
+    for i in range(2, 12):
+        hold = np.arange(SERIES) < i % 3
+        _, other = detector.score(other, fresh().window(i, i + 1), hold)
+    for key, array in later.arrays.items():
+        np.testing.assert_array_equal(array, other.arrays[key], err_msg=key)
+
+
+@every
 def test_blocks_can_be_cut_anywhere(name: str) -> None:
     """One block or many give the same scores and the same state."""
     detector, state = fitted(name)

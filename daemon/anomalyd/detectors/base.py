@@ -38,11 +38,17 @@ class State:
         arrays: named arrays; the first axis is the series, except for the names in ``shared`` (trees, weights).
         shared: names of the arrays that all series share.
         as_of: time of the newest sample learned, milliseconds; samples not newer than this are refused.
+        step: what led here, so that the next step need not copy (``stepping.py``); no part of the value: a state that
+            is sliced, joined, changed, stored or shipped has none.
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
     shared: frozenset[str] = frozenset()
     as_of: int = 0
+    step: object = field(default=None, init=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return State, (dict(self.arrays), self.shared, self.as_of)
 
     def take(self, rows: Sequence[int] | I64) -> State:
         """Return the state of the given series, in that order."""
@@ -57,6 +63,12 @@ class State:
         fields: dict[str, Any] = {f"a.{name}": array for name, array in self.arrays.items()}
         np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **fields)
         return buffer.getvalue()
+
+
+def with_step(state: State, step: object) -> State:
+    """The state, just made, with what led to it."""
+    object.__setattr__(state, "step", step)
+    return state
 
 
 def state_from_bytes(data: bytes) -> State:

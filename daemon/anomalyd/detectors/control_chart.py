@@ -7,22 +7,18 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from anomalyd.block import Block, Bool
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
 from anomalyd.detectors.common import (
     SpanField,
-    advanced,
-    blank,
     check_newer,
     check_series,
     civil_times,
-    clean,
-    copied,
-    held,
     span,
 )
+from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 SETTLED = 30
 """Samples the expectation learns from before its residuals are looked at."""
@@ -64,36 +60,25 @@ class ControlChart:
 
     def fit(self, history: Block, seed: int) -> State:
         n = len(history)
-        return self._run(State(self.baseline.arrays(n) | {"sums": np.zeros((n, 2))}), history, None)[1]
+        return begin(State(self.baseline.arrays(n) | {"sums": np.zeros((n, 2))}), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "line", fresh)
-        return self._run(state, fresh, hold)
+        return advance(state, fresh, hold, self._learn(fresh.times))
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+    def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.control import chart
 
-        arrays, raw = copied(state), blank(fresh.values.shape)
-        chart(
-            clean(fresh.values),
-            civil_times(fresh.times, self.grid.timezone),
-            held(hold, len(fresh)),
-            arrays["line"],
-            arrays["day"],
-            arrays["week"],
-            self.baseline.memories,
-            self.baseline.floors,
-            arrays["sums"],
-            self.summed,
-            self.step,
-            self.limit,
-            SETTLED,
-            REACH,
-            raw.score,
-            raw.expected,
-        )
-        return raw, advanced(state, arrays, fresh)
+        civil, b = civil_times(times, self.grid.timezone), self.baseline
+
+        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            chart(
+                values, civil, hold, a["line"], a["day"], a["week"], b.memories, b.floors, a["sums"], self.summed,
+                self.step, self.limit, SETTLED, REACH, raw.score, raw.expected,
+            )  # fmt: skip
+
+        return learn
 
 
 def run_samples(params: ChartParams, grid: Grid) -> float:

@@ -26,10 +26,11 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from anomalyd.block import Block, Bool
+from anomalyd.block import F64, Block, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
-from anomalyd.detectors.common import SpanField, advanced, blank, check_newer, check_series, clean, copied, held, span
+from anomalyd.detectors.common import SpanField, check_newer, check_series, span
+from anomalyd.detectors.stepping import Arrays, advance, begin
 
 
 class ExtremeParams(base.Params):
@@ -60,20 +61,16 @@ class Extreme:
         """Replay the history; nothing is drawn, so ``seed`` does not matter."""
         from anomalyd.detectors.kernels import extreme
 
-        after = self._run(State({"edges": np.zeros((len(history), extreme.LINE))}, as_of=-1), history, None)[1]
-        return State(after.arrays, as_of=max(0, after.as_of))
+        return begin(State({"edges": np.zeros((len(history), extreme.LINE))}), history, self._learn)
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "edges", fresh)
-        return self._run(state, fresh, hold)
+        return advance(state, fresh, hold, self._learn)
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+    def _learn(self, a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
         from anomalyd.detectors.kernels.extreme import extreme_block
 
-        a, raw = copied(state), blank(fresh.values.shape)
         extreme_block(
-            clean(fresh.values), held(hold, len(fresh)), self.forget, self.min_history, a["edges"],
-            raw.score, raw.expected, raw.unit,
-        )  # fmt: skip
-        return raw, advanced(state, a, fresh)
+            values, hold, self.forget, self.min_history, a["edges"], raw.score, raw.expected, raw.unit
+        )

@@ -38,15 +38,12 @@ from anomalyd.detectors.common import (
     ABSOLUTE_FLOOR,
     RELATIVE_FLOOR,
     SpanField,
-    advanced,
-    blank,
     check_newer,
     check_series,
     civil_times,
-    clean,
-    copied,
     span,
 )
+from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 DAY_BINS = 48
 VISITS = 5.0
@@ -98,12 +95,13 @@ class Forecast:
 
     def fit(self, history: Block, seed: int) -> State:
         n = len(history)
-        return self._run(State({"fit": np.zeros((n, 12)), "day": np.zeros((n, 2, self.bins))}), history)[1]
+        empty = State({"fit": np.zeros((n, 12)), "day": np.zeros((n, 2, self.bins))})
+        return begin(empty, history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "fit", fresh)
-        return self._run(state, fresh)
+        return advance(state, fresh, None, self._learn(fresh.times))
 
     def forecast(self, state: State, times: I64, coverage: float = 0.95) -> Forecasts:
         """What the series will be at times [T] after the state, with the interval that holds a share of outcomes."""
@@ -117,26 +115,16 @@ class Forecast:
         half = NormalDist().inv_cdf(0.5 + coverage / 2) * deviation
         return Forecasts(expected, expected - half, expected + half)
 
-    def _run(self, state: State, fresh: Block) -> tuple[Raw, State]:
+    def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.trend import reach_limit
 
-        arrays, raw = copied(state), blank(fresh.values.shape)
-        reach_limit(
-            clean(fresh.values),
-            fresh.times,
-            civil_times(fresh.times, self.grid.timezone),
-            arrays["fit"],
-            arrays["day"],
-            float(self.step),
-            1 - 1 / self.memory,
-            self.rate,
-            self.visits,
-            self.params.limit,
-            self.params.when == "above",
-            self.horizon,
-            self.min_history,
-            self.floors,
-            raw.score,
-            raw.expected,
-        )
-        return raw, advanced(state, arrays, fresh)
+        civil, upper = civil_times(times, self.grid.timezone), self.params.when == "above"
+
+        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            reach_limit(
+                values, times, civil, a["fit"], a["day"], float(self.step), 1 - 1 / self.memory, self.rate,
+                self.visits, self.params.limit, upper, self.horizon, self.min_history, self.floors,
+                raw.score, raw.expected,
+            )  # fmt: skip
+
+        return learn

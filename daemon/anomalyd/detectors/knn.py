@@ -28,22 +28,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from anomalyd.block import Block, Bool
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.clock import DAY_MS
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.common import (
     SpanField,
-    advanced,
-    blank,
     check_newer,
     check_series,
     civil_times,
-    clean,
-    copied,
-    held,
     span,
 )
+from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 LARGEST = 1e30
 
@@ -83,21 +79,30 @@ class Knn:
             "book": np.zeros((n, knn.WIDTH, self.params.contexts), np.float32),
             "nearest": np.zeros((n, knn.LINE)),
         }
-        after = self._run(State(empty, as_of=-1), history, None)[1]
-        return State(after.arrays, as_of=max(0, after.as_of))
+        return begin(State(empty), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "recent", fresh)
-        return self._run(state, fresh, hold)
+        return advance(state, fresh, hold, self._learn(fresh.times), _catch_up)
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+    def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.knn import knn_block
 
-        a, raw = copied(state), blank(fresh.values.shape)
-        phases = (civil_times(fresh.times, self.grid.timezone) % DAY_MS) * (2 * np.pi / DAY_MS)
-        knn_block(
-            np.clip(clean(fresh.values), -LARGEST, LARGEST), phases, held(hold, len(fresh)), self.every,
-            a["recent"], a["book"], a["nearest"], raw.score, raw.expected,
-        )  # fmt: skip
-        return raw, advanced(state, a, fresh)
+        phases = (civil_times(times, self.grid.timezone) % DAY_MS) * (2 * np.pi / DAY_MS)
+
+        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            knn_block(
+                np.clip(values, -LARGEST, LARGEST), phases, hold, self.every,
+                a["recent"], a["book"], a["nearest"], raw.score, raw.expected,
+            )  # fmt: skip
+
+        return learn
+
+
+def _catch_up(mine: Arrays, now: Arrays) -> None:
+    """Copy what the last block changed: the contexts it put into the book, and all that is small."""
+    from anomalyd.detectors.kernels.knn import copy_contexts
+
+    copy_contexts(now["book"], now["nearest"], mine["nearest"], mine["book"])
+    mine["recent"][...], mine["nearest"][...] = now["recent"], now["nearest"]

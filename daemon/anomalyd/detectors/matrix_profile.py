@@ -29,22 +29,18 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from anomalyd.block import Block, Bool
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
 from anomalyd.detectors.common import (
     SpanField,
-    advanced,
-    blank,
     check_newer,
     check_series,
     civil_times,
-    clean,
-    copied,
-    held,
     span,
 )
+from anomalyd.detectors.stepping import Arrays, Learn, advance, begin, copy_over
 
 SETTLED = 30
 REACH = 1e4
@@ -91,37 +87,23 @@ class MatrixProfile:
             "bad": np.zeros((n, size), np.int8),
             "count": np.zeros(n, np.int64),
         }
-        return self._run(State(arrays), history, None)[1]
+        return begin(State(arrays), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "line", fresh)
-        return self._run(state, fresh, hold)
+        return advance(state, fresh, hold, self._learn(fresh.times), copy_over)  # every cell moves at each sample
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+    def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.discord import discords
 
-        arrays, raw = copied(state), blank(fresh.values.shape)
-        discords(
-            clean(fresh.values),
-            civil_times(fresh.times, self.grid.timezone),
-            held(hold, len(fresh)),
-            arrays["line"],
-            arrays["day"],
-            arrays["week"],
-            self.baseline.memories,
-            self.baseline.floors,
-            arrays["anchor"],
-            arrays["tape"],
-            arrays["dots"],
-            arrays["bad"],
-            arrays["count"],
-            self.length,
-            SETTLED,
-            self.min_history - SETTLED,
-            REACH,
-            HIGHEST,
-            raw.score,
-            raw.expected,
-        )
-        return raw, advanced(state, arrays, fresh)
+        civil, b = civil_times(times, self.grid.timezone), self.baseline
+
+        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            discords(
+                values, civil, hold, a["line"], a["day"], a["week"], b.memories, b.floors, a["anchor"], a["tape"],
+                a["dots"], a["bad"], a["count"], self.length, SETTLED, self.min_history - SETTLED, REACH, HIGHEST,
+                raw.score, raw.expected,
+            )  # fmt: skip
+
+        return learn

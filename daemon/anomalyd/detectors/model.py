@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 import anomalyd
 from anomalyd.block import F64, Block, Bool
-from anomalyd.detectors.base import Detector, Grid, Raw, State, join_states
+from anomalyd.detectors.base import Detector, Grid, Raw, State, join_states, with_step
 from anomalyd.detectors.calibrate import Calibrator
 from anomalyd.rule import DetectorSpec
 from anomalyd.score import Scores
@@ -139,11 +139,13 @@ def _scores(raw: Raw, surprise: F64, bound: F64) -> Scores:
 def _pack(detector: State, calibration: Mapping[str, npt.NDArray[Any]]) -> State:
     arrays = {_DETECTOR + name: array for name, array in detector.arrays.items()}
     arrays |= {_CALIBRATION + name: array for name, array in calibration.items()}
-    return State(arrays, frozenset(_DETECTOR + name for name in detector.shared), detector.as_of)
+    shared = frozenset(_DETECTOR + name for name in detector.shared)
+    return with_step(State(arrays, shared, detector.as_of), detector.step)
 
 
 def _unpack(state: State) -> tuple[State, _Arrays]:
     cut = len(_DETECTOR)
     own = {name[cut:]: array for name, array in state.arrays.items() if name.startswith(_DETECTOR)}
     calibration = {name[cut:]: array for name, array in state.arrays.items() if name.startswith(_CALIBRATION)}
-    return State(own, frozenset(name[cut:] for name in state.shared), state.as_of), calibration
+    detector = with_step(State(own, frozenset(name[cut:] for name in state.shared), state.as_of), state.step)
+    return detector, calibration

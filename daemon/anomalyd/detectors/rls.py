@@ -27,11 +27,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from anomalyd.block import Block, Bool
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
-from anomalyd.detectors.common import RELATIVE_FLOOR, advanced, blank, check_newer, check_series, clean, copied, held
+from anomalyd.detectors.common import RELATIVE_FLOOR, check_newer, check_series
+from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 LARGEST = 1e30
 SLOT_MS = 5 * MINUTE_MS
@@ -66,21 +67,22 @@ class Rls:
         """Replay the history; nothing is drawn, so ``seed`` does not matter."""
         from anomalyd.detectors.kernels.rls import empty
 
-        after = self._run(State(empty(len(history), self.day_slots), as_of=-1), history, None)[1]
-        return State(after.arrays, as_of=max(0, after.as_of))
+        return begin(State(empty(len(history), self.day_slots)), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "recent", fresh)
-        return self._run(state, fresh, hold)
+        return advance(state, fresh, hold, self._learn(fresh.times))
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+    def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.rls import rls_block
 
-        a, raw = copied(state), blank(fresh.values.shape)
-        rls_block(
-            np.clip(clean(fresh.values), -LARGEST, LARGEST), fresh.times // self.slot_ms, self.day_slots,
-            held(hold, len(fresh)), self.params.floor, a["recent"], a["slots"], a["weights"], a["spread"],
-            a["forecast"], raw.score, raw.expected, raw.unit,
-        )  # fmt: skip
-        return raw, advanced(state, a, fresh)
+        slots = times // self.slot_ms
+
+        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            rls_block(
+                np.clip(values, -LARGEST, LARGEST), slots, self.day_slots, hold, self.params.floor, a["recent"],
+                a["slots"], a["weights"], a["spread"], a["forecast"], raw.score, raw.expected, raw.unit,
+            )  # fmt: skip
+
+        return learn

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from anomalyd.block import Block, Bool
+from anomalyd.block import F64, Block, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.common import (
@@ -17,15 +17,11 @@ from anomalyd.detectors.common import (
     HIGHEST_SCORE,
     RELATIVE_FLOOR,
     SpanField,
-    advanced,
-    blank,
     check_newer,
     check_series,
-    clean,
-    copied,
-    held,
     span,
 )
+from anomalyd.detectors.stepping import Arrays, advance, begin
 
 MOST_SAMPLES = 2_880
 
@@ -67,18 +63,25 @@ class Rolling(ABC):
     def fit(self, history: Block, seed: int) -> State:
         n = len(history)
         arrays = {name: np.zeros((n, self.window)) for name in self.windows}
-        return self._run(State(arrays | {"seen": np.zeros(n, np.int64)}), history, None)[1]
+        return begin(State(arrays | {"seen": np.zeros(n, np.int64)}), history, self._learn)
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "ring", fresh)
-        return self._run(state, fresh, hold)
+        return advance(state, fresh, hold, self._learn, self._catch_up)
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
-        arrays, raw = copied(state), blank(fresh.values.shape)
+    def _catch_up(self, mine: Arrays, now: Arrays) -> None:
+        from anomalyd.detectors.kernels.order import follow_rings, follow_windows
+
+        if "ordered" in mine:
+            follow_windows(mine["ring"], mine["ordered"], mine["seen"], now["ring"], now["seen"])
+        else:
+            follow_rings(mine["ring"], mine["seen"], now["ring"], now["seen"])
+
+    def _learn(self, arrays: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
         self.kernel()(
-            clean(fresh.values),
-            held(hold, len(fresh)),
+            values,
+            hold,
             *(arrays[name] for name in self.windows),
             arrays["seen"],
             self.min_history,
@@ -89,4 +92,3 @@ class Rolling(ABC):
             raw.expected,
             raw.unit,
         )
-        return raw, advanced(state, arrays, fresh)

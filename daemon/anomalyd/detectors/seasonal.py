@@ -29,21 +29,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from anomalyd.block import Block, Bool
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.common import (
     RELATIVE_FLOOR,
-    advanced,
-    blank,
     check_newer,
     check_series,
     civil_times,
-    clean,
-    copied,
-    held,
 )
+from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 LARGEST = 1e30
 BIN_MS = 5 * MINUTE_MS
@@ -83,23 +79,24 @@ class Seasonal:
             "visits": np.zeros((n, bins), np.uint8),
             "seasons": np.zeros((n, seasonal.LINE)),
         }
-        after = self._run(State(empty, as_of=-1), history, None)[1]
-        return State(after.arrays, as_of=max(0, after.as_of))
+        return begin(State(empty), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "seasons", fresh)
-        return self._run(state, fresh, hold)
+        return advance(state, fresh, hold, self._learn(fresh.times))
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+    def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.seasonal import seasonal_block
 
-        a, raw = copied(state), blank(fresh.values.shape)
-        civil = civil_times(fresh.times, self.grid.timezone)
+        civil = civil_times(times, self.grid.timezone)
         days = (civil % DAY_MS) * self.day_bins // DAY_MS
         weeks = self.day_bins + (civil % WEEK_MS) * (7 * self.day_bins) // WEEK_MS
-        seasonal_block(
-            np.clip(clean(fresh.values), -LARGEST, LARGEST), days, weeks, held(hold, len(fresh)), self.params.floor,
-            a["profile"], a["visits"], a["seasons"], raw.score, raw.expected, raw.unit,
-        )  # fmt: skip
-        return raw, advanced(state, a, fresh)
+
+        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            seasonal_block(
+                np.clip(values, -LARGEST, LARGEST), days, weeks, hold, self.params.floor,
+                a["profile"], a["visits"], a["seasons"], raw.score, raw.expected, raw.unit,
+            )  # fmt: skip
+
+        return learn

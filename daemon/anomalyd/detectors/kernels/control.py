@@ -8,6 +8,7 @@ from anomalyd.block import F64, I64, Bool
 from anomalyd.detectors.kernels.baseline import expect, spread_of, teach
 from anomalyd.detectors.kernels.jit import kernel
 from anomalyd.detectors.kernels.order import floored, mean_deviation, quantile, slide
+from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
 
 TRIM = 4.0
 """A sample enters the mean's window no farther than this many standard deviations from it."""
@@ -74,6 +75,9 @@ def rolling_quartiles(
     """Score each sample by its distance from the middle of the window's quartiles in interquartile ranges."""
     size = ring.shape[1]
     for s in range(values.shape[0]):
+        prefetch_row(ordered, s + 1)
+        if s + 1 < values.shape[0]:
+            prefetch_cell(ring, s + 1, seen[s + 1] % size)
         for t in range(values.shape[1]):
             n = min(seen[s], size)
             x = values[s, t]

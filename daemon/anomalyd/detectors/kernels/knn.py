@@ -108,6 +108,17 @@ def note(book: Any, line: Any, q: Any, every: Any) -> Any:
 
 
 @kernel
+def copy_contexts(books: Any, lines: Any, lines_before: Any, books_before: Any) -> Any:
+    """Put into ``books_before`` [N, WIDTH, M] the contexts by which ``books`` are ahead of them."""
+    for i in range(books.shape[0]):
+        for number in range(int(lines_before[i, STORED]), int(lines[i, STORED])):
+            row = number % books.shape[2]
+            for k in range(WIDTH):
+                books_before[i, k, row] = books[i, k, row]
+    return np.int64(0)
+
+
+@kernel
 def knn_block(
     values: Any, phases: Any, hold: Any, every: Any, recent: Any, books: Any, lines: Any, score: Any,
     expected: Any,

@@ -10,6 +10,7 @@ import numpy as np
 
 from anomalyd.block import F64, I64, Bool
 from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
 
 
 @kernel
@@ -45,6 +46,27 @@ def slide(ring: F64, ordered: F64, at: int, n: int, x: float) -> None:
                 ordered[i] = ordered[i - 1]
             ordered[to] = x
     ring[at] = x
+
+
+@kernel
+def follow_windows(rings: F64, ordered: F64, seen: I64, rings_now: F64, seen_now: I64) -> None:
+    """Take in the samples by which the rings of the same series some samples later are ahead of these."""
+    size = rings.shape[1]
+    for s in range(rings.shape[0]):
+        prefetch_row(ordered, s + 1)
+        for i in range(seen[s], seen_now[s]):
+            slide(rings[s], ordered[s], i % size, min(i, size), rings_now[s, i % size])
+        seen[s] = seen_now[s]
+
+
+@kernel
+def follow_rings(rings: F64, seen: I64, rings_now: F64, seen_now: I64) -> None:
+    """As ``follow_windows``, for windows that are not kept in order."""
+    size = rings.shape[1]
+    for s in range(rings.shape[0]):
+        for i in range(seen[s], seen_now[s]):
+            rings[s, i % size] = rings_now[s, i % size]
+        seen[s] = seen_now[s]
 
 
 @kernel
@@ -135,6 +157,9 @@ def rolling_mad(
     """Score each sample by its distance from the window's median in robust standard deviations, then take it in."""
     size = ring.shape[1]
     for s in range(values.shape[0]):
+        prefetch_row(ordered, s + 1)
+        if s + 1 < values.shape[0]:
+            prefetch_cell(ring, s + 1, seen[s + 1] % size)
         for t in range(values.shape[1]):
             n = min(seen[s], size)
             x = values[s, t]

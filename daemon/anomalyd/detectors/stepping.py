@@ -1,0 +1,149 @@
+"""How a detector's state moves on at each tick without being copied, while the old state stays as it was.
+
+A tick changes a few cells of a series' kilobytes. The arrays of the state *before* the one that is scored are usually
+nobody's any more by then: they are taken over, brought up to date by learning the one block they lack, and then learn
+the fresh one. So the old state is never touched, nothing is copied, and the memory that is read and written per series
+is what the kernel needs, however many series there are.
+
+Invariants: arrays are taken over only while nothing but the state itself refers to them (a retry, a snapshot being
+written, a slice somebody keeps: then the state is copied, as any first tick does); the result is the same, bit for bit,
+as that of a copy; a state that was sliced, joined, stored or shipped has no past and begins with a copy.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.detectors.base import Raw, State, with_step
+from anomalyd.detectors.common import blank, clean, held, newest
+
+Arrays = dict[str, npt.NDArray[Any]]
+Learn = Callable[[Arrays, F64, Bool, Raw], None]
+"""Score values [n, T] of some series and learn them: (their arrays, changed in place; values; hold [n]; the answer)."""
+CatchUp = Callable[[Arrays, Arrays], None]
+"""Change the arrays of some series, in place, into those of one block later, which are given."""
+
+MOST_COLUMNS = 4
+"""Longer blocks are not learned twice: copying is cheaper."""
+CHUNK_BYTES = 1 << 20
+FEWEST_ROWS = 256
+"""Series are taken in chunks of so many bytes that a core's cache holds them, yet not in fewer than these."""
+
+
+def _references(arrays: Arrays, name: str) -> int:
+    return sys.getrefcount(arrays[name])
+
+
+_ALONE = _references({"probe": np.zeros(1)}, "probe")
+"""References to an array that only one mapping holds, as this interpreter counts them."""
+
+
+def _ours(arrays: Arrays, name: str) -> bool:
+    """Whether nothing but the mapping refers to an array, so that changing it changes nothing for anybody."""
+    if _references(arrays, name) != _ALONE:  # asked first: the flags refer to the array themselves
+        return False
+    flags = arrays[name].flags
+    return flags.owndata and flags.writeable and flags.c_contiguous
+
+
+class Step:
+    """What led to a state: the arrays before its last block, and how to learn that block again."""
+
+    __slots__ = ("_kept", "_learn", "_undone", "_values", "hold")
+
+    def __init__(self, arrays: Arrays, learn: Learn, values: F64, hold: Bool) -> None:
+        self._kept = [arrays]
+        self._learn, self._values, self.hold = learn, values, hold.copy()
+        self._undone = np.zeros(len(hold), np.bool_)
+
+    def take(self) -> Arrays | None:
+        """The arrays before, if nobody else refers to them; whoever asks first has them."""
+        try:
+            arrays = self._kept.pop()
+        except IndexError:  # an earlier try took them
+            return None
+        return arrays if all(_ours(arrays, name) for name in arrays) else None
+
+    def undo(self, rows: I64) -> None:
+        """Some series have been given other cells than the block taught: learning it again is not for them."""
+        self._undone[rows] = True
+
+    def repeat(self, rows: slice, mine: Arrays, now: Arrays, catch_up: CatchUp | None) -> None:
+        """Bring the arrays of some series up to date with ``now``, those of the state that the step led to."""
+        if catch_up is not None:
+            catch_up(mine, now)
+        else:
+            values = self._values[rows]
+            self._learn(mine, values, self.hold[rows], blank(values.shape))
+        undone = np.flatnonzero(self._undone[rows])
+        if len(undone):
+            for name, array in mine.items():
+                array[undone] = now[name][undone]
+
+
+def advance(
+    state: State, fresh: Block, hold: Bool | None, learn: Learn, catch_up: CatchUp | None = None
+) -> tuple[Raw, State]:
+    """Score and learn a block: the answer and the new state; the old one stays as it was.
+
+    ``learn`` must depend on nothing but what it is given and the block's times. ``catch_up`` is a cheaper way than
+    learning the last block again, where a detector has one. Shared arrays are passed on as they are.
+    """
+    values, holding, raw = clean(fresh.values), held(hold, len(fresh)), blank(fresh.values.shape)
+    now = {name: array for name, array in state.arrays.items() if name not in state.shared}
+    step = state.step if isinstance(state.step, Step) else None
+    arrays = step.take() if step is not None else None
+    taken = arrays is not None
+    if arrays is None:
+        arrays = {name: np.empty_like(array, order="C", subok=False) for name, array in now.items()}
+    for rows in chunks(now, len(fresh)):
+        mine = {name: array[rows] for name, array in arrays.items()}
+        theirs = {name: array[rows] for name, array in now.items()}
+        if step is not None and taken:
+            step.repeat(rows, mine, theirs, catch_up)
+        else:
+            for name, array in theirs.items():
+                mine[name][...] = array
+        learn(mine, values[rows], holding[rows], Raw(raw.score[rows], raw.expected[rows], raw.unit[rows]))
+    shared = {name: state.arrays[name] for name in state.shared}
+    after = State(arrays | shared, state.shared, newest(fresh, state.as_of))
+    if values.shape[1] > MOST_COLUMNS:
+        return raw, after
+    return raw, with_step(after, Step(now, learn, values, holding))
+
+
+def copy_over(mine: Arrays, now: Arrays) -> None:
+    """Catch up by copying everything: for detectors that change every cell at each sample."""
+    for name, array in mine.items():
+        array[...] = now[name]
+
+
+def begin(state: State, history: Block, learn: Learn) -> State:
+    """Learn a history into a state that was just made and is nobody's: its arrays are changed in place."""
+    values, holding = clean(history.values), held(None, len(history))
+    arrays = {name: array for name, array in state.arrays.items() if name not in state.shared}
+    for rows in chunks(arrays, len(history)):
+        part = values[rows]
+        learn({name: array[rows] for name, array in arrays.items()}, part, holding[rows], blank(part.shape))
+    return State(state.arrays, state.shared, newest(history, state.as_of))
+
+
+def with_rows_changed(after: State, step: object, rows: I64) -> State:
+    """``after``, some series of which were given other cells than the step that made it learned; the step is kept."""
+    if isinstance(step, Step):
+        step.undo(rows)
+    return with_step(after, step)
+
+
+def chunks(arrays: Mapping[str, npt.NDArray[Any]], series: int) -> Iterator[slice]:
+    """Slices of the series, each small enough for a core's cache."""
+    each = sum(array.nbytes for array in arrays.values()) // max(1, series)
+    size = max(FEWEST_ROWS, CHUNK_BYTES // max(1, each))
+    for first in range(0, series, size):
+        yield slice(first, min(series, first + size))
