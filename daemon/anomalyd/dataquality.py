@@ -32,7 +32,7 @@ FAULTS: Mapping[int, str] = {
 }  # fmt: skip
 """Bits of a verdict by name, worst first."""
 
-LINE, WORDS = 22, 4
+LINE, WORDS = 26, 4
 _FLAGS, _SINCE, _SLOTS = 20, 21, 0
 
 LEAST_SLOTS = 10
@@ -128,6 +128,22 @@ class Quality:
 def names_of(flags: int) -> tuple[str, ...]:
     """Faults by name, worst first."""
     return tuple(name for bit, name in FAULTS.items() if flags & bit)
+
+
+def look_over(
+    quality: Quality, ward: Ward, fresh: Block, last_seen: I64, newest: int, missed: bool
+) -> tuple[Quality, Doubt | None, list[Found]]:
+    """See what is wrong with samples as data: what is known then, what is doubted, what is to be told of each column.
+
+    Args:
+        last_seen: when each series last had a sample before ``fresh`` [N].
+        newest: when the rule's newest series was first seen.
+        missed: whether the silence of a series is of interest: see ``steady``.
+    """
+    quality, flags = observe(ward.rule, quality, fresh)
+    flags = steady(flags, fresh, last_seen, newest, missed)
+    quality, found = tell_quality(quality, flags, fresh.times, ward)
+    return quality, doubt_of(ward.rule, ward.rows, fresh.times, flags), found
 
 
 def observe(rule: Rule, quality: Quality, fresh: Block) -> tuple[Quality, I8]:

@@ -18,17 +18,7 @@ import numpy as np
 from anomalyd.block import F64, Block
 from anomalyd.columns import Columns, Stretch, separable, slot_of
 from anomalyd.crashpoint import crashpoint
-from anomalyd.dataquality import (
-    Found,
-    Quality,
-    Ward,
-    doubt_of,
-    end_quality,
-    observe,
-    quality_rule,
-    steady,
-    tell_quality,
-)
+from anomalyd.dataquality import Found, Quality, Ward, end_quality, look_over, quality_rule
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Close, close_episode
@@ -264,12 +254,9 @@ class Evaluator:
         )  # fmt: skip
 
     def _look_over(self, rule: Rule, memory: Memory, fresh: Block) -> tuple[Memory, list[Found]]:
-        """See what is wrong with samples as data: the memory that knows it, and what is to be told of each column."""
-        quality, flags = observe(rule, memory.quality, fresh)
-        flags = steady(flags, fresh, memory.last_seen, *comings(rule, memory))
         ward = Ward(rule, memory.active, fresh.labels, self._columns.recipients, self._columns.links(rule))
-        quality, found = tell_quality(quality, flags, fresh.times, ward)
-        return replace(memory, quality=quality, doubt=doubt_of(rule, memory.active, fresh.times, flags)), found
+        found = look_over(memory.quality, ward, fresh, memory.last_seen, *comings(rule, memory))
+        return replace(memory, quality=found[0], doubt=found[1]), found[2]
 
     def _hear(self, run: RuleRun, memory: Memory, at: int, changes: Changes) -> Memory:
         """Take in what analysts said: move the cuts, close what they call the new normal."""

@@ -279,7 +279,7 @@ class RuleModel(Section):
         DataQualityModel(), description="Whether faults of the data are told, and anomalies held for them."
     )
     admit_after: Whole = Field(
-        RULE["admit_after"], ge=1, le=1_000, description="In how many slots a new series must be seen first; 1: at once."
+        RULE["admit_after"], ge=1, le=1_000, description="Slots in which a new series must be seen first; 1: at once."
     )
     max_series: Whole | None = Field(None, ge=1, le=1_000_000, description="Series beyond this many are not scored.")
     partial_response: Literal["hold", "accept"] = Field(

@@ -22,9 +22,9 @@ GAPS, FROZEN, REPEATS, RESOLUTION, RANGE, STALE = 1, 2, 4, 8, 16, 32
 
 (
     SLOTS, SEEN, LAST, RUN, RUN_MAX, CHANGES, GAP, GAP_MAX, MISSING, STARTS, GAPS_MAX, EQUAL, EQUAL_MAX, LOW, HIGH, FAR,
-    COUNT, FEWEST, WINDOWS, COARSE, FLAGS, SINCE,
-) = range(22)  # fmt: skip
-LINE = 22
+    COUNT, FEWEST, WINDOWS, COARSE, FLAGS, SINCE, GAPS_NOW, GAPS_LATE, EQUAL_NOW, EQUAL_LATE,
+) = range(26)  # fmt: skip
+LINE = 26
 WORDS = 4
 
 FAST = 1 / 32
@@ -37,6 +37,8 @@ GAP_STEP, EQUAL_STEP = 0.2, 0.3
 """A share this far above the largest ever seen is a fault."""
 SEVERAL = 2.0
 """Gaps that must have begun lately before they are more than one absence."""
+SHORT = 8.0
+"""A longer run of equal samples is no longer interval of the source, but perhaps a frozen value."""
 COARSER = 0.25
 """So small a share of the fewest different values ever seen is a fault."""
 FURTHER, TIMES = 100.0, 100.0
@@ -89,6 +91,20 @@ def _absent(line: Any, grown: Any, factor: Any, least: Any, accept: Any) -> Any:
 
 
 @kernel
+def _usual(line: Any, largest: Any, now: Any, late: Any, share: Any, faulty: Any, decay: Any) -> Any:
+    """Learn the largest share there was, but a window late: what grows must not become usual while it grows."""
+    if faulty:
+        line[now] = line[late] = 0.0
+        line[largest] += decay * (share - line[largest])
+        return
+    line[now] = max(line[now], share)
+    if line[SLOTS] % WINDOW == 0.0:
+        line[largest] = max(line[largest], line[late])
+        line[late] = line[now]
+        line[now] = 0.0
+
+
+@kernel
 def _gaps(line: Any, flags: Any, grown: Any, decay: Any) -> Any:
     """The share of missing slots among the last ones, where several gaps began."""
     share = line[MISSING] if line[STARTS] / FAST >= SEVERAL else 0.0
@@ -96,10 +112,7 @@ def _gaps(line: Any, flags: Any, grown: Any, decay: Any) -> Any:
     flags = flags | GAPS if grown and share > limit else flags
     if flags & GAPS and share < line[GAPS_MAX] + GAP_STEP / 2:
         flags &= ~GAPS
-    if flags & GAPS:
-        line[GAPS_MAX] += decay * (share - line[GAPS_MAX])
-    else:
-        line[GAPS_MAX] = max(line[GAPS_MAX], share)
+    _usual(line, GAPS_MAX, GAPS_NOW, GAPS_LATE, share, flags & GAPS, decay)
     return flags
 
 
@@ -115,16 +128,19 @@ def _equal(line: Any, x: Any, flags: Any, grown: Any, factor: Any, least: Any, d
     else:
         line[RUN_MAX] = max(line[RUN_MAX], min(line[RUN], 2.0 * line[RUN_MAX]) if flags & FROZEN else line[RUN])
         line[RUN] = 1.0
-        flags &= ~FROZEN
-    line[EQUAL] += FAST * ((1.0 if same else 0.0) - line[EQUAL])
-    if grown and always and not flags & FROZEN and line[EQUAL] > line[EQUAL_MAX] + EQUAL_STEP:
+        if flags & FROZEN:
+            line[EQUAL] = 0.0
+            flags &= ~FROZEN
+    if flags & FROZEN:
+        line[EQUAL] = 0.0
+    else:
+        line[EQUAL] += FAST * ((1.0 if same else 0.0) - line[EQUAL])
+    mixed = line[RUN] <= SHORT and not flags & FROZEN  # what is equal throughout may become a frozen value
+    if grown and always and mixed and line[EQUAL] > line[EQUAL_MAX] + EQUAL_STEP:
         flags |= REPEATS
     if flags & REPEATS and line[EQUAL] < line[EQUAL_MAX] + EQUAL_STEP / 2:
         flags &= ~REPEATS
-    if flags & REPEATS:
-        line[EQUAL_MAX] += decay * (line[EQUAL] - line[EQUAL_MAX])
-    elif not flags & FROZEN:
-        line[EQUAL_MAX] = max(line[EQUAL_MAX], line[EQUAL])
+    _usual(line, EQUAL_MAX, EQUAL_NOW, EQUAL_LATE, line[EQUAL], flags & REPEATS, decay)
     # A frozen series is one value, not many that are equal: the share of changes is that of before.
     if not flags & (FROZEN | REPEATS) or not same:
         line[CHANGES] += 0.0 if same else 1.0
