@@ -229,7 +229,7 @@ def deliverer_of(
     return Deliverer(
         store, receivers, stages=(escalation.stage, flaps.stage, *stages), budget=budget, flaps=flaps,
         rewords=(escalation.reword,), words=wiring.words, observe=wiring.account,
-        clock=clock, fence=fence,
+        clock=clock, fence=fence, fallbacks={name: one.fallback for name, one in s.receivers.items()},
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol, runtime_checkable
 
@@ -22,13 +22,14 @@ from anomalyd.errors import redact_urls
 from anomalyd.flap import Flaps
 from anomalyd.gate import Gate
 from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind, Reason, Statement
+from anomalyd.lane import Lane, Waiting
 from anomalyd.logs import get_logger
 from anomalyd.receivers.base import Receiver
 from anomalyd.records import Fence, OutboxRow, OutboxState, Told
 from anomalyd.render import Rendered
 from anomalyd.score import Tier
 from anomalyd.suppress import STAGES, Drop, Hold, Quiet, Reword, Stage, Subject, collapse, decide
-from anomalyd.trouble import REASONS, TROUBLE_RULE, trouble
+from anomalyd.trouble import REASONS, TROUBLE_RULE, instead, trouble
 from anomalyd.words import Words
 
 LEASE_MS = 30_000
@@ -111,41 +112,6 @@ class Pass:
         return sum(1 for delivery in self.deliveries if delivery.outcome == outcome)
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A pending notification that was held or failed: due again when, and how often it failed."""
-
-    next_at: int
-    failures: int
-
-
-@dataclass(slots=True)
-class _Lane:
-    """What is remembered of one receiver between passes; losing it costs nothing but a little patience.
-
-    Attributes:
-        failures: attempts on any notification that failed one after another.
-        restored: what its peer forgets was taken up from the store.
-        trouble_since: since when it refuses for good what only people can mend; 0: it does not.
-    """
-
-    gate: Gate
-    waiting: dict[str, _Waiting] = field(default_factory=dict)
-    failures: int = 0
-    restored: bool = False
-    trouble_since: int = 0
-
-    def next_at(self) -> int | None:
-        return min((row.next_at for row in self.waiting.values()), default=None)
-
-    def forget_lost(self, now: int, claimed: Sequence[Notification]) -> None:
-        """Forget what was due and did not come with a claim that took everything: it is pending no more."""
-        ids = {row.id for row in claimed}
-        lost = [id for id, row in self.waiting.items() if row.next_at <= now and id not in ids]
-        for id in lost:
-            del self.waiting[id]
-
-
 class Deliverer:
     """Delivers to a fixed set of receivers.
 
@@ -158,6 +124,7 @@ class Deliverer:
         flaps: what opens over and over; its stage must be among ``stages``, before the budget's.
         rewords: asked in order what is said in other words to this receiver.
         fence: proof of leadership for each claim, where several daemons share a store.
+        fallbacks: by receiver, who is told instead of what it refuses for good.
     """
 
     def __init__(
@@ -174,6 +141,7 @@ class Deliverer:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         fence: Callable[[], Fence | None] = lambda: None,
+        fallbacks: Mapping[str, str] | None = None,
     ):
         self.receivers = dict(receivers)
         self._store = store
@@ -186,7 +154,8 @@ class Deliverer:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._fence = fence
-        self._lanes = {name: _Lane(Gate(r.pace.every_ms, r.pace.burst)) for name, r in self.receivers.items()}
+        self._fallbacks = {a: b for a, b in (fallbacks or {}).items() if b in self.receivers}
+        self._lanes = {name: Lane(Gate(r.pace.every_ms, r.pace.burst)) for name, r in self.receivers.items()}
         self.began_at: int | None = None
         """When the first pass began, wall milliseconds."""
 
@@ -205,7 +174,7 @@ class Deliverer:
             served = replace(served, next_at=now)
         return served if beat_at is None else replace(served, next_at=min(beat_at, served.next_at or beat_at))
 
-    def _serve(self, receiver: str, lane: _Lane, now: int) -> Pass:
+    def _serve(self, receiver: str, lane: Lane, now: int) -> Pass:
         if (opens_at := lane.gate.opens_at(now)) > now:
             return Pass(next_at=opens_at)
         room = lane.gate.room(now)
@@ -223,7 +192,7 @@ class Deliverer:
             return Pass(tuple(one.deliveries), max(one.now(), lane.gate.opens_at(one.now())))
         return Pass(tuple(one.deliveries), lane.next_at())
 
-    def _beat(self, name: str, lane: _Lane, now: int) -> int | None:
+    def _beat(self, name: str, lane: Lane, now: int) -> int | None:
         """Repeat what the receiver's peer would forget; return when that is due again."""
         receiver = self.receivers[name]
         if not isinstance(receiver, KeepsAlive):
@@ -264,7 +233,7 @@ class Deliverer:
 class _Run:
     """One pass at work."""
 
-    def __init__(self, deliverer: Deliverer, receiver: Receiver, lane: _Lane, now: int, started_s: float):
+    def __init__(self, deliverer: Deliverer, receiver: Receiver, lane: Lane, now: int, started_s: float):
         self._deliverer, self._receiver, self._lane = deliverer, receiver, lane
         self._store = deliverer._store
         self._began, self._started_s = now, started_s
@@ -353,8 +322,10 @@ class _Run:
             self._forget(row)
         else:
             known = lane.waiting.get(row.id)
-            lane.waiting[row.id] = _Waiting(next_at, known.failures + 1 if known else 1)
+            lane.waiting[row.id] = Waiting(next_at, known.failures + 1 if known else 1)
         self._notice_trouble(row, now, outcome)
+        if outcome.kind == OutcomeKind.FAILED:
+            self._fall_back(row, now)
         if outcome.kind != OutcomeKind.RETRY:
             lane.failures = 0
         elif outcome.reason == "rate_limited":
@@ -381,15 +352,28 @@ class _Run:
         self._store.enqueue(trouble(name, since, now, outcome.reason, outcome.message, others, over))
         lane.trouble_since = 0 if over else now
 
+    def _fall_back(self, row: Notification, now: int) -> None:
+        """Owe to the fallback what this receiver refuses for good."""
+        other = self._deliverer._fallbacks.get(self._receiver.name)
+        if other is None:
+            return
+        known = self._store.notifications(incident=row.statement.incident, receiver=other, limit=100)
+        if row.statement.resolved and not known:
+            return
+        if (owed := instead(row, other, known, now)) is not None:
+            self._store.enqueue([owed])
+
     def _hold(self, row: Notification, now: int, hold: Hold) -> None:
         self._store.settle(row.id, now, Outcome(OutcomeKind.RETRY, hold.reason), hold.until, attempt=row.attempt)
         known = self._lane.waiting.get(row.id)
-        self._lane.waiting[row.id] = _Waiting(hold.until, known.failures if known else 0)
+        self._lane.waiting[row.id] = Waiting(hold.until, known.failures if known else 0)
         self._tell(row, HELD, hold.reason)
 
     def _drop(self, row: Notification, now: int, reason: str) -> None:
         self._store.drop(row.id, now, reason)
         self._forget(row)
+        if row.statement.resolved and reason == Quiet.NEVER_TOLD:
+            self._fall_back(row, now)  # what was refused here may have been told there, and has ended
         self._tell(row, DROPPED, reason)
 
     def _forget(self, row: Notification) -> None:

@@ -237,6 +237,7 @@ def _default_receivers(
     for loc, name in [*_route_names(model.route, ("route",)), *_window_names(model), *_last_names(model)]:
         if name not in model.receivers:
             document.problem(loc, f"unknown receiver {name!r}", did_you_mean(name, model.receivers))
+    _check_fallbacks(document, receivers)
     if (given := model.route.receivers) is not None:
         return tuple(dict.fromkeys(given))
     last = {name for _, name in _last_names(model)}
@@ -245,6 +246,17 @@ def _default_receivers(
         said = "every receiver is told only of what nobody acknowledges: nobody is told first"
         document.problem(("escalation",), said, "add another receiver, or name one in route: receivers")
     return at_once
+
+
+def _check_fallbacks(document: Document, receivers: Mapping[str, ReceiverSettings]) -> None:
+    """One step and no further: a fallback of a fallback could go round for ever."""
+    for name, one in receivers.items():
+        loc, other = ("receivers", name, "fallback"), one.fallback
+        if other and other not in receivers:
+            document.problem(loc, f"unknown receiver {other!r}", did_you_mean(other, receivers))
+        elif other and (other == name or receivers[other].fallback):
+            what = "itself" if other == name else f"{other}, which has a fallback of its own"
+            document.problem(loc, f"{name} cannot fall back on {what}", "name one that has none")
 
 
 def _route_names(route: RouteNodeModel, loc: Loc) -> list[tuple[Loc, str]]:

@@ -1,4 +1,6 @@
-"""A receiver that refuses for good (revoked token, archived channel) is told through the other receivers. Pure."""
+"""A receiver that refuses for good (revoked token, archived channel): the others are told so, and what it refused goes
+to its fallback. Pure.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from collections.abc import Sequence
 
 from anomalyd.block import fingerprint, make_labels
 from anomalyd.incident import Alert, Notification, Reason, Statement
+from anomalyd.records import OutboxRow
 from anomalyd.render import clean
 from anomalyd.score import Tier
 
@@ -44,3 +47,20 @@ def trouble(
         alerts=(alert,), total=1,
     )  # fmt: skip
     return [Notification(f"{identity}-{statement.reason}-{name}", name, statement, now) for name in others]
+
+
+def instead(row: Notification, other: str, known: Sequence[OutboxRow], now: int) -> Notification | None:
+    """What a fallback is owed for a notification that was refused for good; None when it is told of it anyway.
+
+    Args:
+        known: what the fallback was ever owed about the incident.
+    """
+    s = row.statement
+    if s.reason in (Reason.TEST, Reason.JUDGED) or s.rule == TROUBLE_RULE:
+        return None
+    for theirs in known:
+        t = theirs.notification.statement
+        if t.resolved == s.resolved and t.tier >= s.tier and t.at >= s.at:
+            return None
+    id = hashlib.blake2b(f"{row.id}\0instead\0{other}".encode("utf-8", "replace"), digest_size=12).hexdigest()
+    return Notification(id, other, s, now)

@@ -22,6 +22,7 @@ from anomalyd.render import Action
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
 from anomalyd.suppress import Hold, Subject
+from anomalyd.trouble import TROUBLE_RULE
 from anomalyd.words import Words
 from fakes.receiver import DOWN, GONE, LOST, OK, FakeReceiver
 from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
@@ -283,6 +284,36 @@ def test_a_receiver_that_refuses_for_good_is_told_through_the_others(store: Stor
     world.go("r")
     world.run(MINUTE, "s")
     assert [s.rendered.title for s in world.receivers["s"].delivered][1:] == ["[RESOLVED] ReceiverFailing: r"]
+
+
+def test_what_is_refused_for_good_goes_to_the_fallback_with_its_end(store: Store) -> None:
+    """Fault 60: the second channel is told of the beginning, of what became worse and of the end, each once."""
+    world = World(store, FakeReceiver("r"), FakeReceiver("s"), fallbacks={"r": "s"})
+    world.r.otherwise = Outcome(OutcomeKind.FAILED, "client", "too long")
+    for reason, tier in ((Reason.NEW, Tier.WARNING), (Reason.WORSE, Tier.EMERGENCY), (Reason.RESOLVED, Tier.EMERGENCY)):
+        world.owe(a_statement(reason, tier))
+        world.now += MINUTE
+        world.run(MINUTE, "r")
+        world.run(MINUTE, "s")
+    assert world.r.told == []
+    assert world.receivers["s"].told == ["new warning inc-1", "worse emergency inc-1", "resolved emergency inc-1"]
+    assert not store.notifications(state=OutboxState.PENDING)
+
+
+def test_a_fallback_that_is_told_anyway_is_not_told_twice(store: Store) -> None:
+    """It is on the route too; and tests and news of trouble stay where they were."""
+    world = World(store, FakeReceiver("r"), FakeReceiver("s"), fallbacks={"r": "s"})
+    world.r.otherwise = Outcome(OutcomeKind.FAILED, "client", "too long")
+    for reason in (Reason.NEW, Reason.RESOLVED):
+        world.owe(a_statement(reason), receiver="s")
+        world.owe(a_statement(reason))
+        world.run(MINUTE, "r")
+        world.run(MINUTE, "s")
+    world.owe(a_statement(Reason.TEST, incident="t"))
+    world.owe(a_statement(incident="x", rule=TROUBLE_RULE))
+    world.run(MINUTE, "r")
+    world.run(MINUTE, "s")
+    assert world.receivers["s"].told == ["new critical inc-1", "resolved critical inc-1"]
 
 
 def test_memory_reaches_the_next_statement(world: World) -> None:

@@ -141,6 +141,20 @@ def test_what_is_wrong_with_them_is_said_with_its_place(old: str, new: str, mess
     assert message in refused(QUIET.replace(old, new))
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "said"), [("c", "", "unknown receiver 'c'"), ("a", "", "a cannot fall back on itself"),
+                         ("b", "a", "b, which has a fallback of its own")],
+)  # fmt: skip
+def test_a_fallback_is_one_step(a: str, b: str, said: str) -> None:
+    """It must be there, be another receiver, and have none itself: nothing goes round."""
+    hook = "{type: webhook, url: 'http://h.example', fallback: '%s'}"
+    text = f"sources: {{p: {{url: 'http://p:9090'}}}}\nreceivers:\n  a: {hook % a}\n  b: {hook % b}\n"
+    with pytest.raises(ConfigError) as caught:
+        read_settings(read_yaml(text, "anomalyd.yml"))
+    assert said in str(caught.value.problems[0])
+    assert caught.value.problems[0].line == 3
+
+
 def test_which_source_is_the_default() -> None:
     """The one called default, else the only one, else none."""
     many = "sources:\n  a: {url: 'http://a'}\n  b: {url: 'http://b'}\n"

@@ -109,6 +109,7 @@ class ReceiverSettings(BaseModel):
     flaps_per_hour: int = Field(
         default=0, ge=0, description="openings an hour of one incident; then it is flapping, said once; 0: no limit"
     )
+    fallback: str = Field(default="", description="receiver that is told instead of what this one refuses for good")
 
     kind: ClassVar[str] = ""
 
