@@ -22,6 +22,7 @@ import numpy.typing as npt
 from anomalyd.block import F64, I8, I64, Block, Bool, Labels, fingerprint, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.incident import DATA_FAULTS, MAX_ALERTS, Alert, Incident, Notification, Reason, Statement
+from anomalyd.render import label_text
 from anomalyd.rule import Rule
 from anomalyd.score import Scores, Tier
 
@@ -268,6 +269,8 @@ def _tell_column(
         closed = replace(incident, closed_at=at)
         return replace(quality, incident=None, told=frozenset(), calm_since=0), (closed, Reason.RESOLVED)
     quality = replace(quality, calm_since=0)
+    if not quality.told:  # after a restart: what is faulty now was told before
+        return replace(quality, told=faulty, told_at=at), None
     if faulty <= quality.told or at - quality.told_at < MORE_MS:
         return quality, None
     told = quality.told | faulty
@@ -292,7 +295,7 @@ def _statement(
         faulty = np.nonzero(flags)[0]
         worst = [names_of(int(flags[i]))[0] for i in faulty.tolist()]
         alerts = _ranked(ward, incident, faulty, worst, quality, at)
-        total, summary = len(faulty), _summary(ward.rule, worst)
+        total, summary = len(faulty), _summary(ward.rule, worst, alerts[0])
     return Statement(
         incident=incident.id, key=incident.key, rule=incident.rule, group=GROUP, name=NAME, expr=ward.rule.expr,
         detector="", reason=reason, tier=incident.tier, at=at, opened_at=incident.opened_at,
@@ -313,9 +316,10 @@ def _ranked(
     )
 
 
-def _summary(rule: Rule, worst: list[str]) -> str:
-    parts = [f"{count} series {DATA_FAULTS[name]}" for name, count in _by_rank(worst)]
-    return f"Data of {rule.name}: {'; '.join(parts)}. Anomalies there may be faults of the data."
+def _summary(rule: Rule, worst: list[str], lead: Alert) -> str:
+    parts = "; ".join(f"{count} series {DATA_FAULTS[name]}" for name, count in _by_rank(worst))
+    of = f" ({'' if len(worst) == 1 else 'first '}{label_text(lead.labels, 160)})" if lead.labels else ""
+    return f"Data of {rule.name}: {parts}{of}. Anomalies there may be faults of the data."
 
 
 def _by_rank(worst: list[str]) -> list[tuple[str, int]]:

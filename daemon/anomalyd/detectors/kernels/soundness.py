@@ -38,7 +38,7 @@ GAP_STEP, EQUAL_STEP = 0.2, 0.3
 SEVERAL = 2.0
 """Gaps that must have begun lately before they are more than one absence."""
 SHORT = 8.0
-"""A longer run of equal samples is no longer interval of the source, but perhaps a frozen value."""
+"""A longer run of equal samples says nothing of interval or resolution: perhaps the value is frozen."""
 COARSER = 0.25
 """So small a share of the fewest different values ever seen is a fault."""
 FURTHER, TIMES = 100.0, 100.0
@@ -152,7 +152,7 @@ def _equal(line: Any, x: Any, flags: Any, grown: Any, factor: Any, least: Any, d
 @kernel
 def _coarse(line: Any, words: Any, x: Any, flags: Any, grown: Any, scratch: Any, whole: Any) -> Any:
     """How many different values there are in a window: few where there were always many is lost resolution."""
-    if x == 0.0 or flags & FROZEN:
+    if x == 0.0 or line[RUN] > SHORT:
         return flags
     bit = _bit(x, scratch, whole)
     words[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
