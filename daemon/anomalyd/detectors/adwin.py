@@ -30,11 +30,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from anomalyd.block import Block, Bool
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
-from anomalyd.detectors.common import advanced, blank, check_newer, check_series, civil_times, clean, copied, held
+from anomalyd.detectors.common import check_newer, check_series, civil_times
+from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 ROWS = 24
 """Bucket sizes up to 2^23 samples: a window of years."""
@@ -83,38 +84,23 @@ class Adwin:
             "window": np.zeros((n, 4)),
             "drifted": np.zeros((n, 2), np.int64),
         }
-        return self._run(State(arrays), history, None)[1]
+        return begin(State(arrays), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "line", fresh)
-        return self._run(state, fresh, hold)
+        return advance(state, fresh, hold, self._learn(fresh.times))
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+    def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.adwin import drift
 
-        arrays, raw = copied(state), blank(fresh.values.shape)
-        drift(
-            clean(fresh.values),
-            civil_times(fresh.times, self.grid.timezone),
-            held(hold, len(fresh)),
-            arrays["line"],
-            arrays["day"],
-            arrays["week"],
-            self.baseline.memories,
-            self.baseline.floors,
-            arrays["totals"],
-            arrays["variances"],
-            arrays["fill"],
-            arrays["window"],
-            arrays["drifted"],
-            SETTLED,
-            REACH,
-            self.params.delta,
-            self.params.clock,
-            MOST_BUCKETS,
-            LEAST_PART,
-            raw.score,
-            raw.expected,
-        )
-        return raw, advanced(state, arrays, fresh)
+        civil, b, p = civil_times(times, self.grid.timezone), self.baseline, self.params
+
+        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            drift(
+                values, civil, hold, a["line"], a["day"], a["week"], b.memories, b.floors, a["totals"],
+                a["variances"], a["fill"], a["window"], a["drifted"], SETTLED, REACH, p.delta, p.clock,
+                MOST_BUCKETS, LEAST_PART, raw.score, raw.expected,
+            )  # fmt: skip
+
+        return learn

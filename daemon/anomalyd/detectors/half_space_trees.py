@@ -25,17 +25,18 @@ Reference
 from __future__ import annotations
 
 import random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from anomalyd.block import F64, Block, Bool
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
-from anomalyd.detectors.common import advanced, blank, check_newer, check_series, civil_times, clean, copied, held
+from anomalyd.detectors.common import check_newer, check_series, civil_times
+from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 FEATURES = 2
 PADDING = 0.15
@@ -105,36 +106,25 @@ class HalfSpaceTrees:
             "seen": np.zeros((n, 2), np.int64),
             "before": np.zeros(n),
         }
-        return self._run(State(arrays, frozenset({"feature", "threshold"})), history, None)[1]
+        empty = State(arrays, frozenset({"feature", "threshold"}))
+        return begin(empty, history, self._learn(history.times, feature, threshold))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "line", fresh)
-        return self._run(state, fresh, hold)
+        trees = state.arrays["feature"], state.arrays["threshold"]
+        return advance(state, fresh, hold, self._learn(fresh.times, *trees))
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+    def _learn(self, times: I64, feature: Any, threshold: Any) -> Learn:
         from anomalyd.detectors.kernels.halfspace import half_space
 
-        arrays, raw, p = copied(state), blank(fresh.values.shape), self.params
-        half_space(
-            clean(fresh.values),
-            civil_times(fresh.times, self.grid.timezone),
-            held(hold, len(fresh)),
-            arrays["line"],
-            arrays["day"],
-            arrays["week"],
-            self.baseline.memories,
-            self.baseline.floors,
-            arrays["feature"],
-            arrays["threshold"],
-            arrays["latest"],
-            arrays["reference"],
-            arrays["seen"],
-            arrays["before"],
-            p.window,
-            p.height,
-            p.reach,
-            raw.score,
-            raw.expected,
-        )
-        return raw, advanced(state, arrays, fresh)
+        civil, b, p = civil_times(times, self.grid.timezone), self.baseline, self.params
+
+        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            half_space(
+                values, civil, hold, a["line"], a["day"], a["week"], b.memories, b.floors, feature, threshold,
+                a["latest"], a["reference"], a["seen"], a["before"], p.window, p.height, p.reach,
+                raw.score, raw.expected,
+            )  # fmt: skip
+
+        return learn

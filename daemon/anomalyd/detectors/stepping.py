@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,11 +56,11 @@ def _ours(arrays: Arrays, name: str) -> bool:
 class Step:
     """What led to a state: the arrays before its last block, and how to learn that block again."""
 
-    __slots__ = ("_kept", "_learn", "_undone", "_values", "hold")
+    __slots__ = ("_hold", "_kept", "_learn", "_paged", "_undone", "_values")
 
-    def __init__(self, arrays: Arrays, learn: Learn, values: F64, hold: Bool) -> None:
+    def __init__(self, arrays: Arrays, learn: Learn, values: F64, hold: Bool, paged: bool) -> None:
         self._kept = [arrays]
-        self._learn, self._values, self.hold = learn, values, hold.copy()
+        self._learn, self._values, self._hold, self._paged = learn, values, hold.copy(), paged
         self._undone = np.zeros(len(hold), np.bool_)
 
     def take(self) -> Arrays | None:
@@ -80,7 +81,7 @@ class Step:
             catch_up(mine, now)
         else:
             values = self._values[rows]
-            self._learn(mine, values, self.hold[rows], blank(values.shape))
+            self._learn(mine, values, self._hold[rows], _room(values.shape, self._paged))
         undone = np.flatnonzero(self._undone[rows])
         if len(undone):
             for name, array in mine.items():
@@ -88,14 +89,15 @@ class Step:
 
 
 def advance(
-    state: State, fresh: Block, hold: Bool | None, learn: Learn, catch_up: CatchUp | None = None
+    state: State, fresh: Block, hold: Bool | None, learn: Learn, catch_up: CatchUp | None = None, paged: bool = False
 ) -> tuple[Raw, State]:
     """Score and learn a block: the answer and the new state; the old one stays as it was.
 
     ``learn`` must depend on nothing but what it is given and the block's times. ``catch_up`` is a cheaper way than
-    learning the last block again, where a detector has one. Shared arrays are passed on as they are.
+    learning the last block again, where a detector has one. Shared arrays are passed on as they are. With ``paged``
+    there is room for ``Raw.page`` too.
     """
-    values, holding, raw = clean(fresh.values), held(hold, len(fresh)), blank(fresh.values.shape)
+    values, holding, raw = clean(fresh.values), held(hold, len(fresh)), _room(fresh.values.shape, paged)
     now = {name: array for name, array in state.arrays.items() if name not in state.shared}
     step = state.step if isinstance(state.step, Step) else None
     arrays = step.take() if step is not None else None
@@ -110,12 +112,12 @@ def advance(
         else:
             for name, array in theirs.items():
                 mine[name][...] = array
-        learn(mine, values[rows], holding[rows], Raw(raw.score[rows], raw.expected[rows], raw.unit[rows]))
+        learn(mine, values[rows], holding[rows], _part(raw, rows))
     shared = {name: state.arrays[name] for name in state.shared}
     after = State(arrays | shared, state.shared, newest(fresh, state.as_of))
     if values.shape[1] > MOST_COLUMNS:
         return raw, after
-    return raw, with_step(after, Step(now, learn, values, holding))
+    return raw, with_step(after, Step(now, learn, values, holding, paged))
 
 
 def copy_over(mine: Arrays, now: Arrays) -> None:
@@ -124,14 +126,24 @@ def copy_over(mine: Arrays, now: Arrays) -> None:
         array[...] = now[name]
 
 
-def begin(state: State, history: Block, learn: Learn) -> State:
+def begin(state: State, history: Block, learn: Learn, paged: bool = False) -> State:
     """Learn a history into a state that was just made and is nobody's: its arrays are changed in place."""
     values, holding = clean(history.values), held(None, len(history))
     arrays = {name: array for name, array in state.arrays.items() if name not in state.shared}
     for rows in chunks(arrays, len(history)):
         part = values[rows]
-        learn({name: array[rows] for name, array in arrays.items()}, part, holding[rows], blank(part.shape))
+        learn({name: array[rows] for name, array in arrays.items()}, part, holding[rows], _room(part.shape, paged))
     return State(state.arrays, state.shared, newest(history, state.as_of))
+
+
+def _room(shape: tuple[int, ...], paged: bool) -> Raw:
+    raw = blank(shape)
+    return replace(raw, page=np.full(shape, np.nan)) if paged else raw
+
+
+def _part(raw: Raw, rows: slice) -> Raw:
+    page = None if raw.page is None else raw.page[rows]
+    return Raw(raw.score[rows], raw.expected[rows], raw.unit[rows], page)
 
 
 def with_rows_changed(after: State, step: object, rows: I64) -> State:
