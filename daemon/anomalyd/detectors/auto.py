@@ -142,12 +142,23 @@ class Auto:
             "waiting": np.zeros((n, auto.WAITING, auto.MEMBERS + 1)),
         }
 
-    def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, F64, State]:
+    def views(self, state: State, fresh: Block) -> F64:
+        """What the signals are made of [N, T, VIEWS]: the members' tails, the distances beyond the extremes."""
+        from anomalyd.detectors.kernels.auto import VIEWS
+
+        found = np.zeros((*fresh.values.shape, VIEWS))
+        self._run(state, fresh, None, found)
+        return found
+
+    def _run(
+        self, state: State, fresh: Block, hold: Bool | None, views: F64 | None = None
+    ) -> tuple[Raw, F64, State]:
         from anomalyd.detectors.kernels.auto import DOUBT, auto_block
         from anomalyd.detectors.kernels.promise import keep_block
 
         a, raw = copied(state), blank(fresh.values.shape)
         page = np.full(fresh.values.shape, np.nan)
+        views = np.zeros((len(fresh), 0, 0)) if views is None else views
         values = np.clip(clean(fresh.values), -LARGEST, LARGEST)
         phases, days, weeks = self._calendar(fresh.times)
         auto_block(
@@ -155,7 +166,7 @@ class Auto:
             self.every, 2.0 ** (1.0 / HALF_LIFE), self.params.warm_up,
             a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"], a["profile"], a["visits"], a["seasons"],
             a["book"], a["nearest"], a["residuals"], a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"],
-            a["waiting"], raw.score, page, raw.expected, raw.unit,
+            a["waiting"], raw.score, page, raw.expected, raw.unit, views,
         )  # fmt: skip
         keep_block(raw.score, held(hold, len(fresh)), DOUBT, 2.0 ** (-1.0 / HALF_LIFE), a["promise"])
         return raw, page, advanced(state, a, fresh)

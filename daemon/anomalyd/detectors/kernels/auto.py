@@ -46,6 +46,7 @@ MEMBERS = 5
 AVERAGED = 10
 OF_SAMPLE, OF_SEASON, OF_NEAREST = 0, 1, 2
 EXTREMES = 3
+VIEWS = MEMBERS + EXTREMES
 
 SPAN, PEAK, AGE, AT, PEAKED, FILLED, SAFE, DOUBTED, HELD = 0, 1, 2, 3, 4, 5, 6, 7, 8
 """Slots of ``line``: held span; held peak of the page signal, samples since; samples judged; when the peaks were last
@@ -186,6 +187,15 @@ def page_value(tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
 
 
 @kernel
+def show(view: Any, tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
+    """What one sample looked like: the members' tails and the distances beyond the three extremes."""
+    view[:MEMBERS] = tails
+    view[MEMBERS + OF_SAMPLE] = beyond(extremes[OF_SAMPLE], x)
+    view[MEMBERS + OF_SEASON] = above(extremes[OF_SEASON], raw[SEASON])
+    view[MEMBERS + OF_NEAREST] = above(extremes[OF_NEAREST], raw[NEAREST])
+
+
+@kernel
 def go_on_held(
     raw: Any, x: Any, waiting: Any, line: Any, recent: Any, rline: Any, profile: Any, visits: Any, sline: Any,
     day: Any, week: Any,
@@ -248,9 +258,12 @@ def auto_block(
     values: Any, slot_of: Any, phases: Any, days: Any, weeks: Any, hold: Any, day: Any, every: Any,
     growth: Any, fewest: Any, recent: Any, slots: Any, weights: Any, spread: Any, rlines: Any, profiles: Any,
     visits: Any, slines: Any, books: Any, klines: Any, residuals: Any, counts: Any, lines: Any, extremes: Any,
-    peaks: Any, alines: Any, waitings: Any, score: Any, page: Any, expected: Any, unit: Any,
+    peaks: Any, alines: Any, waitings: Any, score: Any, page: Any, expected: Any, unit: Any, views: Any,
 ) -> Any:  # fmt: skip
-    """Score and learn a block [N, T]; state arrays (documented in ``detectors/auto.py``) are changed in place."""
+    """Score and learn a block [N, T]; state arrays (documented in ``detectors/auto.py``) are changed in place.
+
+    ``views`` [N, T or 0, VIEWS] takes what the signals are made of, where it is wanted.
+    """
     f, gain, early = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(2)
     q, distance = np.zeros(WIDTH, np.float32), np.zeros(books.shape[2], np.float32)
     raw, tails, floors = np.zeros(MEMBERS), np.zeros(MEMBERS), np.zeros(MEMBERS)
@@ -282,6 +295,8 @@ def auto_block(
             onset = (2.0 * tails[FORECAST] + tails[SEASON]) / 3.0
             lasting = 0.5 * (min(tails[NEAREST], CAP) + min(tails[FORECAST_MEAN], CAP))
             line[SPAN] = max(lasting, SPAN_FADES * line[SPAN])
+            if views.shape[1] > 0:
+                show(views[i, t], tails, extremes[i], raw, x)
             paged = page_of(line, peaks[i], page_value(tails, extremes[i], raw, x), 1.0 / growth)
             if line[AT] >= fewest:
                 score[i, t] = min(surprise_from(onset, line[SPAN]), 300.0)

@@ -25,6 +25,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 RESIDUALS = ((0, 5.0, 0.5), (0, 5.0, 0.95), (0, 20.0, 0.95), (1, 20.0, 0.95))
 """Views by principal components: which standardisation, limit of a deviation, share of variance taken out."""
 VIEWS = 3 + len(RESIDUALS)
+WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+"""What each view counts for in the mean."""
 BOOK = 3000
 ROWS = 8000
 NEIGHBOURS = 5
@@ -142,14 +144,20 @@ def views(arrays: Arrays, values: F64) -> F64:
 
 def surprise(arrays: Arrays, values: F64) -> F64:
     """Mean surprise [T] of the views; NaN where every channel is missing."""
-    total = np.zeros(values.shape[1])
-    for k, row in enumerate(views(arrays, values)):
+    mean: F64 = np.minimum(np.array(WEIGHTS) @ surprises(arrays, values) / sum(WEIGHTS), 300.0)
+    mean[np.isnan(values).all(axis=0)] = np.nan
+    return mean
+
+
+def surprises(arrays: Arrays, values: F64) -> F64:
+    """Surprise [VIEWS, T] of each view."""
+    seen = views(arrays, values)
+    found = np.zeros_like(seen)
+    for k, row in enumerate(seen):
         grid = arrays["grid"][k]
         edge = grid[-1]
         above = 1.0 - np.searchsorted(grid[:-1], row) / GRID
         body = -np.log10(np.clip(above, TAIL_SHARE, 1.0))
         beyond = np.log(np.maximum(row, edge) / edge) / arrays["shape"][k] / math.log(10.0)
-        total += np.where(row > edge, -math.log10(TAIL_SHARE) + beyond, body)
-    mean: F64 = np.minimum(total / VIEWS, 300.0)
-    mean[np.isnan(values).all(axis=0)] = np.nan
-    return mean
+        found[k] = np.where(row > edge, -math.log10(TAIL_SHARE) + beyond, body)
+    return found
