@@ -31,7 +31,7 @@ from anomalyd.judge import uniform
 from anomalyd.memory import Memory, align, empty_memory, registry_from_rows
 from anomalyd.records import NO_SNAPSHOTS, FeedbackLabel, Fence, SnapshotPolicy
 from anomalyd.rule import Rule, RuleGroup
-from anomalyd.rulerun import Advanced, Changes, RuleRun, as_of, cuts_of, labels_of
+from anomalyd.rulerun import Advanced, Changes, RuleRun, as_of, attendance_of, cuts_of, labels_of
 from anomalyd.score import Kind, Observation, Verdicts
 from anomalyd.slot import RuleSlot, SlotCommit
 from anomalyd.snapshot import Snapshots
@@ -177,6 +177,8 @@ class Evaluator:
         if committed:
             for rule_id, one in advanced.items():
                 self.runs[rule_id].memory = one.memory
+                if one.failure is None:
+                    self.runs[rule_id].attendance = attendance_of(one)
                 self.snapshots.keep(self.runs[rule_id], at)
             self.health.update(health)
         return Evaluated(group.name, at, missed, committed, len(commit.outbox), advanced)

@@ -31,6 +31,7 @@ class RuleRun:
     memory: Memory
     fitting: Future[Fitted] | None = None
     fit_started_at: int = 0
+    attendance: Attendance | None = None
 
     def score(self, state: State, fresh: Block, cut: float, hold: Bool) -> tuple[Scores, State]:
         """Score samples, then learn those that may be learned: of series without ``hold`` [N], at times that count."""
@@ -65,6 +66,30 @@ class Advanced:
     duplicates: int = 0
     waiting: int = 0
     failure: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attendance:
+    """What became of a rule's series in its newest slot.
+
+    Attributes:
+        watched, waiting, limited, duplicate: how many are scored, wait at the door, are beyond the limit, are twins.
+        faulty: those whose data are faulty, with the faults, worst first.
+    """
+
+    watched: int
+    waiting: int
+    limited: int
+    duplicate: int
+    faulty: tuple[tuple[Labels, tuple[str, ...]], ...] = ()
+
+
+def attendance_of(one: Advanced) -> Attendance:
+    """Counts of a slot, and the faults that its memory knows of."""
+    memory = one.memory
+    rows, active = memory.registry.rows, memory.active
+    faulty = tuple((rows[int(active[i])].labels, names) for i, names in memory.quality.faults().items())
+    return Attendance(len(active), one.waiting, one.limited, one.duplicates, faulty)
 
 
 @dataclass(slots=True)

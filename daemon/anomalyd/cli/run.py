@@ -19,6 +19,7 @@ from anomalyd.console.server import WebServer
 from anomalyd.console.web import Probes, build_web
 from anomalyd.errors import StoreError
 from anomalyd.preflight import load_checked
+from anomalyd.rulerun import Attendance
 from anomalyd.rules import load_rules
 from anomalyd.run import Drive
 
@@ -79,7 +80,12 @@ def probes_of(app: App, drive: Drive) -> Probes:
 
 def console_of(app: App) -> Parts:
     """What the pages and the API may ask of a running daemon."""
+
+    def attendance(rule_id: str) -> Attendance | None:
+        run = app.daemon.evaluator.runs.get(rule_id)
+        return run.attendance if run is not None else None
+
     return parts_of(
         app.store, app.daemon.clock, lambda: app.settings, lambda: {rule.id: rule for rule in app.rules.rules},
-        app.feedback.changed, app.wiring.pictures,
+        app.feedback.changed, app.wiring.pictures, attendance,
     )  # fmt: skip

@@ -14,10 +14,12 @@ from anomalyd.incident import Incident
 from anomalyd.records import Feedback, OutboxRow, Silence, ThresholdChange
 from anomalyd.render import rfc3339
 from anomalyd.rule import Rule
+from anomalyd.rulerun import Attendance
 from anomalyd.score import TIERS, Kind
 from anomalyd.threshold import NEVER
 
 MAX_CELLS = 200_000
+MAX_FAULTY = 1_000
 """Scores in one answer."""
 
 
@@ -103,6 +105,17 @@ def rule(r: Rule, parts: Parts) -> dict[str, Any]:
             {"fingerprint": x.fingerprint, "when": x.words, "until": _time(x.until), "feedback": x.feedback}
             for x in exceptions
         ],
+        "series": _attendance(parts.attendance(r.id)),
+    }  # fmt: skip
+
+
+def _attendance(a: Attendance | None) -> dict[str, Any] | None:
+    if a is None:
+        return None
+    faulty = [{"labels": _labels(labels), "faults": list(faults)} for labels, faults in a.faulty[:MAX_FAULTY]]
+    return {
+        "watched": a.watched, "waiting": a.waiting, "limited": a.limited, "duplicate": a.duplicate,
+        "faulty": len(a.faulty), "worst": faulty,
     }  # fmt: skip
 
 

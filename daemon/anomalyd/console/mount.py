@@ -16,6 +16,7 @@ from anomalyd.receivers.base import HttpSettings
 from anomalyd.receivers.transport import Transport
 from anomalyd.render import Actions, Charts, Places
 from anomalyd.rule import Rule
+from anomalyd.rulerun import Attendance
 from anomalyd.settings import Settings
 from anomalyd.store import Store
 
@@ -61,11 +62,14 @@ def parts_of(
     rules: Callable[[], Mapping[str, Rule]],
     changed: Callable[[str], None],
     pictures: Pictures | None = None,
+    attendance: Callable[[str], Attendance | None] = lambda rule_id: None,
 ) -> Parts:
     """Everything that the pages and the API need; ``changed`` is told of rules whose feedback has changed."""
     now = settings()
     ballot = Ballot(store, rules, now.feedback, changed)
-    return Parts(store, ballot, Guard(now.web), signer_of(now, store), clock, rules, settings, _poster(clock), pictures)
+    return Parts(
+        store, ballot, Guard(now.web), signer_of(now, store), clock, rules, settings, _poster(clock), pictures, attendance
+    )  # fmt: skip
 
 
 def _poster(clock: Clock) -> Callable[[str, bytes], None]:

@@ -22,6 +22,7 @@ from anomalyd.errors import AnomalydError, redact_urls
 from anomalyd.picture import Pictures
 from anomalyd.records import Matcher, Silence
 from anomalyd.rule import Rule
+from anomalyd.rulerun import Attendance
 from anomalyd.secret import PLACEHOLDER, Secret
 from anomalyd.settings import Settings
 from anomalyd.store import Store
@@ -40,6 +41,7 @@ class Parts:
         rules: the rules that are running, by id.
         settings: those that are running.
         post: sends a JSON body to an https address (Slack's ``response_url``); raises ``AnomalydError``.
+        attendance: what became of a rule's series in its newest slot; None where that is not known here.
         pictures: draws charts; None where that cannot be done (the extra ``images`` is not installed).
     """
 
@@ -52,6 +54,7 @@ class Parts:
     settings: Callable[[], Settings]
     post: Callable[[str, bytes], None]
     pictures: Pictures | None = None
+    attendance: Callable[[str], Attendance | None] = lambda rule_id: None
 
 
 class BadRequest(AnomalydError):
