@@ -17,6 +17,7 @@ from anomalyd.console.auth import check_listen, is_loopback
 from anomalyd.errors import ConfigError, StoreBusy
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.records import FeedbackLabel
+from anomalyd.rulerun import Attendance
 from anomalyd.secret import Secret
 from anomalyd.settings import Token, Web
 from console_kit import CANARY, NOW, RULE, Console, data, episode, error
@@ -89,6 +90,18 @@ def test_one_step_of_the_history_can_be_taken_back() -> None:
     data(client.delete(where))
     assert data(client.get(f"{V1}/rules"))["rules"][0]["moved"] == {}
     assert error(client.delete(where), 404) == "not_found"
+
+
+def test_a_rule_says_what_became_of_its_series() -> None:
+    """How many are watched, wait, are beyond the limit or equal, and what is wrong with whose data; null before."""
+    console = Console()
+    client = console.client()
+    assert data(client.get(f"{V1}/rules"))["rules"][0]["series"] is None
+    console.attendance = Attendance(7, 2, 1, 3, (((("host", "a"),), ("gaps", "range")),))
+    assert data(client.get(f"{V1}/rules"))["rules"][0]["series"] == {
+        "watched": 7, "waiting": 2, "limited": 1, "duplicate": 3, "faulty": 1,
+        "worst": [{"labels": {"host": "a"}, "faults": ["gaps", "range"]}],
+    }  # fmt: skip
 
 
 def test_a_missed_span_is_a_vote() -> None:

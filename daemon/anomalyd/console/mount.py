@@ -68,7 +68,8 @@ def parts_of(
     now = settings()
     ballot = Ballot(store, rules, now.feedback, changed)
     return Parts(
-        store, ballot, Guard(now.web), signer_of(now, store), clock, rules, settings, _poster(clock), pictures, attendance
+        store, ballot, Guard(now.web), signer_of(now, store), clock, rules, settings, _poster(clock), pictures,
+        attendance,
     )  # fmt: skip
 
 
