@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from anomalyd.block import Block, Labels, make_labels
+from anomalyd.dataquality import Quality
 from anomalyd.memory import Memory, Registry, align, empty_memory, keep_rows
 
 
@@ -22,8 +23,9 @@ def knows(names: str) -> Memory:
     registry, _ = Registry("r").register(list(labels(*names)), 0)
     n = len(names)
     return replace(
-        empty_memory("r"), registry=registry, active=np.arange(n), last_seen=np.zeros(n, np.int64), cuts=np.ones((n, 3))
-    )
+        empty_memory("r"), registry=registry, active=np.arange(n), last_seen=np.zeros(n, np.int64),
+        cuts=np.ones((n, 3)), quality=Quality().grown(n),
+    )  # fmt: skip
 
 
 def test_series_come_in_any_order_and_absent_ones_are_missing() -> None:
