@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anomalyd.detectors.kernels.promise import LINE, MARGIN, keep_block, kept
+from anomalyd.detectors.kernels.promise import LINE, ONSET, keep_block, keep_pages, kept, openings
 
 U = 2.2
 FADE = 2.0 ** (-1.0 / 50_000)
@@ -54,6 +54,38 @@ def test_without_correction_such_scores_would_break_the_promise() -> None:
     assert stretches(score, math.log10(2016)) / (400_000 / 2016) > 2.0
 
 
+WEEKLY = math.log10(2016)
+
+
+def pages(length: int, often: float, mean: float, seed: int = 5) -> np.ndarray:
+    """A paging signal [1, T]: news so many times a week, with this mean in the signal's unit."""
+    rng = np.random.default_rng(seed)
+    page = np.zeros((1, length))
+    at = rng.random(length) < often / 2016
+    page[0, at] = rng.exponential(mean, int(at.sum()))
+    return page
+
+
+@pytest.mark.parametrize(("often", "mean"), [(4.0, 1.4), (2.0, 1.0), (4.0, 1.9), (5.0, 1.2)])
+def test_news_is_kept_honest_too(often: float, mean: float) -> None:
+    """However often there is news and however large, about one a week opens by a budget of one a week."""
+    page, length = pages(500_000, often, mean), 500_000
+    keep_pages(page, NO_HOLD, WEEKLY, FADE, np.zeros((1, LINE)))
+    opens = openings(page, np.zeros_like(page), U, WEEKLY)[0]
+    for per in (2016, 8640):
+        assert 0.5 <= stretches(opens, math.log10(per)) / (length / per) <= 2.2
+    assert np.array_equal(opens > WEEKLY, page[0] > 1.0)
+
+
+def test_onsets_open_for_frequent_budgets_only() -> None:
+    """An onset opens by a budget of one a day, and never by itself by one of one a week."""
+    onset = np.array([[2.0, 9.0, np.nan]])
+    opens = openings(np.array([[0.0, 0.0, np.nan]]), onset, U, WEEKLY)[0]
+    assert math.log10(288) < opens[1] < WEEKLY
+    assert opens[0] == 0.0
+    assert math.isnan(opens[2])
+
+
 def test_past_incidents_do_not_make_deaf() -> None:
     """Real incidents in the past, however large, take less than a third from a surprise that follows."""
     rng = np.random.default_rng(3)
@@ -61,8 +93,8 @@ def test_past_incidents_do_not_make_deaf() -> None:
     for start in rng.integers(0, 59_000, 40):
         score[start : start + 20] = 30.0
     _, lines = keep(score)
-    assert float(kept(lines[0], 6.0, U)) > 4.0
-    assert float(kept(lines[0], 30.0, U)) > 20.0
+    assert float(kept(lines[0], 6.0, U, ONSET)) > 4.0
+    assert float(kept(lines[0], 30.0, U, ONSET)) > 20.0
 
 
 def test_a_held_series_is_corrected_and_not_counted() -> None:
@@ -100,11 +132,10 @@ def test_order_and_bounds(score: np.ndarray, a: float, b: float) -> None:
     """After any past the order of surprises stays, what is below U is untouched, and nothing rises far."""
     _, lines = keep(score)
     small, large = sorted((a, b))
-    worth = [float(kept(lines[0], x, U)) if x > U else x for x in (small, large)]
+    worth = [float(kept(lines[0], x, U, ONSET)) if x > U else x for x in (small, large)]
     assert worth[0] <= worth[1] + 1e-12
     assert all(math.isfinite(x) for x in worth)
     assert worth[1] <= max(large, U + 0.7 + 1.2 * (large - U)) + 1e-9
     corrected, _ = keep(score)
     assert np.array_equal(corrected[score <= U], score[score <= U])
     assert (corrected[score > U] >= U).all()
-    assert MARGIN < 0.2

@@ -57,8 +57,6 @@ SLOT_MS = 5 * MINUTE_MS
 """Yesterday and last week are remembered as means over this, or over the step where it is longer."""
 PAGE_RISE = 1.05
 """A joint surprise is told again when it exceeds the held one by this factor."""
-PAGE_SLOPE = 0.9
-"""Surprise per unit of the paging signal: on clean series it is exceeded about as often as that says."""
 BOOK_MS = 14 * DAY_MS
 """Contexts are spread over this much past."""
 
@@ -87,6 +85,7 @@ class Auto:
         self.slot_ms = max(SLOT_MS, step)
         self.day_slots = round(DAY_MS / self.slot_ms) if 4 * self.slot_ms <= DAY_MS else 0
         self.day_bins = max(1, self.day_slots)
+        self.weekly = math.log10(max(WEEK_MS / step, 10.0))
         self.every = max(1, round(BOOK_MS / (params.contexts * step)))
 
     @property
@@ -103,13 +102,15 @@ class Auto:
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         raw, page, after = self.signals(state, fresh, hold)
-        news = page if self.joint else self._news(page)
+        news = page if self.joint else self._news(page, raw.score)
         return Raw(np.fmax(raw.score, news), raw.expected, raw.unit, news), after
 
-    def _news(self, page: F64) -> F64:
-        """The paging signal as a surprise: 1 where a budget of one a week begins."""
-        weekly = math.log10(max(WEEK_MS / max(1, self.grid.step_ms), 10.0))
-        news: F64 = np.where(page > 0.0, np.maximum(weekly + PAGE_SLOPE * (page - 1.0), 0.0), page)
+    def _news(self, page: F64, onset: F64) -> F64:
+        """The paging signal as a surprise."""
+        from anomalyd.detectors.kernels.auto import DOUBT
+        from anomalyd.detectors.kernels.promise import openings
+
+        news: F64 = openings(page, onset, DOUBT, self.weekly)
         return news
 
     def signals(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, F64, State]:
@@ -139,6 +140,7 @@ class Auto:
             "peaks": np.zeros((n, auto.PEAK_BINS)),
             "signals": np.zeros((n, auto.LINE)),
             "promise": np.zeros((n, promise.LINE)),
+            "news": np.zeros((n, promise.LINE)),
             "waiting": np.zeros((n, auto.WAITING, auto.MEMBERS + 1)),
         }
 
@@ -154,7 +156,7 @@ class Auto:
         self, state: State, fresh: Block, hold: Bool | None, views: F64 | None = None
     ) -> tuple[Raw, F64, State]:
         from anomalyd.detectors.kernels.auto import DOUBT, auto_block
-        from anomalyd.detectors.kernels.promise import keep_block
+        from anomalyd.detectors.kernels.promise import keep_block, keep_pages
 
         a, raw = copied(state), blank(fresh.values.shape)
         page = np.full(fresh.values.shape, np.nan)
@@ -168,7 +170,9 @@ class Auto:
             a["book"], a["nearest"], a["residuals"], a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"],
             a["waiting"], raw.score, page, raw.expected, raw.unit, views,
         )  # fmt: skip
-        keep_block(raw.score, held(hold, len(fresh)), DOUBT, 2.0 ** (-1.0 / HALF_LIFE), a["promise"])
+        hold, fade = held(hold, len(fresh)), 2.0 ** (-1.0 / HALF_LIFE)
+        keep_block(raw.score, hold, DOUBT, fade, a["promise"])
+        keep_pages(page, hold, self.weekly, fade, a["news"])
         return raw, page, advanced(state, a, fresh)
 
     def _fit_joint(self, history: Block) -> State:

@@ -2,22 +2,25 @@
 
 Several tails put together say how rare a sample is only about: on noise with heavy tails the sum is too high too often,
 on a strong rhythm with little noise too seldom. What a budget promises is alerts in a time, so stretches above ``u``
-(samples at most ``APART`` below it between them) are counted, and what their peaks exceed u by. In expectation a
+(at most ``APART`` samples below it between them) are counted, and what their peaks exceed u by. In expectation a
 stretch is as rare as 10 ** -u and its excess has the mean ``FAIR``. From what was counted follows what a surprise x > u
-is worth, ``u + shift + slope * (x - u)``; x is moved towards that only as far as needed to be within a factor of
-``MARGIN`` of it. It stays above u and in order, and below u nothing is changed.
+is worth, ``u + shift + slope * (x - u)``; x is moved towards that only as far as needed to be within a margin of it. It
+stays above u and in order, and below u nothing is changed.
 
 A past that holds real incidents must not make deaf: what exceeds u by ``FAR`` or more is counted, but not how far it
-went; shift and slope are bounded; and both begin at a prior worth ``WEIGHT`` and ``CLUSTERS`` stretches.
+went; shift and slope are bounded; and both begin at what noise of many kinds has shown. ``ONSET`` and ``NEWS`` are the
+terms for the two signals of ``auto``.
 
-A line [LINE] of one series: samples and stretches counted (fading), the sum of the excesses below ``FAR``, stretches
-beyond it, the highest excess of the latest stretch, samples since it.
+A line [LINE] of one series: samples and stretches counted (fading), the sum of the excesses below the far ones, the
+stretches that were far, the highest excess of the latest stretch, samples since it.
 """
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+import numpy as np
 
 from anomalyd.detectors.kernels.jit import kernel
 
@@ -26,30 +29,37 @@ LINE = 6
 
 APART = 10.0
 FAIR = 1.0 / math.log(10.0)
-FAR = 1.5
-MARGIN = math.log10(1.5)
-USUAL, WEIGHT = 0.65, 30.0
-"""Mean excess before anything was counted, as noise of many kinds has it, and the stretches it counts for."""
-CLUSTERS = 10.0
-"""Stretches that the expected rate counts for before any was counted."""
-LEAST_SLOPE, MOST_SLOPE = 0.6, 1.2
+MOST_SLOPE = 1.2
 LEAST_SHIFT, MOST_SHIFT = -0.3, 0.7
 
+FAR, MARGIN, MEAN, WEIGHT, OFTEN, NUMBER, LEAST_SLOPE = 0, 1, 2, 3, 4, 5, 6
+"""Slots of the terms: from where on an excess is not measured; what is tolerated, as a logarithm; the mean excess
+before anything was counted and the stretches it counts for; the same of the rate, in units of the expected one; the
+smallest slope."""
+ONSET = np.array([1.5, math.log10(1.5), 0.65, 30.0, 1.0, 10.0, 0.6])
+NEWS = np.array([2.5, math.log10(1.7), 0.5, 30.0, 0.5, 20.0, 0.25])
+
+PAGE_SLOPE, RARE_SLOPE = 0.9, 0.45
+"""Surprise per unit of the paging signal below and above 1: on noise it comes about as often as that says."""
+FREQUENT = 0.45
+"""Onsets open episodes at cuts so far below that of one a week: budgets of about three a week and more."""
+
 
 @kernel
-def kept(line: Any, x: Any, u: Any) -> Any:
+def kept(line: Any, x: Any, u: Any, terms: Any) -> Any:
     """The surprise that x > u is worth after what ``line`` has counted."""
     number = line[STRETCHES] - line[BEYOND]
-    mean = (line[EXCESS] + FAR * line[BEYOND] + WEIGHT * USUAL) / (number + WEIGHT)
-    slope = min(max(FAIR / mean, LEAST_SLOPE), MOST_SLOPE)
-    often = (line[STRETCHES] + CLUSTERS) / (line[SAMPLES] * 10.0 ** (-u) + CLUSTERS)
+    total = line[EXCESS] + terms[FAR] * line[BEYOND] + terms[WEIGHT] * terms[MEAN]
+    slope = min(max(FAIR * (number + terms[WEIGHT]) / total, terms[LEAST_SLOPE]), MOST_SLOPE)
+    expected = line[SAMPLES] * 10.0 ** (-u)
+    often = (line[STRETCHES] + terms[NUMBER] * terms[OFTEN]) / (expected + terms[NUMBER])
     shift = min(max(-math.log10(often), LEAST_SHIFT), MOST_SHIFT)
     fair = u + shift + slope * (x - u)
-    return max(u, min(max(x, fair - MARGIN), fair + MARGIN))
+    return max(u, min(max(x, fair - terms[MARGIN]), fair + terms[MARGIN]))
 
 
 @kernel
-def count(line: Any, x: Any, u: Any, fade: Any) -> Any:
+def count(line: Any, x: Any, u: Any, fade: Any, far: Any) -> Any:
     """Count a sample; ``fade`` is what older ones weigh of what they did."""
     for k in range(PEAK):
         line[k] *= fade
@@ -64,9 +74,9 @@ def count(line: Any, x: Any, u: Any, fade: Any) -> Any:
     line[SINCE] = 0.0
     if excess <= line[PEAK]:
         return
-    line[EXCESS] += min(excess, FAR) - min(line[PEAK], FAR)
-    if excess >= FAR > line[PEAK]:
-        line[EXCESS] -= FAR
+    line[EXCESS] += min(excess, far) - min(line[PEAK], far)
+    if excess >= far > line[PEAK]:
+        line[EXCESS] -= far
         line[BEYOND] += 1.0
     line[PEAK] = excess
 
@@ -83,6 +93,51 @@ def keep_block(score: Any, hold: Any, u: Any, fade: Any, lines: Any) -> Any:
             if math.isnan(x):
                 continue
             if x > u:
-                score[i, t] = kept(lines[i], x, u)
+                score[i, t] = kept(lines[i], x, u, ONSET)
             if not hold[i]:
-                count(lines[i], x, u, fade)
+                count(lines[i], x, u, fade, ONSET[FAR])
+
+
+@kernel
+def surprise_of_page(page: Any, weekly: Any) -> Any:
+    """A paging signal as a surprise: 1 is ``weekly``, that of a budget of one a week; 0 or less is none."""
+    if page <= 0.0:
+        return 0.0
+    return weekly + (PAGE_SLOPE if page < 1.0 else RARE_SLOPE) * (page - 1.0)
+
+
+@kernel
+def page_of_surprise(surprise: Any, weekly: Any) -> Any:
+    """The inverse of ``surprise_of_page``."""
+    return 1.0 + (surprise - weekly) / (PAGE_SLOPE if surprise < weekly else RARE_SLOPE)
+
+
+@kernel
+def keep_pages(page: Any, hold: Any, weekly: Any, fade: Any, lines: Any) -> Any:
+    """The same for the paging signal [N, T] in its own unit; what is not news stays 0."""
+    u = weekly - PAGE_SLOPE
+    for i in range(page.shape[0]):
+        for t in range(page.shape[1]):
+            if math.isnan(page[i, t]):
+                continue
+            x = surprise_of_page(page[i, t], weekly)
+            if x > u:
+                page[i, t] = page_of_surprise(kept(lines[i], x, u, NEWS), weekly)
+            if not hold[i]:
+                count(lines[i], x, u, fade, NEWS[FAR])
+
+
+@kernel
+def openings(page: Any, onset: Any, u: Any, weekly: Any) -> Any:
+    """The surprise [N, T] with which an episode may open; 0 where none may.
+
+    There is too little news for budgets that grant several alerts a week: for those an onset above ``u`` opens as well.
+    """
+    opens = np.full(page.shape, np.nan)
+    for i in range(page.shape[0]):
+        for t in range(page.shape[1]):
+            if not math.isnan(page[i, t]):
+                news = surprise_of_page(page[i, t], weekly)
+                often = min(onset[i, t], weekly - FREQUENT) if onset[i, t] > u else 0.0
+                opens[i, t] = max(news, often)
+    return opens
