@@ -80,7 +80,7 @@ class Quality:
     """What a rule knows of its series as data, in the order of its memory's active series.
 
     Attributes:
-        lines, bits: the kernel's memory, [N, LINE] and [N, WORDS].
+        lines, bits: the kernel's memory, [N, LINE] and [N, WORDS], with the slot since which each series is faulty.
         as_of: the newest slot looked at.
         told: rows of the series that the open incident has told of.
         told_at: when it was last told.
@@ -141,10 +141,12 @@ def look_over(
         newest: when the rule's newest series was first seen.
         missed: whether the silence of a series is of interest: see ``steady``.
     """
+    known = int(np.searchsorted(fresh.times, quality.as_of, side="right"))  # looked at before: a fit lives them again
     quality, flags = observe(ward.rule, quality, fresh)
     flags = steady(flags, fresh, last_seen, newest, missed)
-    quality, found = tell_quality(quality, flags, fresh.times, ward)
-    return quality, doubt_of(ward.rule, ward.rows, fresh.times, flags), found
+    doubt = doubt_of(ward.rule, ward.rows, fresh.times, flags)
+    quality, found = tell_quality(quality, flags[:, known:], fresh.times[known:], ward)
+    return quality, doubt, [replace(one, column=one.column + known) for one in found]
 
 
 def observe(rule: Rule, quality: Quality, fresh: Block) -> tuple[Quality, I8]:
@@ -233,14 +235,19 @@ class Ward:
 def tell_quality(quality: Quality, flags: I8, times: I64, ward: Ward) -> tuple[Quality, list[Found]]:
     """Open, widen and close the incident of a rule's data quality, column by column."""
     found: list[Found] = []
-    if quality.incident is None and not flags.any():
+    since = quality.lines[:, _SINCE].copy()
+    if quality.incident is None and not flags.any() and not since.any():
         return quality, found
     for column in range(flags.shape[1]):
-        quality, one = _tell_column(quality, flags[:, column], int(times[column]), ward)
+        at, faulty = int(times[column]), flags[:, column]
+        since = np.where(faulty == 0, 0.0, np.where(since == 0.0, at, since))
+        quality, one = _tell_column(quality, faulty, at, ward)
         if one is not None:
-            statement = _statement(ward, one[0], one[1], flags[:, column], quality, int(times[column]))
+            statement = _statement(ward, one[0], one[1], faulty, since, at)
             found.append(Found(column, one[0], _outbox(ward, one[0], statement)))
-    return quality, found
+    lines = quality.lines.copy()
+    lines[:, _SINCE] = since
+    return replace(quality, lines=lines), found
 
 
 def end_quality(quality: Quality, ward: Ward, at: int) -> Found | None:
@@ -248,7 +255,7 @@ def end_quality(quality: Quality, ward: Ward, at: int) -> Found | None:
     if quality.incident is None:
         return None
     closed = replace(quality.incident, closed_at=at)
-    statement = _statement(ward, closed, Reason.RESOLVED, np.zeros(0, np.int8), quality, at)
+    statement = _statement(ward, closed, Reason.RESOLVED, np.zeros(0, np.int8), np.zeros(0), at)
     return Found(0, closed, _outbox(ward, closed, statement))
 
 
@@ -286,7 +293,7 @@ def _opened(rule: Rule, at: int, series: int) -> Incident:
 
 
 def _statement(
-    ward: Ward, incident: Incident, reason: Reason, flags: I8, quality: Quality, at: int
+    ward: Ward, incident: Incident, reason: Reason, flags: I8, since: F64, at: int
 ) -> Statement:
     if reason == Reason.RESOLVED:
         alerts: tuple[Alert, ...] = (_alert(ward, incident, "frozen", (), at, at, True),)
@@ -294,7 +301,7 @@ def _statement(
     else:
         faulty = np.nonzero(flags)[0]
         worst = [names_of(int(flags[i]))[0] for i in faulty.tolist()]
-        alerts = _ranked(ward, incident, faulty, worst, quality, at)
+        alerts = _ranked(ward, incident, faulty, worst, since, at)
         total, summary = len(faulty), _summary(ward.rule, worst, alerts[0])
     return Statement(
         incident=incident.id, key=incident.key, rule=incident.rule, group=GROUP, name=NAME, expr=ward.rule.expr,
@@ -305,10 +312,10 @@ def _statement(
 
 
 def _ranked(
-    ward: Ward, incident: Incident, faulty: I64, worst: list[str], quality: Quality, at: int
+    ward: Ward, incident: Incident, faulty: I64, worst: list[str], since: F64, at: int
 ) -> tuple[Alert, ...]:
     """The worst faults first, of these the oldest."""
-    since = at - (quality.lines[faulty, _SINCE] * ward.rule.interval_ms).astype(np.int64)
+    since = since[faulty]
     rank = {name: place for place, name in enumerate(FAULTS.values())}
     order = sorted(range(len(faulty)), key=lambda i: (rank[worst[i]], since[i], ward.labels[faulty[i]]))
     return tuple(

@@ -1,6 +1,7 @@
 """Kernel of data quality: what can be wrong with a series as data, whatever its values mean. One pass, no past kept.
 
-``lines`` [N, LINE] float64 and ``bits`` [N, WORDS] uint64 are a series' memory; both are changed in place. A fault is
+``lines`` [N, LINE] float64 and ``bits`` [N, WORDS] uint64 are a series' memory; both are changed in place (but for
+``SINCE``, which is the caller's). A fault is
 told by the series' own past: how long it ever repeated a value, how often samples were ever missing, how few different
 values it ever showed, how far it ever went. What is compared is learned only while it is no fault; a fault that lasts
 for ``accept`` slots is the new normal.
@@ -232,5 +233,4 @@ def soundness(
             else:
                 now = _absent(line, grown, factor, least, accept)
             line[FLAGS] = now
-            line[SINCE] = line[SINCE] + 1.0 if now else 0.0
             flags[n, t] = now
