@@ -13,6 +13,7 @@ from anomalyd.block import F64, Labels
 from anomalyd.clock import HOUR_MS
 from anomalyd.report.figures import Alarm, Change, alarms, alarms_of, budget_lines, compare
 from anomalyd.rule import Rule, RuleGroup
+from anomalyd.ruleedit import edit_rule, patch
 from anomalyd.rules import RuleSet
 from anomalyd.rulewrite import write_rules
 from anomalyd.truth import Truth, touches
@@ -113,6 +114,17 @@ def _found(test: Backtest, truth: Truth, raised: Sequence[Alarm]) -> int | None:
     return sum(any(touches(alarm, span, slack) for alarm in raised) for span in truth.real)
 
 
+def file_diff(changes: Sequence[tuple[Rule, Rule]], text: str, path: str) -> list[str]:
+    """Changes of rules as a diff of their own file for ``patch -p1``; empty where one cannot be made in place."""
+    after = text
+    for old, new in changes:
+        edited = edit_rule(after, old, new)
+        if edited is None:
+            return []
+        after = edited
+    return patch(text, after, path)
+
+
 def yaml_diff(old: Rule, new: Rule) -> list[str]:
     """The change as a unified diff of the rule in YAML, as the daemon writes it."""
     before, after = (write_rules(RuleSet((RuleGroup(r.group, r.interval_ms, (r,)),))).splitlines() for r in (old, new))
@@ -121,9 +133,9 @@ def yaml_diff(old: Rule, new: Rule) -> list[str]:
 
 
 def consequence(tuned: Tuned) -> str:
-    """What the best version would have changed, in a sentence."""
+    """What the best version would have changed, in a sentence: where a part was held out, there."""
     assert tuned.best is not None, "only a change has a consequence"
-    old, new = tuned.base, tuned.best
+    old, new = tuned.base.later or tuned.base, tuned.best.later or tuned.best
     change: Change = compare(new.test, old.test)
     parts = []
     if change.lost:

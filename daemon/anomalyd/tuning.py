@@ -3,8 +3,9 @@
 Every candidate lives through history as the daemon would have (``backtest``). What the business has decided stays as it
 is: expression, direction, min_deviation, valid_range, for, missing, routing. With labels or votes a candidate is judged
 by them, and one that misses a confirmed anomaly that the rule found never wins; without, by how few alerts it raises
-beyond the budget and how clearly its scores separate. History is one sample of the future: a change has to win by a
-margin.
+beyond the budget and how clearly its scores separate. History is one sample of the future, and the best of many is the
+best by luck too: versions are chosen on the first part of history, by a margin, and the one that won must hold on the
+rest, which nothing was chosen on.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from anomalyd.appraise import Unlabelled, look_at
-from anomalyd.backtest import Backtest, Life
+from anomalyd.backtest import Backtest, Hits, Life, Tape
 from anomalyd.block import Block
 from anomalyd.clock import HOUR_MS
 from anomalyd.detectors.base import Grid
@@ -22,7 +25,7 @@ from anomalyd.detectors.registry import detector_info, make_detector
 from anomalyd.durations import format_budget, parse_duration
 from anomalyd.errors import AnomalydError, ConfigError, DetectorError, Problem
 from anomalyd.quality import f1
-from anomalyd.report.figures import BUDGETS, alarms_of, score
+from anomalyd.report.figures import BUDGETS, Span, alarms_of, score
 from anomalyd.rule import Budget, DetectorSpec, Rule, TierPolicy
 from anomalyd.threshold import initial_threshold
 from anomalyd.truth import Truth, touches
@@ -141,10 +144,13 @@ class Trial:
     """A version of the rule that has lived through history.
 
     Attributes:
+        test: what came of it in the part that it is judged by.
         allowed: alerts that the budget grants in the span while nothing is wrong.
         excess: alerts beyond that; with labels only those that are known to be wrong count.
         found: indices of the real anomalies that had an alert.
         f1, delay_ms: by event; NaN without labels.
+        whole: all that it has lived through.
+        later: the same of the part that was held out; None where none was.
     """
 
     name: str
@@ -156,6 +162,8 @@ class Trial:
     f1: float
     delay_ms: float
     clarity: Unlabelled
+    whole: Backtest
+    later: Trial | None = None
 
     @property
     def alerts(self) -> int:
@@ -176,7 +184,52 @@ def weigh(name: str, test: Backtest, truth: Truth, budget: Budget) -> Trial:
             harmony = f1(events.precision or 0.0, events.recall or 0.0)
         late = math.nan if events.delay_ms is None else float(events.delay_ms)
     found = frozenset(i for i, span in enumerate(truth.real) if any(touches(a, span, slack) for a in raised))
-    return Trial(name, test.rule, test, granted, max(0.0, wrong - granted), found, harmony, late, look_at(test))
+    excess = max(0.0, wrong - granted)
+    return Trial(name, test.rule, test, granted, excess, found, harmony, late, look_at(test), test)
+
+
+def weigh_apart(name: str, test: Backtest, truth: Truth, budget: Budget, split: int | None) -> Trial:
+    """Weigh what came before ``split`` (a slot, the first of the rest), and the rest by itself."""
+    if split is None:
+        return weigh(name, test, truth, budget)
+    parts = part(test, test.start, split - test.rule.interval_ms), part(test, split, test.end)
+    first, later = (weigh(name, one, within(truth, one), budget) for one in parts)
+    return replace(first, whole=test, later=later)
+
+
+def part(test: Backtest, start: int, end: int) -> Backtest:
+    """What came of a span of it, both slots included."""
+    t, h = test.tape, test.hits
+    columns = (t.times >= start) & (t.times <= end)
+    tape = Tape(
+        t.times[columns], t.low[:, columns], t.high[:, columns], t.expected[:, columns], t.lower[:, columns],
+        t.upper[:, columns], t.surprise[:, columns],
+    )  # fmt: skip
+    inside = (h.at >= start) & (h.at <= end)
+    hits = Hits(h.row[inside], h.at[inside], h.surprise[inside])
+    episodes = tuple(e for e in test.episodes if start <= e.opened_at <= end)
+    return replace(test, start=start, end=end, episodes=episodes, hits=hits, tape=tape)
+
+
+def within(truth: Truth, test: Backtest) -> Truth:
+    """What is known of a span."""
+    def inside(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+        return tuple(span for span in spans if span.end >= test.start and span.start <= test.end)
+
+    return replace(truth, real=inside(truth.real), refuted=inside(truth.refuted))
+
+
+def split_of(test: Backtest, held_out: float) -> int | None:
+    """The first slot of what is held out; None where either part would be too short to say anything."""
+    step = test.rule.interval_ms
+    slots = (test.end - test.start) // step + 1
+    later = round(slots * held_out)
+    if min(later, slots - later) < LEAST_SAMPLES:
+        return None
+    split = test.start + (slots - later) * step
+    # Scores are kept by columns of several slots: a column belongs to one part.
+    times = test.tape.times
+    return int(times[min(int(np.searchsorted(times, split)), len(times) - 1)]) if len(times) else None
 
 
 def allowed(budget: Budget, test: Backtest) -> float:
@@ -193,6 +246,16 @@ def rank(trial: Trial, base: Trial, truth: Truth) -> tuple[float, ...]:
         return (lost, trial.excess, -round(trial.f1, 6), late)
     separation = trial.clarity.separation
     return (lost, trial.excess, 1.0 if math.isnan(separation) else -separation)
+
+
+def holds(trial: Trial, base: Trial) -> bool:
+    """Whether what won is no worse than the rule on the part that was held out; True where none was."""
+    mine, theirs = trial.later, base.later
+    if mine is None or theirs is None:
+        return True
+    if theirs.found - mine.found or mine.excess > theirs.excess:
+        return False
+    return not theirs.f1 - mine.f1 > MARGIN_F1  # also where nothing is known of that part
 
 
 def better(trial: Trial, base: Trial, truth: Truth) -> bool:
@@ -215,7 +278,9 @@ class Tuned:
     Attributes:
         trials: best first, without the rule as it is.
         untried: what there was no time for.
-        best: a trial that beats the rule by a margin, if one does.
+        best: the trial that beats the rule by a margin and holds, if it does.
+        split: the first slot of what was held out; None where nothing was.
+        refuted: the trial that won and did not hold on what was held out.
     """
 
     base: Trial
@@ -224,27 +289,32 @@ class Tuned:
     best: Trial | None
     truth: Truth
     budget: Budget
+    split: int | None = None
+    refuted: Trial | None = None
 
 
-def tune(base: Backtest, truth: Truth, asked: Budget | None, still: Still) -> Tuned:
+def tune(base: Backtest, truth: Truth, asked: Budget | None, still: Still, held_out: float = 0.0) -> Tuned:
     """Try versions of the rule until all were tried or there is no time left.
 
     Args:
         base: the rule as it is, lived through.
         asked: the budget that candidates get; without one they keep the rule's, and where something is known of the
             past the best of them is tried with others.
+        held_out: the share of the span, at its end, that nothing is chosen on.
     """
     rule = base.rule
     budget = asked or lowest_budget(rule) or Budget(1, 7 * 24 * HOUR_MS)
     start = rule if asked is None or asked == lowest_budget(rule) else with_budget(rule, asked)
-    own = weigh("this rule", base, truth, budget)
+    split = split_of(base, held_out)
+    own = weigh_apart("this rule", base, truth, budget, split)
+    known = within(truth, own.test)
     trials: list[Trial] = []
     untried: list[str] = []
 
     def attempt(name: str, version: Rule) -> None:
         test = live_within(version, base.history, base.start, base.end, still)
         if test is not None:
-            trials.append(weigh(name, replace(test, rule=version), truth, budget))
+            trials.append(weigh_apart(name, replace(test, rule=version), truth, budget, split))
         elif not still():
             untried.append(name)
 
@@ -252,12 +322,16 @@ def tune(base: Backtest, truth: Truth, asked: Budget | None, still: Still) -> Tu
         attempt(f"this rule, {format_budget(budget)}", start)
     for spec in candidates(rule, len(base.labels)):
         attempt(name_of(spec), replace(start, detector=spec))
-    if asked is None and truth.real:
-        for name, version in _other_budgets(min([own, *trials], key=lambda t: rank(t, own, truth))):
+    if asked is None and known.real:
+        for name, version in _other_budgets(min([own, *trials], key=lambda t: rank(t, own, known))):
             attempt(name, version)
-    trials.sort(key=lambda trial: rank(trial, own, truth))
-    best = next((trial for trial in trials if better(trial, own, truth)), None)
-    return Tuned(own, tuple(trials), tuple(untried), best, truth, budget)
+    trials.sort(key=lambda trial: rank(trial, own, known))
+    # Only the winner is held against the rest: to go on to the next would be to choose on it.
+    won = next((trial for trial in trials if better(trial, own, known)), None)
+    held = won is not None and holds(won, own)
+    return Tuned(
+        own, tuple(trials), tuple(untried), won if held else None, truth, budget, split, None if held else won
+    )  # fmt: skip
 
 
 def _other_budgets(best: Trial) -> list[tuple[str, Rule]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from anomalyd.block import Block
+from anomalyd.durations import parse_budget
 from anomalyd.records import Feedback, FeedbackLabel
 from anomalyd.rule import TierPolicy
+from anomalyd.rules import read_rules
 from anomalyd.score import Tier
 from anomalyd.store import open_store
+from anomalyd.yamlfile import read_file
 from fakes.prometheus import FakePrometheus, FakeSeries
 from life import RULE, START, Life, M, change, recorded
 from system.command import Done, command
@@ -71,9 +76,10 @@ def test_a_noisy_rule_with_labels(config: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "█" in done.stdout
     assert "What each threshold would have paged" in done.stdout
-    assert "kept both labelled ones" in done.stdout
-    assert "-      warning:" in done.stdout or "-        surprise: 1.2" in done.stdout
-    assert "+        budget: 1 per week" in done.stdout
+    assert "kept the labelled one on the part that was held out, from " in done.stdout
+    assert "which nothing was chosen on" in done.stdout
+    assert "surprise: 1.2" in next(line for line in done.stdout.splitlines() if line.startswith("-  "))
+    assert "budget: 1 per week" in next(line for line in done.stdout.splitlines() if line.startswith("+  "))
     assert "Left as they are: direction both, for " in done.stdout
     page = report.read_text(encoding="utf-8")
     assert page.count("<svg") >= 8
@@ -91,14 +97,32 @@ def test_votes_are_labels_too(config: Path) -> None:
             label = FeedbackLabel.TRUE if episode.peak_value > 25 else FeedbackLabel.FALSE
             store.add_feedback(Feedback(episode.id, label, rule.id, START, "ann", "cli", episode.id))
     store.close()
-    done = anomalyd_tune(config, "Load", "--budget", "1 per week", "--json")
+    done = anomalyd_tune(config, "Load", "--budget", "1 per week", "--held-out", "0", "--json")
     assert done.returncode == 0, done.stderr
     (one,) = json.loads(done.stdout)
     assert one["labels_from"] == "feedback"
     assert one["tried"][0]["found"] == 1
     assert one["best"] is not None
+    assert one["held_out_from"] is None
     assert "kept the confirmed one" in one["words"]
     assert one["tried"][1]["excess"] <= one["tried"][0]["excess"]
+
+
+@pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
+def test_the_patch_changes_the_file_and_the_result_passes_the_check(config: Path) -> None:
+    """The change is written as a patch of the user's own file; applied, the rule has the budget, comments and all."""
+    rules = config.parent / "rules.yml"
+    text = f"# Ask Ada.\n{rules.read_text()}"
+    rules.write_text(text)
+    file = config.parent / "tune.patch"
+    done = anomalyd_tune(config, "Load", "--budget", "1 per week", "--patch", str(file))
+    assert done.returncode == 0, done.stderr
+    subprocess.run(["patch", "-p1", "-d", "/", "-i", str(file)], check=True, capture_output=True, timeout=60)
+    assert rules.read_text() != text
+    assert rules.read_text().startswith("# Ask Ada.\n")
+    assert command("check", str(config)).returncode == 0
+    (rule,) = read_rules([read_file(rules)]).rules
+    assert rule.tiers == (TierPolicy(Tier.WARNING, parse_budget("1 per week")),)
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,12 @@ from anomalyd.tuning import (
     allowed,
     better,
     candidates,
+    holds,
     live_within,
     lowest_budget,
     rank,
     spec_of,
+    split_of,
     tune,
     usable,
     weigh,
@@ -90,6 +92,46 @@ def test_a_loose_rule_gets_a_change_that_keeps_what_is_real() -> None:
     assert words.startswith("would have removed")
     assert words.endswith("kept both labelled ones")
     assert found.untried
+
+
+@cache
+def split_in_two() -> Tuned:
+    return tune(loose(), real(), WEEKLY, few(12), held_out=0.5)
+
+
+def test_what_is_chosen_on_one_part_is_told_by_the_other() -> None:
+    """Each version is weighed on the first half; the second half stands beside it and has its own anomaly."""
+    found = split_in_two()
+    assert found.split == START + 180 * M
+    assert found.best is not None
+    for trial in (found.base, *found.trials):
+        assert trial.later is not None
+        assert trial.test.end < found.split == trial.later.test.start
+        assert trial.alerts + trial.later.alerts == len(trial.whole.episodes)
+        assert all(e.opened_at < found.split for e in trial.test.episodes)
+    assert found.base.found == found.base.later.found == frozenset({0}) if found.base.later else False
+    assert consequence(found).endswith("kept the labelled one")
+
+
+def test_what_wins_by_luck_is_not_proposed() -> None:
+    """A winner that misses what the rule found later, raises more alerts there, or is less right, does not hold."""
+    won, own = split_in_two().best, split_in_two().base
+    assert won is not None and won.later is not None and own.later is not None  # noqa: PT018
+    assert holds(won, own)
+    for worse in (
+        replace(won.later, found=frozenset()), replace(won.later, excess=own.later.excess + 1),
+        replace(won.later, f1=own.later.f1 - 0.1),
+    ):  # fmt: skip
+        assert not holds(replace(won, later=worse), own)
+    assert holds(replace(won, later=replace(won.later, f1=math.nan)), own)
+
+
+def test_a_span_too_short_to_be_parted_is_used_whole() -> None:
+    """Half of an hour and a half says nothing by itself."""
+    short = replace(loose(), end=START + 90 * M)
+    assert split_of(short, 0.5) is None
+    assert split_of(loose(), 0.0) is None
+    assert split_of(loose(), 0.25) == START + 270 * M
 
 
 def test_business_facts_stay() -> None:

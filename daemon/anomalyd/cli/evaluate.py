@@ -225,6 +225,7 @@ def print_judged(console: Console, one: Judged) -> None:
     if one.untried:
         console.print(f"No time was left for {', '.join(one.untried)}; give --time.", highlight=False)
     if not one.replayed:
+        console.print("Alerts are those of then; scores are held against the cut that the rule states now.")
         console.print("Stability over seeds and agreement between detectors: with --replay.", highlight=False)
 
 

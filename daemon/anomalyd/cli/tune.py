@@ -27,8 +27,19 @@ from anomalyd.report.sheet import Grid, Line, Part, Sheet, Text, series_plot, wr
 from anomalyd.report.svg import Mark, short
 from anomalyd.rule import Budget, Rule
 from anomalyd.truth import read_rows
-from anomalyd.tuneview import Peak, ThresholdLine, around, consequence, peaks, sparkline, threshold_lines, yaml_diff
+from anomalyd.tuneview import (
+    Peak,
+    ThresholdLine,
+    around,
+    consequence,
+    file_diff,
+    peaks,
+    sparkline,
+    threshold_lines,
+    yaml_diff,
+)
 from anomalyd.tuning import Trial, Tuned, tune
+from anomalyd.tuning import within as within_span
 
 SHOWN = 10
 CHARTS_MAX = 12
@@ -36,26 +47,58 @@ CHARTS_MAX = 12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Findings:
-    """All that is told of one rule; ``diff`` is empty where nothing is better by a margin."""
+    """All that is told of one rule; ``diff`` is empty where nothing is better by a margin, and ``in_file`` says whether
+    it is one of the rule's own file."""
 
     tuned: Tuned
     peaks: tuple[Peak, ...]
     thresholds: tuple[ThresholdLine, ...]
     diff: tuple[str, ...]
     words: str
+    in_file: bool
 
     @property
     def test(self) -> Backtest:
-        return self.tuned.base.test
+        return self.tuned.base.whole
 
 
 def look_into(tuned: Tuned) -> Findings:
     """Put together what is told."""
     base, best = tuned.base, tuned.best
-    diff = tuple(yaml_diff(base.rule, best.rule)) if best is not None else ()
-    words = consequence(tuned) if best is not None else "nothing tried is better than the rule as it is, by a margin"
-    thresholds = tuple(threshold_lines(base.test, tuned.truth))
-    return Findings(tuned, tuple(peaks(base.test, CHARTS_MAX)), thresholds, diff, words)
+    diff: list[str] = []
+    in_file = False
+    if best is not None:
+        diff = own_diff(file_of(base.rule), [(base.rule, best.rule)])
+        in_file = bool(diff)
+        diff = diff or yaml_diff(base.rule, best.rule)
+    thresholds = tuple(threshold_lines(base.whole, tuned.truth))
+    found = tuple(peaks(base.whole, CHARTS_MAX))
+    return Findings(tuned, found, thresholds, tuple(diff), verdict(tuned), in_file)
+
+
+def own_diff(file: str, changes: Sequence[tuple[Rule, Rule]]) -> list[str]:
+    """Changes of rules in the file they stand in; empty where that cannot be read or not be changed in place."""
+    path = Path(file)
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return []
+    here, full = Path.cwd(), path.resolve()
+    name = full.relative_to(here) if full.is_relative_to(here) else full
+    return file_diff(changes, text, name.as_posix().lstrip("/"))
+
+
+def file_of(rule: Rule) -> str:
+    return rule.where.rpartition(":")[0]
+
+
+def verdict(tuned: Tuned) -> str:
+    """What came of it, in a sentence."""
+    if tuned.best is not None:
+        return consequence(tuned)
+    if tuned.refuted is not None:
+        return f"{tuned.refuted.name} is better on the first part and not on the rest, so nothing is proposed"
+    return "nothing tried is better than the rule as it is, by a margin"
 
 
 # Telling -------------------------------------------------------------------------------------------------------------
@@ -81,11 +124,26 @@ def trial_rows(f: Findings) -> list[tuple[str, ...]]:
     return [trial_row(trial) for trial in (f.tuned.base, *f.tuned.trials)]
 
 
+def later_rows(f: Findings) -> list[tuple[str, ...]]:
+    """The rule, and what was chosen, on the part that was held out."""
+    shown = [f.tuned.base, f.tuned.best or f.tuned.refuted]
+    return [trial_row(trial.later) for trial in shown if trial is not None and trial.later is not None]
+
+
 def trial_row(trial: Trial) -> tuple[str, ...]:
     return (
         trial.name, str(trial.alerts), count(round(trial.excess, 1)), number(trial.f1), delay(trial.delay_ms),
         number(trial.clarity.separation),
     )  # fmt: skip
+
+
+def tried_title(f: Findings) -> str:
+    before = "" if f.tuned.split is None else f", until {when(f.tuned.split)}"
+    return f"What was tried, best first{before}"
+
+
+def later_title(f: Findings) -> str:
+    return "" if f.tuned.split is None else f"Held out: from {when(f.tuned.split)} on, which nothing was chosen on"
 
 
 PEAK_HEAD = ("at", "series", "around it", "value", "expected", "score", "")
@@ -97,8 +155,9 @@ def basis(f: Findings) -> str:
     """What the versions were judged by."""
     t = f.tuned
     granted = f"{format_budget(t.budget)} grants {t.base.allowed:.1f} alerts in this span"
-    if t.truth.real:
-        return f"Judged by {len(t.truth.real)} anomalies known from {t.truth.origin}: F1, then delay; {granted}."
+    known = len(within_span(t.truth, t.base.test).real)
+    if known:
+        return f"Judged by {known} anomalies known from {t.truth.origin}: F1, then delay; {granted}."
     return f"Judged without labels: alerts within the budget, then separation; {granted}."
 
 
@@ -122,7 +181,9 @@ def print_findings(console: Console, f: Findings) -> None:
     )  # fmt: skip
     console.print(_table("The highest scores", PEAK_HEAD, peak_rows(f)[:SHOWN]))
     console.print(_table("What each threshold would have paged", THRESHOLD_HEAD, threshold_rows(f)))
-    console.print(_table("What was tried, best first", TRIAL_HEAD, trial_rows(f)))
+    console.print(_table(tried_title(f), TRIAL_HEAD, trial_rows(f)))
+    if f.tuned.split is not None:
+        console.print(_table(later_title(f), TRIAL_HEAD, later_rows(f)))
     for line in (basis(f), fixed(test.rule)):
         console.print(escape(line), highlight=False)
     if f.tuned.untried:
@@ -131,7 +192,10 @@ def print_findings(console: Console, f: Findings) -> None:
     if f.tuned.best is None:
         console.print(f"\n{f.words}.", highlight=False)
         return
-    console.print(f"\n[bold]{escape(f.tuned.best.name)}[/] {escape(f.words)}:\n", highlight=False)
+    there = "" if f.tuned.split is None else f" on the part that was held out, from {when(f.tuned.split)} on"
+    console.print(f"\n[bold]{escape(f.tuned.best.name)}[/] {escape(f.words)}{there}:\n", highlight=False)
+    if not f.in_file:
+        console.print("The file could not be changed in place; this is the rule as the daemon writes it:\n")
     for line in f.diff:
         console.print(escape(line), style=_colour(line), highlight=False)
 
@@ -160,7 +224,8 @@ def as_json(f: Findings) -> dict[str, Any]:
         "highest": [_finite({**asdict(p), "labels": dict(p.labels)}) for p in f.peaks],
         "thresholds": [_finite(asdict(line)) for line in f.thresholds],
         "tried": [_trial(trial) for trial in (t.base, *t.trials)], "untried": list(t.untried),
-        "best": t.best.name if t.best else None, "words": f.words, "diff": list(f.diff),
+        "held_out_from": t.split, "refuted": t.refuted.name if t.refuted else None,
+        "best": t.best.name if t.best else None, "words": f.words, "diff": list(f.diff), "diff_of_file": f.in_file,
     }  # fmt: skip
 
 
@@ -169,7 +234,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
     row = {
         "name": trial.name, "detector": detector, "alerts": trial.alerts, "excess": trial.excess,
         "found": len(trial.found), "f1": trial.f1, "delay_ms": trial.delay_ms,
-        "separation": trial.clarity.separation,
+        "separation": trial.clarity.separation, "held_out": _trial(trial.later) if trial.later else None,
     }  # fmt: skip
     return _finite(row)
 
@@ -188,7 +253,9 @@ def sheet_of(f: Findings) -> Sheet:
     if t.best is not None:
         parts.append(Text(f"The change: {t.best.name}", f.diff, f"It {f.words}."))
     note = f"{basis(f)} {fixed(test.rule)}"
-    parts.append(Grid("What was tried, best first", TRIAL_HEAD, tuple(tried), note if t.best else f"{note} {f.words}."))
+    parts.append(Grid(tried_title(f), TRIAL_HEAD, tuple(tried), note if t.best else f"{note} {f.words}."))
+    if t.split is not None:
+        parts.append(Grid(later_title(f), TRIAL_HEAD, tuple(Line(row) for row in later_rows(f))))
     parts.append(Grid("What each threshold would have paged", THRESHOLD_HEAD, tuple(thresholds)))
     parts += [_chart(f, peak) for peak in f.peaks]
     span = f"{when(test.start)} to {when(test.end)} UTC · {test.rule.detector.type}"
@@ -221,6 +288,19 @@ def _check_budget(budget: Budget | None, rule: Rule) -> None:
         raise ConfigError([Problem("--budget", 0, 0, f"allows more alerts than {rule.id} has samples")])
 
 
+def _write_patch(file: Path, found: Sequence[Findings]) -> None:
+    """Write one diff for each file that is to be changed; say which changes are not in it."""
+    changes: dict[str, list[tuple[Rule, Rule]]] = {}
+    for f in found:
+        if f.tuned.best is not None and f.in_file:
+            changes.setdefault(file_of(f.test.rule), []).append((f.test.rule, f.tuned.best.rule))
+        elif f.tuned.best is not None:
+            print(f"{f.test.rule.id}: its file could not be changed in place, it is not in {file}", file=sys.stderr)
+    lines = [line for name, pairs in changes.items() for line in own_diff(name, pairs)]
+    file.write_bytes("".join(f"{line}\n" for line in lines).encode())
+    print(f"patch: {file}" if lines else f"patch: {file} is empty, nothing is to be changed", file=sys.stderr)
+
+
 def run_tune(
     targets: Annotated[list[str], typer.Argument(metavar="RULE|FILE...", help="Rules by name, or rules files.")],
     config: Annotated[Path, typer.Option("--config", "--config.file", help="Settings file.")] = Path("anomalyd.yml"),
@@ -233,6 +313,12 @@ def run_tune(
     labels: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="Known anomalies: start,end; rule, series or labels. Default: votes."),
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option(metavar="SHARE", min=0.0, max=0.9, help="Share of the span that nothing is chosen on.")
+    ] = 0.5,
+    patch_out: Annotated[
+        Path | None, typer.Option("--patch", metavar="FILE", help="Write the change for patch -p1 or git apply.")
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="HTML", help="Write a report into one file.")] = None,
     json_out: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -258,7 +344,7 @@ def run_tune(
                 base = runner.live(rule)[0]
                 truth = truth_of(base, rows, store, wanted.settings)
                 with bar(stderr, f"{rule.name}: trying"):
-                    found.append(look_into(tune(base, truth, asked, within(clock, limit_s))))
+                    found.append(look_into(tune(base, truth, asked, within(clock, limit_s), held_out)))
                 if not json_out:
                     print_findings(console, found[-1])
     finally:
@@ -267,6 +353,8 @@ def run_tune(
         warn_unmatched(rows, [f.test for f in found])
     if json_out:
         print(json.dumps([as_json(f) for f in found], indent=2, allow_nan=False))
+    if patch_out is not None:
+        _write_patch(patch_out, found)
     if report is not None:
         write_sheets(report, "Tuning", [sheet_of(f) for f in found])
         print(f"report: {report}", file=sys.stderr)
