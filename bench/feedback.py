@@ -49,11 +49,13 @@ POLICY = FeedbackPolicy()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One rule's data, scored: surprise [N, T], NaN before ``first``; labels [T]."""
+    """One rule's data, scored: surprise and the surprise by which an episode opens [N, T], NaN before ``first``;
+    labels [T]."""
 
     name: str
     times: I64
     surprise: F64
+    opens: F64
     labels: Bool
     first: int
 
@@ -167,7 +169,7 @@ def alerts_of(case: Case, cut: F64) -> list[Alert]:
     """The episodes of all series above their cuts."""
     found = []
     for row, surprise in enumerate(case.surprise):
-        above = np.nan_to_num(surprise) > cut[row]
+        above = open_spans(case, row, float(cut[row]))
         for a, b in spans(above, case.times, max(QUIET_MS, 2 * case.step_ms)):
             real = bool(case.labels[max(0, a - 2) : b + 3].any())
             peak = float(np.nanmax(surprise[a : b + 1]))
@@ -175,8 +177,20 @@ def alerts_of(case: Case, cut: F64) -> list[Alert]:
     return found
 
 
+def open_spans(case: Case, row: int, cut: float) -> Bool:
+    """Where an episode of a series is open [T]: it opens by what is news, and goes on while the surprise is above."""
+    above = np.nan_to_num(case.surprise[row]) > cut
+    begins = above & (np.nan_to_num(case.opens[row]) > cut)
+    run = np.cumsum(above & ~np.r_[False, above[:-1]])
+    index = np.arange(len(above))
+    first = np.full(int(run[-1]) + 1, len(above))
+    np.minimum.at(first, run[begins], index[begins])
+    here: Bool = above & (index >= first[run])
+    return here
+
+
 def found(case: Case, events: list[tuple[int, int]], cut: F64) -> int:
-    above = (np.nan_to_num(case.surprise) > cut[:, None]).any(axis=0)
+    above = np.array([open_spans(case, row, float(cut[row])) for row in range(len(cut))]).any(axis=0)
     return sum(bool(above[a : b + 3].any()) for a, b in events)
 
 
@@ -230,6 +244,7 @@ def scored(name: str, times: I64, values: F64, labels: Bool, first: int, detecto
     assert len({fingerprint(row) for row in rows}) == len(rows), "series are told apart"
     block = Block(rows, times, values)
     scores, _ = model.score(model.fit(block.window(0, first)), block.window(first), 3.5)
-    surprise = np.full(values.shape, np.nan)
+    surprise, opens = np.full(values.shape, np.nan), np.full(values.shape, np.nan)
     surprise[:, first:] = scores.surprise
-    return Case(name, times, surprise, labels, first)
+    opens[:, first:] = scores.surprise if scores.page is None else scores.page
+    return Case(name, times, surprise, opens, labels, first)
