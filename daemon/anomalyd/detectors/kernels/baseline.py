@@ -15,6 +15,7 @@ import numpy as np
 
 from anomalyd.block import F64, I64
 from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.prefetch import prefetch_cell
 
 DAY_MS = 86_400_000
 WEEK_MS = 604_800_000
@@ -111,6 +112,20 @@ def teach(line: F64, day: F64, week: F64, civil_ms: int, x: float, memories: F64
         teach_phase(week, (civil_ms % WEEK_MS) / WEEK_MS, error, memories[3], 1.0)
     line[2] = seen + 1.0
     line[3] = x
+
+
+@kernel
+def fetch(line: F64, day: F64, week: F64, s: int, civil_ms: int) -> None:
+    """Ask for the memory that ``expect`` and ``teach`` will need of series s at a civil time."""
+    if s >= line.shape[0]:
+        return
+    prefetch_cell(line, s, 0)
+    for rows, phase in ((day, (civil_ms % DAY_MS) / DAY_MS), (week, (civil_ms % WEEK_MS) / WEEK_MS)):
+        bins = rows.shape[2]
+        flat = rows.reshape(rows.shape[0], 2 * bins)
+        at = int(phase * bins) % bins
+        prefetch_cell(flat, s, at)
+        prefetch_cell(flat, s, bins + at)
 
 
 @kernel

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from anomalyd.block import F64, I64, Bool
-from anomalyd.detectors.kernels.baseline import expect, spread_of, teach
+from anomalyd.detectors.kernels.baseline import expect, fetch, spread_of, teach
 from anomalyd.detectors.kernels.jit import kernel
-from anomalyd.detectors.kernels.order import floored, mean_deviation, quantile, slide
+from anomalyd.detectors.kernels.order import AHEAD, floored, mean_deviation, quantile, slide
 from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
 
 TRIM = 4.0
@@ -124,6 +124,9 @@ def chart(
     CUSUM: ``weight`` is the allowance k, ``sums`` the upper and lower sum, held at twice the limit so that they return.
     """
     for s in range(values.shape[0]):
+        if values.shape[1]:
+            fetch(line, day, week, s + AHEAD, civil[0])
+            prefetch_cell(sums, s + AHEAD, 0)
         for t in range(values.shape[1]):
             x = values[s, t]
             if line[s, 2] > 0.0:

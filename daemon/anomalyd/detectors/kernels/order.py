@@ -12,6 +12,9 @@ from anomalyd.block import F64, I64, Bool
 from anomalyd.detectors.kernels.jit import kernel
 from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
 
+AHEAD = 4
+"""Series ahead for which memory is asked."""
+
 
 @kernel
 def place(ordered: F64, n: int, x: float) -> int:
@@ -54,6 +57,9 @@ def follow_windows(rings: F64, ordered: F64, seen: I64, rings_now: F64, seen_now
     size = rings.shape[1]
     for s in range(rings.shape[0]):
         prefetch_row(ordered, s + 1)
+        if s + AHEAD < rings.shape[0]:
+            prefetch_cell(rings, s + AHEAD, seen[s + AHEAD] % size)
+            prefetch_cell(rings_now, s + AHEAD, seen[s + AHEAD] % size)
         for i in range(seen[s], seen_now[s]):
             slide(rings[s], ordered[s], i % size, min(i, size), rings_now[s, i % size])
         seen[s] = seen_now[s]
@@ -64,6 +70,9 @@ def follow_rings(rings: F64, seen: I64, rings_now: F64, seen_now: I64) -> None:
     """As ``follow_windows``, for windows that are not kept in order."""
     size = rings.shape[1]
     for s in range(rings.shape[0]):
+        if s + AHEAD < rings.shape[0]:
+            prefetch_cell(rings, s + AHEAD, seen[s + AHEAD] % size)
+            prefetch_cell(rings_now, s + AHEAD, seen[s + AHEAD] % size)
         for i in range(seen[s], seen_now[s]):
             rings[s, i % size] = rings_now[s, i % size]
         seen[s] = seen_now[s]

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.order import AHEAD
+from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
 
 FEATURES = 10
 RECENT = 12
@@ -189,6 +191,20 @@ def push(recent: Any, line: Any, x: Any) -> Any:
 
 
 @kernel
+def fetch(
+    recent: Any, slots: Any, weights: Any, covariances: Any, lines: Any, i: Any, slot: Any, day: Any
+) -> Any:
+    """Ask for the memory of series i that a sample in a slot will need."""
+    prefetch_row(lines, i)
+    prefetch_row(recent, i)
+    prefetch_row(weights, i)
+    prefetch_row(covariances, i)
+    for lag in (1, day, 7 * day):
+        prefetch_cell(slots, i, max(slot - lag, 0) % slots.shape[1])
+    return np.int64(0)
+
+
+@kernel
 def rls_block(
     values: Any, slot_of: Any, day: Any, hold: Any, floor: Any, recent: Any, slots: Any, weights: Any,
     spread: Any, lines: Any, score: Any, expected: Any, unit: Any,
@@ -200,7 +216,10 @@ def rls_block(
     """
     series, samples = values.shape
     f, gain = np.zeros(FEATURES), np.zeros(FEATURES)
+    covariances = spread.reshape(len(spread), FEATURES * FEATURES)
     for i in range(series):
+        if samples:
+            fetch(recent, slots, weights, covariances, lines, i + AHEAD, slot_of[0], day)
         for t in range(samples):
             line = lines[i]
             turn(slots[i], line, slot_of[t])
