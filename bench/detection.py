@@ -9,11 +9,15 @@ them) in the form the evaluator reads, one configuration for all, every score fr
     SCORES/page/<set>/...        the other signal for all but nab
     SCORES/continuous/<set>/...  the other signal for nab
 
-The continuous score is the surprise divided by the cut of the shipped budget, so 1 is the shipped threshold; the paging
-signal has its own 1. Multivariate groups learn from ``train`` and are scored on ``test``. The evaluator is looked for
-as ``tools/evaluate.py`` beside the data folder; without it only the scores are written. Without SCORES they go to a
-temporary folder. ``FULL=1`` also scores the univariate sets by what stands beside it: a dummy, every single streaming
-detector (calibrated), river and scikit-learn as their documentation shows, and a Prophet-style band.
+What pages is what the daemon would tell: each univariate series is lived through by the daemon's own evaluation under
+the shipped rule (a budget of one alarm a week), and the signal is the surprise in units of the rule's cut where an
+episode opens, 0 elsewhere. The continuous score is the detector's surprise divided by the cut of a budget of one a day;
+its figures at the shipped rule's cut are told beside. Multivariate groups learn from ``train`` and are scored on
+``test``; their episodes open and go on by the same rule, without the refits of a living daemon.
+
+The evaluator is looked for as ``tools/evaluate.py`` beside the data folder; without it only the scores are written.
+Without SCORES they go to a temporary folder. ``FULL=1`` also measures what stands beside ``auto``
+(``bench/_beside.py``) and what its constants are worth on series that had no say in them (``bench/_selection.py``).
 """
 
 from __future__ import annotations
@@ -33,36 +37,29 @@ from typing import Any
 import numpy as np
 
 from anomalyd.block import F64, I64, Block, make_labels
-from anomalyd.clock import DAY_MS, MINUTE_MS, SECOND_MS, WEEK_MS
+from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid
-from anomalyd.detectors.model import Model
-from anomalyd.rule import DetectorSpec
+from bench._replay import notified
+from bench._series import read_nab, read_npz, stems, usual_step
 from bench.harness import Context, Figure, limit, quality, timed
 
 BUDGET_MS = DAY_MS
-"""The shipped threshold: one false alarm a day and series, while nothing is wrong."""
+"""The continuous score is 1 at one false alarm a day and series, while nothing is wrong."""
 STEPS = {"smd": MINUTE_MS}
 MULTIVARIATE = ("smd", "asd", "services")
 UNIVARIATE = ("kpi", "wsd")
 SETS = ("nab", *UNIVARIATE, *MULTIVARIATE)
 
 
-SINGLE = ("zscore", "mad", "iqr", "ewma", "cusum", "seasonal", "rls", "knn", "extreme", "half_space_trees")
-PLAIN = ("dummy", "river half-space trees", "sklearn isolation forest", "prophet-style band")
-HARMONICS = {DAY_MS: 10, WEEK_MS: 3}
-"""Periods and numbers of harmonics of the Prophet-style band (Prophet's own defaults)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One file to score: its set, its path below the set's folder without suffix, and by what."""
+    """One file to score: its set, and its path below the set's folder without suffix."""
 
     data: str
     scores: str
     set: str
     name: str
-    by: str = "auto"
 
 
 def run(context: Context) -> Iterator[Figure]:
@@ -83,13 +80,18 @@ def run(context: Context) -> Iterator[Figure]:
         }
         yield from figures(first)
         yield from figures(other, "the other signal: ")
+        yield from at_the_shipped_rule(evaluator, scores, context.data)
         if context.full:
+            from bench._beside import beside
+            from bench._selection import selection
+
+            yield from selection(evaluator, context.data)
             yield from beside(evaluator, context.data)
 
 
 def write_scores(data: Path, scores: Path, sets: tuple[str, ...] = SETS) -> int:
     """Score every file of a data folder; return the number of samples."""
-    jobs = [Job(str(data), str(scores), name, stem) for name in sets for stem in _stems(data, name)]
+    jobs = [Job(str(data), str(scores), name, stem) for name in sets for stem in stems(data, name)]
     workers = max(1, min(len(jobs), os.cpu_count() or 1))
     total = 0
     with ProcessPoolExecutor(workers) as pool:
@@ -98,17 +100,9 @@ def write_scores(data: Path, scores: Path, sets: tuple[str, ...] = SETS) -> int:
     return total
 
 
-def _stems(data: Path, name: str) -> list[str]:
-    root = data / name / "data" if name == "nab" else data / name
-    pattern = "*/*.csv" if name == "nab" else "*.npz"
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.glob(pattern))
-
-
 def score_file(job: Job) -> int:
     """Score one file and write both signals; return its number of samples."""
     data = Path(job.data) / job.set
-    if job.by != "auto":
-        return _score_beside(job)
     if job.set in MULTIVARIATE:
         continuous, page = score_group(data / f"{job.name}.npz", STEPS.get(job.set, 5 * MINUTE_MS))
     else:
@@ -122,50 +116,23 @@ def score_file(job: Job) -> int:
     return len(continuous)
 
 
-def read_nab(path: Path) -> tuple[I64, F64]:
-    """Times in milliseconds, made strictly increasing (some files repeat an hour), and values."""
-    import pandas as pd
-
-    table = pd.read_csv(path)
-    stamps = pd.to_datetime(table["timestamp"]).to_numpy().astype("datetime64[ms]").astype(np.int64)
-    return increasing(stamps), table["value"].to_numpy(np.float64)
-
-
-def read_npz(folder: Path, name: str) -> tuple[I64, F64]:
-    """Times in milliseconds and values of a univariate file."""
-    with np.load(folder / f"{name}.npz") as z:
-        return increasing(z["timestamps"].astype(np.int64) * SECOND_MS), z["values"].astype(np.float64)
-
-
-def increasing(times: I64) -> I64:
-    """Times that do not go back or stand still, by at least a millisecond."""
-    index = np.arange(len(times), dtype=np.int64)
-    return np.maximum.accumulate(times - index) + index
-
-
-def usual_step(times: I64) -> int:
-    """The most common distance between the first times: known before scoring, as a rule's interval is."""
-    distances, counts = np.unique(np.diff(times[:100]), return_counts=True)
-    return int(distances[np.argmax(counts)]) if len(distances) else MINUTE_MS
-
-
-def shipped_cut(step_ms: int) -> float:
-    """The surprise that the shipped budget allows, as ``threshold.initial_threshold`` has it."""
-    return max(0.3, math.log10(BUDGET_MS / step_ms))
+def cut_of(step_ms: int, budget_ms: int = BUDGET_MS) -> float:
+    """The surprise that a budget allows, as ``threshold.initial_threshold`` has it."""
+    return max(0.3, math.log10(budget_ms / step_ms))
 
 
 def score_series(times: I64, values: F64) -> tuple[F64, F64]:
-    """Continuous score and paging signal [T] of one series."""
+    """Continuous score and what pages [T] of one series."""
     step = usual_step(times)
     detector = Auto(AutoParams(), Grid(step))
     block = Block((make_labels({"series": "0"}),), times, values[None, :])
     state = detector.fit(block.window(0, 0), 0)
-    raw, page, _ = detector.signals(state, block)
-    return raw.score[0] / shipped_cut(step), page[0]
+    raw, _ = detector.score(state, block)
+    return raw.score[0] / cut_of(step), notified(times, values, step)
 
 
 def score_group(path: Path, step: int) -> tuple[F64, F64]:
-    """Continuous score and paging signal [T] of the test part of one multivariate group."""
+    """Continuous score and what pages [T] of the test part of one multivariate group."""
     with np.load(path) as z:
         train, test = z["train"].astype(np.float64), z["test"].astype(np.float64)
     values = np.ascontiguousarray(np.concatenate([train, test]).T)
@@ -174,88 +141,39 @@ def score_group(path: Path, step: int) -> tuple[F64, F64]:
     block = Block(labels, times, values)
     detector = Auto(AutoParams(joint=True), Grid(step))
     state = detector.fit(block.window(0, len(train)), 0)
-    raw, page, _ = detector.signals(state, block.window(len(train)))
-    cut = shipped_cut(step)
+    raw, _ = detector.score(state, block.window(len(train)))
+    assert raw.page is not None, "auto tells news from what goes on"
     # All channels carry the same score where they have a sample; the first one that has speaks for the group.
     first = np.argmax(~np.isnan(raw.score), axis=0)
     columns = np.arange(raw.score.shape[1])
-    return raw.score[first, columns] / cut, page[first, columns] / cut
+    score = raw.score[first, columns]
+    return score / cut_of(step), openings(score, raw.page[first, columns], cut_of(step, WEEK_MS))
 
 
-def _score_beside(job: Job) -> int:
-    root = Path(job.data) / job.set
-    times, values = read_nab(root / "data" / f"{job.name}.csv") if job.set == "nab" else read_npz(root, job.name)
-    score = by_single(job.by, times, values) if job.by in SINGLE else by_plain(job.by, times, values)
-    target = Path(job.scores) / job.set / f"{job.name}.npz"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(target, scores=score.astype(np.float32))
-    return len(score)
+def openings(surprise: F64, page: F64, cut: float) -> F64:
+    """Surprise in units of the cut where an episode opens [T], 0 elsewhere; it goes on while the surprise is above."""
+    signal, live = np.zeros(len(surprise)), False
+    for t in range(len(surprise)):
+        above = bool(surprise[t] > cut)
+        if above and not live and page[t] > cut:
+            signal[t], live = surprise[t] / cut, True
+        live = live and above
+    return signal
 
 
-def by_single(name: str, times: I64, values: F64) -> F64:
-    """One detector of ours with the product's calibration, in units of the shipped cut."""
-    step = usual_step(times)
-    model = Model(DetectorSpec(name), Grid(step))
-    block = Block((make_labels({"series": "0"}),), times, values[None, :])
-    scores, _ = model.score(model.fit(block.window(0, 0)), block, shipped_cut(step))
-    return scores.surprise[0] / shipped_cut(step)
-
-
-def by_plain(name: str, times: I64, values: F64) -> F64:
-    """Other libraries as their documentation shows; what must be fitted learns from the first tenth."""
-    head = max(50, len(values) // 10)
-    filled = np.nan_to_num(values, nan=float(np.nanmedian(values[:head])))
-    if name == "dummy":
-        return np.random.default_rng(len(values)).random(len(values))
-    if name == "river half-space trees":
-        return _river(filled)
-    if name == "sklearn isolation forest":
-        from sklearn.ensemble import IsolationForest
-
-        windows = np.lib.stride_tricks.sliding_window_view(np.r_[np.full(7, filled[0]), filled], 8)
-        forest: F64 = -IsolationForest(random_state=0).fit(windows[:head]).score_samples(windows)
-        return forest
-    return _band(times, filled, head)
-
-
-def _river(values: F64) -> F64:
-    from river import anomaly, compose, preprocessing
-
-    model = compose.Pipeline(preprocessing.MinMaxScaler(), anomaly.HalfSpaceTrees(seed=42))
-    out = np.empty(len(values))
-    for t, x in enumerate(values.tolist()):
-        sample = {"x": x}
-        out[t] = model.score_one(sample)
-        model.learn_one(sample)
-    return out
-
-
-def _band(times: I64, values: F64, head: int) -> F64:
-    """Trend and Fourier terms fitted by ridge regression on the first tenth; distance in units of the 80 % interval."""
-    columns = [np.ones(len(times)), (times - times[0]) / max(1.0, float(times[head - 1] - times[0]))]
-    for period, count in HARMONICS.items():
-        for k in range(1, count + 1):
-            angle = 2 * np.pi * k * (times % period) / period
-            columns += [np.sin(angle), np.cos(angle)]
-    design = np.stack(columns, axis=1)
-    known = design[:head]
-    weights = np.linalg.solve(known.T @ known + np.eye(design.shape[1]), known.T @ values[:head])
-    error = np.abs(values - design @ weights)
-    usual = max(float(np.quantile(error[:head], 0.8)), 1e-9)
-    distance: F64 = error / usual
-    return distance
-
-
-def beside(evaluator: Path, data: Path) -> Iterator[Figure]:
-    """Figures of everything else on the univariate sets, by name."""
-    with tempfile.TemporaryDirectory(prefix="anomalyd-beside-") as scratch:
-        for by in (*PLAIN, *SINGLE):
-            scores = Path(scratch) / by.replace(" ", "-")
-            sets = ("nab", "kpi")
-            jobs = [Job(str(data), str(scores), name, stem, by) for name in sets for stem in _stems(data, name)]
-            with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
-                list(pool.map(score_file, jobs))
-            yield from figures(evaluate(evaluator, scores, data), f"{by}: ")
+def at_the_shipped_rule(evaluator: Path, scores: Path, data: Path) -> Iterator[Figure]:
+    """The continuous score of the univariate sets where a budget of one a week cuts it."""
+    names = [name for name in UNIVARIATE if (data / name).is_dir()]
+    with tempfile.TemporaryDirectory(prefix="anomalyd-weekly-") as scratch:
+        for name in names:
+            for stem in stems(data, name):
+                step = usual_step(read_npz(data / name, stem)[0])
+                target = Path(scratch) / name / f"{stem}.npz"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with np.load(scores / name / f"{stem}.npz") as z:
+                    np.savez(target, scores=z["scores"] * (cut_of(step) / cut_of(step, WEEK_MS)))
+        for name, result in evaluate(evaluator, Path(scratch), data).items():
+            yield from _univariate_figures(name.upper(), result, "continuous at one a week: ", WEEK_MS)
 
 
 def find_evaluator(data: Path) -> Path | None:
@@ -304,7 +222,7 @@ def figures(result: dict[str, Any], prefix: str = "") -> Iterator[Figure]:
         yield from _nab_figures(result["nab"], prefix)
     for name in UNIVARIATE:
         if name in result:
-            yield from _univariate_figures(name.upper(), result[name], prefix)
+            yield from _univariate_figures(name.upper(), result[name], prefix, WEEK_MS if prefix else BUDGET_MS)
     for name in MULTIVARIATE:
         if name in result:
             best = result[name]["per_group_best"]
@@ -323,18 +241,18 @@ def _nab_figures(result: dict[str, Any], prefix: str) -> Iterator[Figure]:
         yield Figure(f"{prefix}NAB {profile}, best threshold", result[profile]["best"])
 
 
-def _univariate_figures(name: str, result: dict[str, Any], prefix: str) -> Iterator[Figure]:
+def _univariate_figures(name: str, result: dict[str, Any], prefix: str, budget_ms: int) -> Iterator[Figure]:
     best, shipped = result["pooled_one_threshold"], result["pooled_fixed_threshold"]
     for kind, title in (("delay", "within 5"), ("event", "by event")):
         share = shipped[kind] / best[kind] if best[kind] else 0.0
         text = f"{name} F1 {title}, shipped threshold as a share of the best"
         note = f"{shipped[kind]:.3f} of {best[kind]:.3f}"
-        yield Figure(prefix + text, share) if prefix else quality(text, share, at_least=0.9, note=note)
+        yield Figure(prefix + text, share, note=note) if prefix else quality(text, share, at_least=0.9, note=note)
     alarms = result["false_alarms_per_series_week"]
     text = f"{name} false alarms per series and week, shipped threshold"
-    weekly = 7 * DAY_MS / BUDGET_MS
+    weekly = WEEK_MS / budget_ms
     bounded = limit(text, alarms, at_most=2 * weekly, note=f"budget {weekly:g}")
-    yield Figure(prefix + text, alarms) if prefix else bounded
+    yield Figure(prefix + text, alarms, note=f"budget {weekly:g}") if prefix else bounded
     yield Figure(f"{prefix}{name} AP, mean", float(result["per_series_best"]["ap"] or 0.0))
     if name != "KPI":
         yield Figure(f"{prefix}{name} VUS-PR, mean", float(result["per_series_best"]["vus_pr"] or 0.0))

@@ -1,0 +1,59 @@
+"""What `anomalyd run` would tell of one series: it lives through the daemon's own evaluation.
+
+The rule is the shipped one (`auto`, a budget of one alarm a week unless another is asked for, every default), on one
+series, begun with its first sample: no history, no label. A backtest is the daemon with another clock, so the episodes
+that open are those that would have been told (`suppress` may hold back some of them).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from anomalyd import logs
+from anomalyd.backtest import backtest
+from anomalyd.block import F64, I64, Block, make_labels
+from anomalyd.clock import WEEK_MS
+from anomalyd.rule import Budget, Rule, TierPolicy
+from anomalyd.score import Tier
+
+MOST_GAPS = 20
+"""Slots a sample; a series with fewer samples is no series on a grid."""
+
+
+def notified(times: I64, values: F64, step: int, budget_ms: int = WEEK_MS) -> F64:
+    """Signal [T]: surprise in units of the rule's cut where an episode opens, 0 elsewhere.
+
+    Samples are put on the grid of the step; of several in one slot the last counts.
+    """
+    if (times[-1] - times[0]) // step > MOST_GAPS * len(times):
+        # Nearly all of it is missing: it is lived through without its gaps.
+        times = times[0] + step * np.arange(len(times), dtype=np.int64)
+    slots = -(-times // step)
+    last = np.append(slots[1:] != slots[:-1], True)
+    grid = np.arange(slots[0], slots[-1] + 1, dtype=np.int64)
+    place = slots[last] - slots[0]
+    on_grid = np.full((1, len(grid)), np.nan)
+    on_grid[0, place] = values[last]
+    index = np.full(len(grid), -1)
+    index[place] = np.flatnonzero(last)
+    signal = np.zeros(len(times))
+    if len(grid) < 3:
+        return signal
+    rule = Rule(
+        "Detection", "bench", "series", interval_ms=step, query_delay_ms=0, receivers=("bench",),
+        tiers=(TierPolicy(Tier.WARNING, Budget(1, budget_ms)),),
+    )  # fmt: skip
+    block = Block((make_labels({"series": "0"}),), grid * step, on_grid)
+    logs.configure("error")
+    lived = backtest(rule, block, int(block.times[1]), int(block.times[-1]))
+    cut = max(0.3, math.log10(budget_ms / step))
+    tape = lived.tape
+    for episode in lived.episodes:
+        slot = (episode.opened_at - int(block.times[0])) // step
+        column = int(np.searchsorted(tape.times, episode.opened_at, side="right")) - 1
+        surprise = float(tape.surprise[0, column])
+        # An episode without a surprise is one of absence; whatever opened is above the cut.
+        signal[index[: slot + 1].max()] = max(surprise / cut if math.isfinite(surprise) else 1.0, 1.0 + 1e-6)
+    return signal

@@ -1,0 +1,336 @@
+"""Leave-one-group-out: what the constants of ``auto`` that were chosen by labels are worth on series they never saw.
+
+What the members say of every sample is kept once; the signals are then put together again for each choice of a small
+grid of round values. For each group of series the best choice on all *other* groups is taken, threshold included, and
+measured on the group; what comes out beside the shipped choice shows how much of a figure is owed to looking.
+
+Groups: the kinds of NAB (its artificial files are one), two halves of KPI (every second series), and SMD, ASD and
+services as three. The paging signal is the detector's, the episodes that it opens are not lived through here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from anomalyd.block import F64, Block, make_labels
+from anomalyd.detectors.auto import Auto, AutoParams
+from anomalyd.detectors.base import Grid
+from anomalyd.detectors.calibrate import HALF_LIFE
+from anomalyd.detectors.kernels import auto, auto_joint, promise
+from bench._series import increasing, read_nab, read_npz, stems, usual_step
+from bench.harness import Figure
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Constants of the paging signal that labels chose."""
+
+    worth: float = auto.EXTREME_WORTH
+    habit: float = auto.HABIT
+    rise: float = auto.PAGE_RISE
+    hold: float = auto.PAGE_HOLD
+    twice: float = 2.0
+    """Weight of new extremes of residual and distance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continuous:
+    """Constants of the continuous score that labels chose."""
+
+    doubt: float = auto.DOUBT
+    fades: float = auto.SPAN_FADES
+    forecast: float = 2.0
+    """Weight of the forecast's residual in what begins now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Constants of the score of several channels that labels chose."""
+
+    fades: float = auto_joint.FADES
+    views: tuple[float, ...] = tuple(auto_joint.WEIGHTS)
+
+
+PAGES = [
+    Page(*choice)
+    for choice in product((7.0, 10.0, 14.0), (0.1, 0.2, 0.3), (1.05,), (25.0, 50.0, 100.0), (1.0, 2.0))
+]  # fmt: skip
+CONTINUOUS = [
+    *(Continuous(*choice) for choice in product((1.8, 2.2, 2.6), (0.95, 0.97, 0.98))),
+    Continuous(forecast=1.0), Continuous(forecast=3.0),
+]  # fmt: skip
+VIEWS = (
+    (1.0,) * 7, (1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0),
+    (1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0), (1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0), (1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+    (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0), (2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+)  # fmt: skip
+JOINTS = [Joint(*choice) for choice in product((0.95, 0.97, 0.98, 0.985, 0.99, 0.995), VIEWS)]
+
+
+def load(path: Path) -> ModuleType:
+    """The evaluator as a module."""
+    spec = importlib.util.spec_from_file_location("evaluator", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["evaluator"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def selection(evaluator: Path, data: Path) -> Iterator[Figure]:
+    """Figures of all that is there."""
+    judge = load(evaluator)
+    if (data / "nab").is_dir():
+        yield from nab(judge, data)
+    if (data / "kpi").is_dir():
+        yield from kpi(judge, data)
+    if all((data / name).is_dir() for name in ("smd", "asd", "services")):
+        yield from joint(judge, data)
+
+
+def seen_by_members(times: npt.NDArray[np.int64], values: F64) -> F32:
+    """What the members say [T, VIEWS] of one series, scored from nothing."""
+    detector = Auto(AutoParams(), Grid(usual_step(times)))
+    block = Block((make_labels({"series": "0"}),), increasing(times), values[None, :])
+    found = detector.views(detector.fit(block.window(0, 0), 0), block)[0]
+    narrow: F32 = np.nan_to_num(found).astype(np.float32)
+    return narrow
+
+
+# NAB ----------------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def page_signal(views: Any, worth: float, habit: float, rise: float, hold: float, twice: float) -> Any:
+    """The paging signal [T] of ``kernels/auto.py`` with other constants."""
+    samples = len(views)
+    out = np.zeros(samples)
+    peaks = np.zeros(auto.PEAK_BINS)
+    peak, age, peaked = 0.0, 0.0, 0
+    for t in range(samples):
+        v = views[t]
+        value = min(v[0], auto.CAP) + min(v[1], auto.CAP) + min(v[2], auto.CAP) + min(v[4], auto.CAP)
+        for k in range(3):
+            d = v[auto.MEMBERS + k]
+            if d > 0.0:
+                grade = auto.EXTREME_LEAST + (1.0 - auto.EXTREME_LEAST) * d / (d + auto.EXTREME_HALF)
+                value += (1.0 if k == 0 else twice) * worth * grade
+        value /= 5.0 + 2.0 * twice
+        if age > hold:
+            peak *= auto.PAGE_FADES
+        if value <= rise * peak or value <= auto.PAGE_LEAST:
+            age += 1.0
+            continue
+        faded = 2.0 ** (-(t - peaked) / HALF_LIFE)
+        first = int(min(value * auto.PEAKS_PER_UNIT, auto.PEAK_BINS - 1.0))
+        higher = 0.0
+        for k in range(auto.PEAK_BINS):
+            peaks[k] *= faded
+            if k >= first:
+                higher += peaks[k]
+        peaks[first] += 1.0
+        peaked, peak, age = t, value, 0.0
+        out[t] = max(0.0, value - habit * math.log2(1.0 + higher)) / auto.PAGE_UNIT
+    out[:120] = 0.0
+    return out
+
+
+def nab(judge: ModuleType, data: Path) -> Iterator[Figure]:
+    """NAB's kinds of series, each judged by what was chosen on the others."""
+    corpus = judge.NabCorpus(data / "nab")
+    views = {file: seen_by_members(*read_nab(data / "nab" / "data" / file)) for file in corpus.files}
+    groups: dict[str, list[str]] = {}
+    for file in corpus.files:
+        kind = file.split("/")[0]
+        groups.setdefault("artificial" if kind.startswith("artificial") else kind, []).append(file)
+
+    def signals(choice: Page) -> dict[str, F64]:
+        return {
+            f: page_signal(v, choice.worth, choice.habit, choice.rise, choice.hold, choice.twice)
+            for f, v in views.items()
+        }
+
+    shipped = signals(Page())
+    best: dict[str, tuple[float, Page, float]] = {}
+    for choice in PAGES:
+        found = signals(choice)
+        for group in groups:
+            rest = [f for f in corpus.files if f not in groups[group]]
+            cuts, worth = corpus.curve(found, "standard", rest)
+            k = int(np.argmax(worth))
+            if group not in best or worth[k] > best[group][0]:
+                best[group] = (float(worth[k]), choice, float(cuts[k]))
+    unseen: dict[str, F64] = {}
+    for group, (elsewhere, choice, cut) in best.items():
+        found = signals(choice)
+        unseen |= {f: found[f] / cut for f in groups[group]}
+        if all(not (corpus.window[f] >= 0).any() for f in groups[group]):
+            continue
+        here = corpus.at(unseen, "standard", 1.0, groups[group])
+        usual = corpus.at(shipped, "standard", 1.0, groups[group])
+        note = f"chosen elsewhere ({elsewhere:.1f} there): {_changed(choice, Page())}, cut {cut:.2f}"
+        yield Figure(f"left out: NAB {group}, standard (shipped choice)", here, usual, note=note)
+    whole = corpus.at(unseen, "standard", 1.0, corpus.files)
+    usual = corpus.at(shipped, "standard", 1.0, corpus.files)
+    yield Figure("left out: NAB, each kind by what was chosen on the others (shipped choice)", whole, usual)
+    looked = max(float(corpus.curve(signals(c), "standard", corpus.files)[1].max()) for c in PAGES)
+    yield Figure("chosen here: NAB, the best of the grid on all files (shipped choice)", looked, usual)
+
+
+def _changed(choice: Any, usual: Any) -> str:
+    fields = [name for name in choice.__dataclass_fields__ if getattr(choice, name) != getattr(usual, name)]
+    return ", ".join(f"{name} {getattr(choice, name)}" for name in fields) or "the shipped choice"
+
+
+# KPI ----------------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def continuous_score(views: Any, doubt: float, fades: float, forecast: float) -> Any:
+    """The continuous score [T] of ``kernels/auto.py`` with other constants."""
+    samples = len(views)
+    out = np.zeros(samples)
+    span = 0.0
+    for t in range(samples):
+        v = views[t]
+        onset = (forecast * v[0] + v[1]) / (forecast + 1.0)
+        lasting = 0.5 * (min(v[2], auto.CAP) + min(v[3], auto.CAP))
+        span = max(lasting, fades * span)
+        if onset >= doubt:
+            out[t] = doubt + auto.STRETCH * (onset - doubt)
+        else:
+            out[t] = 0.99 * doubt * span / (span + auto.SPAN_HALF)
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """A KPI series: what the members say of it, its labels from the second part on, its width for VUS-PR."""
+
+    views: F32
+    truth: F64
+    first: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a choice is worth on one series."""
+
+    vus: float
+    delay: float
+    event: float
+
+    @property
+    def mean(self) -> float:
+        return (self.vus + self.delay + self.event) / 3
+
+
+def kpi(judge: ModuleType, data: Path) -> Iterator[Figure]:
+    """Two halves of KPI, each judged by what was chosen on the other."""
+    series = [_labelled(judge, data / "kpi", stem) for stem in stems(data, "kpi")]
+    halves = {"even": list(range(0, len(series), 2)), "odd": list(range(1, len(series), 2))}
+    marks = {choice: [_marks(judge, one, choice) for one in series] for choice in CONTINUOUS}
+    usual = marks[Continuous()]
+    for name, mine in halves.items():
+        others = [i for i in range(len(series)) if i not in mine]
+        chosen = max(CONTINUOUS, key=lambda c: _mean(marks[c], others, "mean"))
+        looked = max(CONTINUOUS, key=lambda c: _mean(marks[c], mine, "mean"))
+        for title, field in (("VUS-PR", "vus"), ("F1 within 5", "delay"), ("F1 by event", "event")):
+            note = f"{_changed(chosen, Continuous())}; chosen on it: {_mean(marks[looked], mine, field):.3f}"
+            here = _mean(marks[chosen], mine, field)
+            before = _mean(usual, mine, field)
+            yield Figure(f"left out: KPI {name} half, {title} (shipped choice)", here, before, note=note)
+
+
+def _mean(marks: Sequence[Marks], which: Sequence[int], field: str) -> float:
+    return float(np.nanmean([getattr(marks[i], field) for i in which]))
+
+
+def _labelled(judge: ModuleType, folder: Path, stem: str) -> Labelled:
+    times, values = read_npz(folder, stem)
+    with np.load(folder / f"{stem}.npz") as z:
+        first, labels = int(z["train_length"]), z["labels"]
+    return Labelled(seen_by_members(times, values), labels[first:], first, int(judge.vus_width(values)))
+
+
+def _marks(judge: ModuleType, one: Labelled, choice: Continuous) -> Marks:
+    score = continuous_score(one.views, choice.doubt, choice.fades, choice.forecast)[None, :]
+    lines = np.zeros((1, promise.LINE))
+    promise.keep_block(score, np.zeros(1, np.bool_), choice.doubt, 2.0 ** (-1.0 / HALF_LIFE), lines)
+    late = score[0, one.first :]
+    delay, event = (judge.f1_best([judge.f1_parts(one.truth, late, kind)]) for kind in ("delay", "event"))
+    return Marks(judge.vus_pr(one.truth, late, one.width), delay, event)
+
+
+# Several channels ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Machine:
+    """A group of channels: surprise of each view [VIEWS, T] on its test part, labels, width for VUS-PR."""
+
+    surprises: F64
+    truth: F64
+    width: int
+
+
+def joint(judge: ModuleType, data: Path) -> Iterator[Figure]:
+    """SMD, ASD and services, each judged by what was chosen on the other two."""
+    sets = {
+        name: [_machine(judge, path) for path in sorted((data / name).glob("*.npz"))]
+        for name in ("smd", "asd", "services")
+    }
+    worth: dict[Joint, Mapping[str, float]] = {
+        choice: {name: _vus(judge, machines, choice) for name, machines in sets.items()} for choice in JOINTS
+    }
+    usual = {name: _vus(judge, machines, Joint()) for name, machines in sets.items()}
+    for name in sets:
+        others = [other for other in sets if other != name]
+        chosen = max(JOINTS, key=lambda c: sum(worth[c][other] for other in others))
+        looked = max(worth[c][name] for c in JOINTS)
+        note = f"{_changed(chosen, Joint())}; best of the grid on it: {looked:.3f}"
+        yield Figure(f"left out: {name} VUS-PR (shipped choice)", worth[chosen][name], usual[name], note=note)
+
+
+def _machine(judge: ModuleType, path: Path) -> Machine:
+    with np.load(path) as z:
+        train, test, labels = z["train"].astype(np.float64), z["test"].astype(np.float64), z["labels"]
+    arrays = auto_joint.fit_joint(np.ascontiguousarray(train.T))
+    found = auto_joint.surprises(arrays, np.ascontiguousarray(test.T))
+    return Machine(found, labels, int(judge.vus_width(test[:, 0])))
+
+
+def _vus(judge: ModuleType, machines: Sequence[Machine], choice: Joint) -> float:
+    weights = np.array(choice.views)
+    found = []
+    for machine in machines:
+        now = np.minimum(weights @ machine.surprises / weights.sum(), 300.0)
+        held = _fading(now, choice.fades)
+        found.append(judge.vus_pr(machine.truth, held, machine.width))
+    return float(np.nanmean(found))
+
+
+@njit(cache=True)
+def _fading(values: Any, fades: float) -> Any:
+    out = np.empty(len(values))
+    held = 0.0
+    for t in range(len(values)):
+        held = max(values[t], fades * held)
+        out[t] = held
+    return out
