@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from anomalyd.block import fingerprint, make_labels
 from anomalyd.chart import Drawn, draw
-from anomalyd.console.links import Signer, link_actions
+from anomalyd.console.links import Signer, link_actions, link_charts, link_places
 from anomalyd.incident import Alert, Notification, Reason, Statement
 from anomalyd.receivers.blocks import message
 from anomalyd.receivers.bodies import own_body
@@ -32,7 +32,7 @@ from anomalyd.receivers.email import page as email_page
 from anomalyd.receivers.grafana import _text as grafana_text
 from anomalyd.receivers.pagerduty import PagerDuty, PagerDutySettings
 from anomalyd.receivers.teams import card
-from anomalyd.render import Chart, Rendered, render
+from anomalyd.render import Background, Chart, Rendered, Verdict, render
 from anomalyd.score import Tier
 from anomalyd.secret import Secret
 
@@ -44,15 +44,22 @@ FLAGS = (
 WIDTH = 390
 MINUTE = 60_000
 START = 1_767_323_045_000
-ACTIONS = link_actions(Signer(b"a key for pictures only"), "https://anomalyd.example", 7 * 86_400_000, False)
+WEEK = 7 * 86_400_000
+SIGNER, DAEMON = Signer(b"a key for pictures only"), "https://anomalyd.example"
+ACTIONS = link_actions(SIGNER, DAEMON, WEEK, False)
+BUTTONS = link_actions(SIGNER, DAEMON, WEEK, True)
+PLACES = link_places(SIGNER, DAEMON, WEEK)
+CHARTS = link_charts(SIGNER, DAEMON, WEEK)
+PAST = "4 times, last on 29 Dec (false alarm); 2 false alarm, 1 real"
 
 
 @dataclass(frozen=True)
 class Told:
-    """One message: what is said and its words."""
+    """One message: what is said and its words, for a receiver with buttons of its own and for others."""
 
     notification: Notification
     rendered: Rendered
+    buttons: Rendered
     picture: str
 
 
@@ -111,9 +118,16 @@ def chart_of(s: Statement) -> Chart:
 def told() -> list[Told]:
     made = []
     for s in statements():
-        chart = chart_of(s)
-        rendered = render(s, s.at, "r", ACTIONS, lambda _, chart=chart: chart)  # type: ignore[misc]
-        made.append(Told(Notification(f"n-{s.incident}", "r", s, s.at), rendered, _data(chart.png)))
+        drawn = chart_of(s)
+        chart = replace(CHARTS(s) or drawn, png=drawn.png)
+        said = Background() if s.total > 1 else Background(PAST)
+        if s.resolved:
+            said = Background(PAST, "real", (Verdict("real", "ana (U02AN7)", s.at - 5 * MINUTE),))
+        by_link, by_button = (
+            render(s, s.at, "r", actions, lambda _, chart=chart: chart, places=PLACES, background=said)  # type: ignore[misc]
+            for actions in (ACTIONS, BUTTONS)
+        )
+        made.append(Told(Notification(f"n-{s.incident}", "r", s, s.at), by_link, by_button, _data(drawn.png)))
     return made
 
 
@@ -128,11 +142,11 @@ _SIGNS = {"🟡": "#f2c744", "🟠": "#e8912d", "🔴": "#d72b3f", "✅": "#2eb6
 
 
 def slack(one: Told) -> str:
-    blocks = "".join(_block(b) for b in message(one.notification, one.rendered)["blocks"])
+    blocks = "".join(_block(b, one.picture) for b in message(one.notification, one.buttons)["blocks"])
     return f'<div class="slack"><div class="who"><b>anomalyd</b> <i>APP</i> 04:07</div>{blocks}</div>'
 
 
-def _block(b: Mapping[str, Any]) -> str:
+def _block(b: Mapping[str, Any], picture: str) -> str:
     kind = b["type"]
     if kind == "header":
         # This machine may have no font with these signs.
@@ -144,12 +158,16 @@ def _block(b: Mapping[str, Any]) -> str:
         return f'<div class="section">{_slack_text(b["text"])}</div>'
     if kind == "context":
         return '<div class="context">' + " ".join(_slack_text(e) for e in b["elements"]) + "</div>"
+    if kind == "image":
+        return f'<img src="{picture}" alt="{escape(b["alt_text"])}">'
     if kind == "actions":
         return '<div class="actions">' + "".join(_button(e) for e in b["elements"]) + "</div>"
     raise AssertionError(f"no picture of a block of type {kind}")
 
 
 def _button(e: Mapping[str, Any]) -> str:
+    if e["type"] == "static_select":
+        return f'<span class="button">{_slack_text(e["placeholder"])} &#9662;</span>'
     return f'<span class="button {e.get("style", "")}">{_slack_text(e["text"])}</span>'
 
 
@@ -167,12 +185,14 @@ _CARD_COLORS = {"Attention": "#c4314b", "Warning": "#986f0b", "Good": "#237b4b",
 
 def teams(one: Told) -> str:
     content = card(one.notification.statement, one.rendered)["attachments"][0]["content"]
-    body = "".join(_element(e) for e in content["body"])
+    body = "".join(_element(e, one.picture) for e in content["body"])
     actions = "".join(f'<span class="button">{escape(a["title"])}</span>' for a in content.get("actions", []))
     return f'<div class="teams">{body}<div class="actions">{actions}</div></div>'
 
 
-def _element(e: Mapping[str, Any]) -> str:
+def _element(e: Mapping[str, Any], picture: str) -> str:
+    if e["type"] == "Image":
+        return f'<img src="{picture}" alt="{escape(e["altText"])}">'
     if e["type"] == "FactSet":
         rows = "".join(f"<tr><th>{escape(f['title'])}</th><td>{_card_text(f['value'])}</td></tr>" for f in e["facts"])
         return f"<table>{rows}</table>"
@@ -185,7 +205,8 @@ def _element(e: Mapping[str, Any]) -> str:
 
 
 def _card_text(text: str) -> str:
-    return re.sub(r"\\([\[\]*_`])", r"\1", escape(text)).replace("\n\n", "<br>")
+    linked = re.sub(r"(?<!\\)\[(.*?)(?<!\\)\]\((\S+?)\)", r"<a>\1</a>", escape(text))
+    return re.sub(r"\\([\[\]*_`])", r"\1", linked).replace("\n\n", "<br>")
 
 
 # Email, PagerDuty, Grafana, webhook -----------------------------------------------------------------------------------
@@ -205,7 +226,8 @@ def pagerduty(one: Told) -> str:
     receiver.close()
     payload = event["payload"]
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{_detail(v)}</td></tr>" for k, v in payload["custom_details"].items())
-    links = "".join(f"<a>{escape(link['text'])}</a> " for link in event.get("links", []))
+    links = " ".join(f"<a>{escape(link['text'])}</a>" for link in event.get("links", []))
+    links += "".join(f'<img src="{one.picture}" alt="{escape(i["alt"])}">' for i in event.get("images", []))
     small = f"{payload['severity']} · {escape(payload['source'])}"
     head = f"<b>{escape(payload['summary'])}</b><div class=from>{small}</div>"
     return f'<div class="pd">{head}<table>{rows}</table><p>{links}</p></div>'
@@ -216,13 +238,16 @@ def _detail(value: Any) -> str:
 
 
 def grafana(one: Told) -> str:
-    return f'<div class="grafana"><div class="from">2026-01-02 04:04:05</div>{grafana_text(one.rendered)}</div>'
+    text = grafana_text(one.notification.statement, one.rendered)
+    return f'<div class="grafana"><div class="from">2026-01-02 04:04:05</div>{text}</div>'
 
 
 def webhook(one: Told) -> str:
-    body = own_body(one.notification, replace(one.rendered, chart=None))
+    body = own_body(one.notification, one.rendered)
     body["alerts"] = body["alerts"][:1]
-    shown = re.sub(r"(/f/v1.{12})[^?]+", r"\1…", json.dumps(body, indent=1, ensure_ascii=False))
+    body["chart_png"] = ""
+    text = json.dumps(body, indent=1, ensure_ascii=False)
+    shown = re.sub(r"(/[fc]/v1.{12})[^?\"]+?(\.png|(?=[?\"]))", r"\1…\2", text)
     return f"<pre>{escape(shown)}</pre>"
 
 
@@ -230,7 +255,7 @@ STYLE = """
 body{margin:0;padding:10px;background:#fff;font:15px/1.4 "Liberation Sans",Arial,sans-serif;color:#1d1c1d;width:370px}
 body>div,pre{margin-bottom:14px;overflow-wrap:anywhere}
 code{background:#f6f6f6;border:1px solid #ddd;border-radius:3px;padding:0 3px;color:#c01343;font-size:12px}
-table{border-spacing:0}
+table{border-spacing:0} img{max-width:100%;display:block;margin:8px 0} a{color:#1264a3}
 th{text-align:left;white-space:nowrap;vertical-align:top;padding-right:10px;color:#616061;font-weight:400}
 .who i{background:#eee;font-size:10px;font-style:normal;padding:1px 3px} .who{font-size:14px;margin-bottom:4px}
 .slack{border-bottom:1px solid #ddd;padding-bottom:10px} .header{font-weight:700;font-size:18px;line-height:1.3}

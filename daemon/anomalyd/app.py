@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode
 
 from anomalyd.ballot import StoredFeedback
 from anomalyd.clock import Clock
 from anomalyd.console.mount import console_of
+from anomalyd.console.places import graph_url
 from anomalyd.deliver import Deliverer, Delivery
 from anomalyd.errors import ConfigError
 from anomalyd.escalate import Escalation, last_receivers
@@ -63,9 +63,7 @@ class Wiring:
 
     def links(self, rule: Rule) -> Mapping[str, str]:
         """Where a reader can look: the rule's expression on its source. From configuration only, never from a label."""
-        base = self.settings.sources[rule.source].url.rstrip("/")
-        query = urlencode({"g0.expr": rule.expr, "g0.tab": 0, "g0.range_input": "6h"})
-        return {"Prometheus": f"{base}/graph?{query}"}
+        return {"Prometheus": graph_url(self.settings, rule)}
 
     def recipients(self, rule: Rule, incident: Incident) -> Sequence[str]:
         """Who is told of an incident: at once, or in the end when nobody acknowledges it."""

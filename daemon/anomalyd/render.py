@@ -10,18 +10,31 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from anomalyd.block import Labels
 from anomalyd.clock import DAY_MS
 from anomalyd.incident import DATA_FAULTS, Alert, Reason, Statement
+from anomalyd.rendered import (
+    NO_BACKGROUND,
+    RUNBOOK,
+    Action,
+    Actions,
+    Background,
+    Chart,
+    Charts,
+    Link,
+    Places,
+    Rendered,
+    Verdict,
+)  # fmt: skip
 from anomalyd.template import check_template, humanize, render_annotations
 
 __all__ = [
-    "Action", "Background", "Chart", "Link", "Rendered", "Verdict", "check_template", "clean", "cut", "label_text",
-    "number", "render", "render_annotations", "rfc3339", "safe_url",
+    "NO_BACKGROUND", "RUNBOOK", "Action", "Actions", "Background", "Chart", "Charts", "Link", "Places", "Rendered",
+    "Verdict", "check_template", "clean", "clock_time", "cut", "label_text", "number", "render", "render_annotations",
+    "rfc3339", "safe_url", "span", "tells_more",
 ]  # fmt: skip
 
 MAX_LINES = 5
@@ -35,115 +48,6 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A place to look; ``url`` is http or https and comes from the configuration, never from a label."""
-
-    text: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """Something a reader can do from the message.
-
-    Attributes:
-        id: closed set, e.g. ``real``, ``false_alarm``, ``expected``, ``snooze``.
-        value: opaque and signed, for receivers whose buttons call back (at most 2,000 characters).
-        options: what can be chosen with it (value, text), for a receiver that can show a list; the first is usual.
-        url: signed page that asks again before it acts, for all others; empty where the daemon has no public address.
-    """
-
-    id: str
-    text: str
-    value: str = ""
-    url: str = ""
-    style: str = ""
-    options: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A picture of the series around the anomaly: a signed address, the PNG itself, or both.
-
-    Attributes:
-        url: of the series that leads; http or https, as people reach the daemon.
-        urls: by episode, one for each series that is told.
-    """
-
-    url: str = ""
-    png: bytes = b""
-    alt: str = ""
-    urls: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What somebody has said about an incident: ``word`` is ours (real, false alarm), ``who`` is theirs."""
-
-    word: str
-    who: str
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Background:
-    """What is known around a statement when it is sent.
-
-    Attributes:
-        past: what was like it before and what people said of it, in one line; empty when there was nothing.
-        verdicts: what has been said about this incident, oldest first.
-        verdict: what counts of it, in a word; empty while nobody has judged.
-    """
-
-    past: str = ""
-    verdict: str = ""
-    verdicts: tuple[Verdict, ...] = ()
-
-
-NO_BACKGROUND = Background()
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """One statement in words; plain text everywhere, cleaned and cut, not escaped for any markup.
-
-    Attributes:
-        title: how bad, what, where; one line, at most 140 code points.
-        summary: the rule's own summary, else (and at the end) the reason sentence; one line.
-        sentence: value against expected band, tier and since when; one line.
-        description: the rule's own description; may have several lines.
-        fields: short facts (name, value) in the order of reading.
-        lines: one per alert, most surprising first.
-        more: alerts that ``lines`` leaves out.
-        text: everything above as plain text.
-        past: what was like it before.
-        verdicts: what people have said about it so far, and ``verdict`` what counts of it.
-    """
-
-    title: str
-    summary: str
-    sentence: str
-    description: str
-    fields: tuple[tuple[str, str], ...]
-    lines: tuple[str, ...]
-    more: int
-    text: str
-    links: tuple[Link, ...] = ()
-    actions: tuple[Action, ...] = ()
-    chart: Chart | None = None
-    past: str = ""
-    verdict: str = ""
-    verdicts: tuple[Verdict, ...] = ()
-
-
-Actions = Callable[[Statement, str], tuple[Action, ...]]
-"""Gives the actions of a statement for the receiver of that name."""
-Charts = Callable[[Statement], Chart | None]
-Places = Callable[[Statement, str], tuple[Link, ...]]
-"""Gives the daemon's own page, and others that it knows of, for the receiver of that name."""
 
 
 def render(
@@ -168,7 +72,8 @@ def render(
     annotations = {clean(k, 64): clean(v, MAX_TEXT, lines=True) for k, v in statement.annotations.items()}
     sentence = _sentence(statement, now)
     # At the end of an incident the rule's own words, which tell of the worst, would be taken for how it is now.
-    summary = (not statement.resolved and clean(annotations.get("summary", ""), 512)) or sentence
+    own = "" if statement.resolved else clean(annotations.get("summary", ""), 512)
+    summary = own or sentence
     description = "" if statement.resolved else annotations.get("description", "")
     shown = statement.alerts[:max_lines] if statement.total > 1 else ()
     lines = tuple(_line(alert, statement, now) for alert in shown)
@@ -177,12 +82,13 @@ def render(
     fields = _fields(statement, now)
     if background.past and not statement.resolved:
         fields += (("Before", clean(background.past, 200)),)
-    links = (*(places(statement, receiver) if places else ()), *_links(statement, annotations))
+    links = _links(statement, annotations, places(statement, receiver) if places else ())
     return Rendered(
         title=title, summary=summary, sentence=sentence, description=description, fields=fields, lines=lines,
-        more=more, text=_text(title, summary, sentence, description, lines, more, links), links=links,
+        more=more, links=links, text=_text(title, summary, sentence, description, lines, more, links),
         actions=actions(statement, receiver) if actions else (), chart=chart(statement) if chart else None,
-        past=clean(background.past, 200), verdict=background.verdict, verdicts=background.verdicts,
+        brief=own or _brief(statement, sentence), past=clean(background.past, 200), verdict=background.verdict,
+        verdicts=background.verdicts,
     )  # fmt: skip
 
 
@@ -223,6 +129,7 @@ _CLOSED: Mapping[str, str] = {
     "new_level": "has stayed at this level for so long that it counts as normal now",
     "rule_removed": "is no longer watched: its rule was removed",
     "new_normal": "was called the new normal by an analyst",
+    "dismissed": "was called a false alarm or expected by an analyst",
 }
 
 
@@ -244,6 +151,17 @@ def _sentence(s: Statement, now: int) -> str:
         return f"{what} {_state(lead)} {when}"
     group = " ".join(part for part in (clean(s.name, 80), _where(s)) if part)
     return f"{group}: {_count(s)} series abnormal; {_own(lead, s)} {_state(lead)} {when}"
+
+
+def _brief(s: Statement, sentence: str) -> str:
+    """The reason for whoever has just read the title."""
+    if s.resolved or not s.alerts or s.reason == Reason.TEST:
+        return sentence
+    lead = s.alerts[0]
+    if s.total > 1:
+        return f"{_own(lead, s)} {_state(lead)}: the worst of {_count(s)} series"
+    state = _state(lead).removeprefix("is ")
+    return state[:1].upper() + state[1:]
 
 
 def _state(alert: Alert) -> str:
@@ -286,17 +204,17 @@ def _own(alert: Alert, s: Statement) -> str:
 def _fields(s: Statement, now: int) -> tuple[tuple[str, str], ...]:
     fields: list[tuple[str, str]] = []
     lead = s.alerts[0] if s.alerts else None
-    if lead is not None and lead.value is not None:
+    if lead is not None and lead.value is not None and s.total == 1:  # of several the list tells
         fields.append(("Value", number(lead.value)))
-    if lead is not None and _expected(lead):
-        fields.append(("Expected", _expected(lead).removeprefix(", expected ")))
-    fields.append(("Tier", s.tier.word))
+        if expected := _expected(lead).removeprefix(", expected "):
+            fields.append(("Expected", expected))
     started = min((a.started_at for a in s.alerts), default=s.opened_at)
     fields.append(("Since", f"{clock_time(started, now)} ({span(max(0, s.at - started))})"))
     if lead is not None and not s.resolved and (why := _why(lead)):
         fields.append(("Why", why))
-    if s.total > 1:
-        fields.append(("Series", _count(s)))
+    first = min(s.alerts, key=lambda alert: alert.started_at, default=None)
+    if first is not None and lead is not None and first.started_at < lead.started_at and not s.resolved:
+        fields.append(("First", f"{_own(first, s)}, {clock_time(first.started_at, now)}"))
     return tuple(fields)
 
 
@@ -313,16 +231,19 @@ def _why(alert: Alert) -> str:
 
 
 def tells_more(s: Statement, rendered: Rendered) -> bool:
-    """Whether the sentence says what neither the summary nor the fields beside it do."""
-    return rendered.sentence != rendered.summary and (s.resolved or bool(s.note) or not rendered.fields)
+    """Whether the sentence says what neither the line under the title nor the fields beside it do."""
+    return rendered.sentence != rendered.brief and (s.resolved or bool(s.note) or not rendered.fields)
 
 
-def _links(s: Statement, annotations: Mapping[str, str]) -> tuple[Link, ...]:
-    links = [Link(clean(name, 40), url) for name, url in s.links.items() if safe_url(url)]
-    for name, text in (("runbook_url", "Runbook"), ("dashboard_url", "Dashboard")):
-        if safe_url(url := annotations.get(name, "")):
-            links.append(Link(text, url))
-    return tuple(links)
+def _links(s: Statement, annotations: Mapping[str, str], places: tuple[Link, ...]) -> tuple[Link, ...]:
+    """What to do comes first, then where to look: from the nearest to the rawest."""
+
+    def noted(name: str, text: str) -> list[Link]:
+        return [Link(text, url)] if safe_url(url := annotations.get(name, "")) else []
+
+    raw = [Link(clean(name, 40), url) for name, url in s.links.items() if safe_url(url)]
+    runbook = [] if s.resolved else noted("runbook_url", RUNBOOK)
+    return (*runbook, *places, *noted("dashboard_url", "Dashboard"), *raw)
 
 
 def _text(

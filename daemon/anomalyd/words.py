@@ -47,7 +47,7 @@ class Words:
             log.exception("a message could not be rendered", receiver=to.name, rule=statement.rule)
             title = f"[{statement.tier.word.upper()}] {clean(statement.name, 80)}"
             said = f"The message could not be rendered ({type(error).__name__}); see the daemon's page."
-            return Rendered(title, said, said, "", (), (), 0, f"{title}\n{said}")
+            return Rendered(title, said, said, "", (), (), 0, f"{title}\n{said}", brief=said)
 
     def _chart(self, statement: Statement, to: Receiver) -> Chart | None:
         wanted = isinstance(to, ShowsPictures) and to.wants_picture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 from anomalyd.block import make_labels
 from anomalyd.clock import DAY_MS
+from anomalyd.console.links import ChartTicket
 from anomalyd.console.server import WebServer
+from anomalyd.picture import Pictures
 from anomalyd.records import FeedbackLabel
 from console_kit import NOW, Console, episode
 
@@ -87,6 +90,37 @@ def test_a_reader_votes_and_sees_the_vote(browser: Browser, name: str, size: dic
         assert complaints == []
     (vote,) = [v for v in console.store.feedback() if v.via == "link"]
     assert (vote.label, vote.who, vote.cause, vote.undone_at) == (FeedbackLabel.FALSE, "Ana@slack", "deploy 1.4", NOW)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_open_alert_is_snoozed_with_a_thumb(browser: Browser, scheme: str) -> None:
+    """The link of a message's snooze leads to the list; until tomorrow at nine is one tap and one word."""
+    console = filled()
+    console.store.save_episodes([episode("e1", incident="i1", started=console.first.started_at, live=True)])
+    with served(console) as url, browser.new_context(viewport=PHONE, color_scheme=scheme) as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(f"{url}/f/{console.link()}?choice=snooze")
+        if where := picture(f"open-{scheme}"):
+            page.screenshot(path=where, full_page=True)
+        page.get_by_label("for").select_option("tomorrow")
+        page.get_by_role("button", name="Snooze").click()
+        page.get_by_role("status").wait_for()
+        assert "Snoozed until 2026-09-22 07:00 UTC" in page.get_by_role("status").inner_text()
+    (silence,) = console.store.silences()
+    assert silence.created_by == "somebody@slack"
+
+
+def test_a_chart_shows_where_a_message_shows_it(browser: Browser) -> None:
+    """A page of another site, as Teams and PagerDuty are, shows the picture by its address alone."""
+    console = filled()
+    console.parts = replace(console.parts, pictures=Pictures(console.store, wait_s=120.0))
+    ticket = ChartTicket("e1", console.first.closed_at, NOW + DAY_MS)
+    with served(console) as url, browser.new_context(viewport=PHONE) as context:
+        page = context.new_page()
+        page.set_content(f'<img src="{url}/c/{console.signer.chart_token(ticket)}.png">')
+        image = page.locator("img")
+        image.evaluate("image => image.decode()")
+        assert image.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [720, 405]
 
 
 def test_the_page_works_without_scripts_and_with_endless_labels(browser: Browser) -> None:

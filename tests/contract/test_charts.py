@@ -19,9 +19,10 @@ from anomalyd.incident import Notification, OutcomeKind, Reason, Statement
 from anomalyd.picture import Pictures, pictures
 from anomalyd.receivers import RECEIVER_SETTINGS, build_receiver
 from anomalyd.receivers.base import Receiver
-from anomalyd.render import Rendered
-from anomalyd.settings import Web
+from anomalyd.render import Link, Rendered
+from anomalyd.settings import Web, read_settings
 from anomalyd.words import Words
+from anomalyd.yamlfile import read_yaml
 from console_kit import KEY, NOW, PNG, Client, Console, M, episode, scored, statement
 from fakes import slack
 from fakes.alertmanager import FakeAlertmanager
@@ -259,12 +260,27 @@ def test_what_has_no_chart_carries_no_address() -> None:
     assert charts(broken) is None
     assert console_of(console.settings, console.store, charts=False).charts is None
     nowhere = console_of(replace(console.settings, web=Web("127.0.0.1", 9640)), console.store, charts=True)
-    assert (nowhere.actions, nowhere.places, nowhere.charts) == (None, None, None)
+    assert (nowhere.actions, nowhere.charts) == (None, None)
     rendered = Words(nowhere.actions, nowhere.places, console.pictures, nowhere.charts).of(
         told(console), NOW, FakeReceiver()
     )
     assert rendered.chart is None
     assert rendered.actions == ()
+    assert [link.text for link in rendered.links] == []
+
+
+def test_messages_lead_to_the_dashboard_that_is_drawn_on() -> None:
+    """With a Grafana receiver that names its dashboard, around the time of the alert; also without an own address."""
+    settings = read_settings(read_yaml(
+        "sources: {p: {url: 'http://p:9090'}}\nreceivers: {g: {type: grafana, url: 'https://g.example/x/', token: t, "
+        "dashboard_uid: shop}}\n", "anomalyd.yml",
+    ))  # fmt: skip
+    console = Console()
+    places = console_of(settings, console.store, charts=True).places
+    assert places is not None
+    (link,) = places(told(console), "slack")
+    start, at = console.first.started_at, told(console).at
+    assert link == Link("Grafana", f"https://g.example/x/d/shop?from={start - 3 * HOUR_MS}&to={at + HOUR_MS}")
 
 
 def test_who_holds_a_picture_gets_it_drawn_and_its_address() -> None:

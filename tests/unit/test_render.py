@@ -22,8 +22,8 @@ def test_says_it_in_three_lines() -> None:
         "[CRITICAL] CheckoutLatencyP99: eu\n"
         "p99 in eu is 1.93s\n"
         "CheckoutLatencyP99 eu is 1.93, expected 0.31 to 0.52 (critical, since 03:04 UTC)\n"
-        "Episode: https://anomalyd.example/episodes/ep-eu\n"
-        "Runbook: https://runbook.example/p99"
+        "Runbook: https://runbook.example/p99\n"
+        "Episode: https://anomalyd.example/episodes/ep-eu"
     )
 
 
@@ -89,7 +89,7 @@ def test_many_series_are_listed_and_counted() -> None:
 def test_fields() -> None:
     """The short facts, in the order of reading."""
     assert render(a_statement(), START).fields == (
-        ("Value", "1.93"), ("Expected", "0.31 to 0.52"), ("Tier", "critical"), ("Since", "03:04 UTC (0s)"),
+        ("Value", "1.93"), ("Expected", "0.31 to 0.52"), ("Since", "03:04 UTC (0s)"),
         ("Why", "seen once in 158.5k samples when all is well (score 1.7)"),
     )  # fmt: skip
 

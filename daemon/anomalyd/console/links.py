@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from anomalyd.budget import DIGEST_RULE
@@ -160,12 +161,22 @@ def link_actions(signer: Signer, external_url: str, lifetime_ms: int, buttons_ca
     return actions
 
 
-def link_places(signer: Signer, external_url: str, lifetime_ms: int) -> Places:
-    """What ``render`` asks for the daemon's own page about a statement."""
+def link_places(
+    signer: Signer, external_url: str, lifetime_ms: int,
+    elsewhere: Callable[[int, int], tuple[Link, ...]] = lambda since, until: (),
+) -> Places:  # fmt: skip
+    """What ``render`` asks for the daemon's own page about a statement, and for pages elsewhere around its time.
+
+    Args:
+        external_url: empty where readers cannot reach the daemon; then it has no page for them.
+    """
 
     def places(statement: Statement, receiver: str) -> tuple[Link, ...]:
         ticket = _ticket(statement, receiver, lifetime_ms)
-        return () if ticket is None else (Link("Details", f"{external_url}/f/{signer.token(ticket)}"),)
+        if ticket is None:
+            return ()
+        own = (Link("Details", f"{external_url}/f/{signer.token(ticket)}"),) if external_url else ()
+        return (*own, *elsewhere(statement.alerts[0].started_at, statement.at))
 
     return places
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from anomalyd.ballot import Ballot
 from anomalyd.clock import Clock
 from anomalyd.console.auth import Guard
 from anomalyd.console.links import Signer, key_of, link_actions, link_charts, link_places, stored_key
 from anomalyd.console.parts import Parts
+from anomalyd.console.places import dashboard_links
 from anomalyd.errors import DeliveryError
 from anomalyd.picture import Pictures
 from anomalyd.receivers.base import HttpSettings
 from anomalyd.receivers.transport import Transport
 from anomalyd.render import Actions, Charts, Places
 from anomalyd.rule import Rule
-from anomalyd.rulerun import Attendance
+from anomalyd.rulerun import Attendance, RuleRun
 from anomalyd.settings import Settings
 from anomalyd.store import Store
 
@@ -31,7 +33,7 @@ def signer_of(settings: Settings, store: Store) -> Signer:
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """What the console adds to messages; all None where the daemon has no address that a reader could open."""
+    """What the console adds to messages; None is what a daemon has not without an address that a reader could open."""
 
     actions: Actions | None = None
     places: Places | None = None
@@ -45,12 +47,13 @@ def console_of(settings: Settings, store: Store, charts: bool) -> Console:
         charts: whether charts can be drawn here.
     """
     web = settings.web
-    if not web.external_url:
-        return Console()
     signer = signer_of(settings, store)
+    places = link_places(signer, web.external_url, web.link_lifetime_ms, partial(dashboard_links, settings))
+    if not web.external_url:
+        return Console(places=places)
     return Console(
         link_actions(signer, web.external_url, web.link_lifetime_ms, web.slack_signing_secret is not None),
-        link_places(signer, web.external_url, web.link_lifetime_ms),
+        places,
         link_charts(signer, web.external_url, web.link_lifetime_ms) if charts else None,
     )
 
@@ -63,13 +66,14 @@ def parts_of(
     changed: Callable[[str], None],
     pictures: Pictures | None = None,
     attendance: Callable[[str], Attendance | None] = lambda rule_id: None,
+    run: Callable[[str], RuleRun | None] = lambda rule_id: None,
 ) -> Parts:
     """Everything that the pages and the API need; ``changed`` is told of rules whose feedback has changed."""
     now = settings()
     ballot = Ballot(store, rules, now.feedback, changed)
     return Parts(
         store, ballot, Guard(now.web), signer_of(now, store), clock, rules, settings, _poster(clock), pictures,
-        attendance,
+        attendance, run,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.console.chart import episode_chart
 from anomalyd.console.parts import Parts
+from anomalyd.console.places import dashboard_links, graph_url
 from anomalyd.console.snooze import SNOOZES
 from anomalyd.episode import Episode, Phase
 from anomalyd.feedback import labels_of
@@ -61,7 +62,7 @@ def view_of(
         "others": _others(parts, episode),
         "similar": _similar(parts, episode, now),
         "expr": clean(rule.expr, 2_000, lines=True) if rule else "",
-        "links": _links(rule),
+        "links": _links(parts, rule, episode),
         "may_act": may_act,
         "snoozes": [] if episode.phase == Phase.CLOSED else [(one.id, one.text) for one in SNOOZES],
         "asks_name": asks_name,
@@ -150,10 +151,13 @@ def _similar(parts: Parts, episode: Episode, now: int) -> list[dict[str, str]]:
     return found
 
 
-def _links(rule: Rule | None) -> list[Link]:
+def _links(parts: Parts, rule: Rule | None, e: Episode) -> list[Link]:
     named = (("runbook_url", "Runbook"), ("dashboard_url", "Dashboard"))
     notes = rule.annotations if rule else {}
-    return [Link(text, notes[key]) for key, text in named if safe_url(notes.get(key, ""))]
+    found = [Link(text, notes[key]) for key, text in named if safe_url(notes.get(key, ""))]
+    found += dashboard_links(parts.settings(), e.started_at, e.closed_at or e.seen_at)
+    graph = graph_url(parts.settings(), rule) if rule else ""
+    return [*found, Link("Prometheus", graph)] if graph else found
 
 
 def _effect(parts: Parts, episode: Episode, now: int) -> str:

@@ -163,8 +163,8 @@ class Alertmanager:
             "startsAt": rfc3339(alert.started_at),
             "endsAt": rfc3339(ends_at or now + ALIVE_MS),
         }
-        if rendered.links:
-            body["generatorURL"] = rendered.links[0].url
+        if rendered.home:
+            body["generatorURL"] = rendered.home
         if s.reason == Reason.TEST:
             body["labels"]["anomalyd_test"] = "true"
         return body

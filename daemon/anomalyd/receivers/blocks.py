@@ -35,7 +35,7 @@ Block = dict[str, Any]
 def message(notification: Notification, rendered: Rendered) -> dict[str, Any]:
     """Fallback text and blocks of one message; the same for incoming webhooks and the Web API."""
     return {
-        "text": escape(cut(f"{rendered.title}: {rendered.summary}", 600), MAX_FALLBACK),
+        "text": escape(cut(f"{rendered.title}: {rendered.brief}", 600), MAX_FALLBACK),
         "blocks": blocks(notification, rendered),
         "unfurl_links": False,
         "unfurl_media": False,
@@ -48,13 +48,13 @@ def blocks(notification: Notification, rendered: Rendered) -> list[Block]:
     """The message in the order of reading: how bad and where, why, the numbers, the series, what to do."""
     s = notification.statement
     sign = "✅" if s.resolved else "🧪" if s.reason == Reason.TEST else _SIGNS[s.tier]
-    out: list[Block] = [_header(f"{sign} {rendered.title}"), _plain(rendered.summary, 1_000)]
+    out: list[Block] = [_header(f"{sign} {rendered.title}"), _plain(rendered.brief, 1_000)]
     if tells_more(s, rendered):
         out.append(_plain(rendered.sentence, 1_000))
     if rendered.description:
         out.append(_plain(rendered.description, 1_500))
     if rendered.fields and not s.resolved:
-        fields = [_markdown(f"*{escape(k, 60)}*\n{code(v, 300)}") for k, v in rendered.fields[:10]]
+        fields = [_markdown(f"*{escape(k, 60)}*\n{_value(v, 300)}") for k, v in rendered.fields[:10]]
         out.append({"type": "section", "fields": fields})
     if rendered.lines:
         more = f"\n…and {rendered.more} more" if rendered.more else ""
@@ -68,9 +68,10 @@ def blocks(notification: Notification, rendered: Rendered) -> list[Block]:
     if rendered.verdicts:
         said = [_markdown(verdict_line(v.word, v.who, v.at)) for v in rendered.verdicts[-MAX_VERDICTS:]]
         out.append({"type": "context", "block_id": VOTES_BLOCK, "elements": said})
-    buttons = _buttons(rendered)
-    if buttons:
-        out.append({"type": "actions", "block_id": f"anomalyd_{notification.id}"[:255], "elements": buttons})
+    if places := _places(rendered):
+        out.append({"type": "actions", "block_id": f"places_{notification.id}"[:MAX_NAME], "elements": places})
+    if buttons := _buttons(rendered):
+        out.append({"type": "actions", "block_id": f"anomalyd_{notification.id}"[:MAX_NAME], "elements": buttons})
     return _within(out)
 
 
@@ -102,12 +103,16 @@ def _buttons(rendered: Rendered) -> list[Block]:
         if action.style in ("primary", "danger"):
             button["style"] = action.style
         actions.append(button)
-    links = [link for link in rendered.links if len(link.url) <= 3_000]
-    for i, link in enumerate(links[:MAX_BUTTONS]):
-        actions.append(
-            {"type": "button", "action_id": f"link_{i}", "text": _text(link.text, MAX_BUTTON_TEXT), "url": link.url}
-        )
     return actions
+
+
+def _places(rendered: Rendered) -> list[Block]:
+    """What to do about it, which comes before saying what it was: the runbook, the daemon's page, the raw numbers."""
+    links = [link for link in rendered.links if len(link.url) <= 3_000]
+    return [
+        {"type": "button", "action_id": f"link_{i}", "text": _text(link.text, MAX_BUTTON_TEXT), "url": link.url}
+        for i, link in enumerate(links[:MAX_BUTTONS])
+    ]
 
 
 def _list(action: Action) -> Block:
@@ -150,7 +155,12 @@ def _text(text: str, limit: int) -> Block:
 
 
 def _markdown(text: str) -> Block:
-    return {"type": "mrkdwn", "text": cut(text, MAX_FIELD)}
+    return {"type": "mrkdwn", "text": cut(text, MAX_FIELD), "verbatim": True}
+
+
+def _value(text: str, limit: int) -> str:
+    """A short fact; as code where it could be taken for markup or a link."""
+    return code(text, limit) if set(text) & set("*_~`\n") or "://" in text else escape(text, limit)
 
 
 def escape(text: str, limit: int) -> str:

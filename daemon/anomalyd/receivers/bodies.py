@@ -45,6 +45,7 @@ def own_body(notification: Notification, rendered: Rendered) -> dict[str, Any]:
         "tier": s.tier.word,
         "title": rendered.title,
         "summary": rendered.summary,
+        "brief": rendered.brief,
         "sentence": rendered.sentence,
         "at": rfc3339(s.at),
         "incident": {
@@ -110,7 +111,7 @@ def alertmanager_body(notification: Notification, rendered: Rendered) -> dict[st
         "groupLabels": {"alertname": s.name, **_shown(s.group_labels)},
         "commonLabels": _common(labels),
         "commonAnnotations": _common(annotations),
-        "externalURL": next((link.url for link in rendered.links), ""),
+        "externalURL": rendered.home,
         "notification_reason": s.reason.value,
         "alerts": [
             {
@@ -119,7 +120,7 @@ def alertmanager_body(notification: Notification, rendered: Rendered) -> dict[st
                 "annotations": notes,
                 "startsAt": rfc3339(alert.started_at),
                 "endsAt": rfc3339(alert.closed_at or s.at) if s.resolved or alert.closed_at else ZERO_TIME,
-                "generatorURL": next((link.url for link in rendered.links), ""),
+                "generatorURL": rendered.home,
                 "fingerprint": alert.fingerprint,
             }
             for alert, own, notes in zip(s.alerts, labels, annotations, strict=True)

@@ -26,6 +26,8 @@ from anomalyd.receivers.transport import tls_context
 from anomalyd.render import Rendered, clean, tells_more
 from anomalyd.secret import Secret, either
 
+MAX_VERDICTS = 6
+
 
 class EmailSettings(PeopleSettings):
     """Emails."""
@@ -168,22 +170,35 @@ def page(s: Statement, rendered: Rendered, picture: str = "") -> str:
         f'<tr><td style="color:#666;padding-right:12px;white-space:nowrap">{escape(k)}</td><td>{escape(v)}</td></tr>'
         for k, v in rendered.fields
     )
-    links = [(a.text, a.url) for a in rendered.actions if a.url] + [(link.text, link.url) for link in rendered.links]
-    anchors = " · ".join(f'<a href="{escape(url)}">{escape(text)}</a>' for text, url in links)
+    places = _buttons([(link.text, link.url) for link in rendered.links])
+    actions = _buttons([(a.text, a.url) for a in rendered.actions if a.url])
+    said = "".join(f"<p>{escape(v.word)}, says {escape(v.who)}</p>" for v in rendered.verdicts[-MAX_VERDICTS:])
     listed = "".join(f"<li>{escape(line)}</li>" for line in rendered.lines)
     more = f"<p>…and {rendered.more} more</p>" if rendered.more else ""
     parts = [
         '<div style="font-family:sans-serif;font-size:15px;line-height:1.4;max-width:640px">',
-        f'<p style="font-size:18px"><b>{escape(rendered.summary)}</b></p>',
+        f'<p style="font-size:18px"><b>{escape(rendered.brief)}</b></p>',
         f"<p>{escape(rendered.sentence)}</p>" if tells_more(s, rendered) else "",
         f"<p>{escape(rendered.description)}</p>" if rendered.description else "",
         f"<table>{rows}</table>" if rows and not s.resolved else "",
         _image(picture, rendered) if picture else "",
         f"<ul>{listed}</ul>{more}" if listed else "",
-        f"<p>{anchors}</p>" if anchors else "",
+        said,
+        places,
+        f'<p style="color:#666;margin-bottom:0">Was this right?</p>{actions}' if actions else "",
         "</div>",
     ]
     return "".join(parts)
+
+
+def _buttons(links: list[tuple[str, str]]) -> str:
+    """Links large enough for a thumb."""
+    style = (
+        "display:inline-block;padding:7px 14px;margin:0 6px 6px 0;border:1px solid #999;border-radius:6px;"
+        "text-decoration:none"
+    )
+    made = "".join(f'<a style="{style}" href="{escape(url)}">{escape(text)}</a>' for text, url in links)
+    return f"<p>{made}</p>" if made else ""
 
 
 def _image(picture: str, rendered: Rendered) -> str:

@@ -16,7 +16,7 @@ from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.receivers.base import HttpSettings, Pace, Reply, classify, failed, guarded, retry, to_json
 from anomalyd.receivers.transport import Transport
-from anomalyd.render import Rendered, clean, clock_time, cut
+from anomalyd.render import Rendered, clean, clock_time, cut, tells_more
 from anomalyd.secret import Secret, either
 
 MAX_TAG = 100
@@ -102,7 +102,7 @@ class Grafana:
 
     def _patch(self, number: int, s: Statement, rendered: Rendered, now: int) -> bool:
         """Bring an annotation up to date; False when somebody deleted it."""
-        change: dict[str, Any] = {"text": _text(rendered), "tags": self._all_tags(s, rendered)}
+        change: dict[str, Any] = {"text": _text(s, rendered), "tags": self._all_tags(s, rendered)}
         if s.resolved:
             change |= {"time": _start(s), "timeEnd": max(s.at, _start(s) + 1)}
         try:
@@ -114,7 +114,7 @@ class Grafana:
         return True
 
     def _create(self, s: Statement, rendered: Rendered, now: int) -> int:
-        body = {"text": _text(rendered), "tags": self._all_tags(s, rendered), "time": _start(s), **self._place}
+        body = {"text": _text(s, rendered), "tags": self._all_tags(s, rendered), "time": _start(s), **self._place}
         if s.resolved:
             body["timeEnd"] = max(s.at, _start(s) + 1)
         answer = self._call("POST", "", now, body=body).json()
@@ -164,9 +164,9 @@ def _own_tag(s: Statement) -> str:
     return f"incident:{s.incident}"
 
 
-def _text(rendered: Rendered) -> str:
-    parts = [f"<b>{_escape(rendered.title)}</b>", _escape(rendered.summary)]
-    if rendered.sentence != rendered.summary:
+def _text(s: Statement, rendered: Rendered) -> str:
+    parts = [f"<b>{_escape(rendered.title)}</b>", _escape(rendered.brief)]
+    if tells_more(s, rendered) or rendered.summary != rendered.sentence:
         parts.append(_escape(rendered.sentence))
     parts += [_escape(line) for line in rendered.lines[:5]]
     said = [f"{v.word}, says {v.who}, {clock_time(v.at, v.at)}" for v in rendered.verdicts[-MAX_VERDICTS:]]

@@ -109,7 +109,7 @@ class PagerDuty:
             "event_action": "trigger",
             "client": self._client,
             "payload": {
-                "summary": cut(f"{rendered.title}: {rendered.summary}", MAX_SUMMARY),
+                "summary": cut(f"{rendered.title}: {rendered.brief}", MAX_SUMMARY),
                 "source": where or clean(s.name, 200),
                 "severity": self._severity.get(s.tier.word, "info"),
                 "timestamp": rfc3339(s.at),
@@ -118,15 +118,15 @@ class PagerDuty:
                 "custom_details": _details(s, rendered),
             },
         }
-        if rendered.links:
-            event["client_url"] = rendered.links[0].url
+        if rendered.home:
+            event["client_url"] = rendered.home
         links = [{"href": link.url, "text": link.text} for link in rendered.links]
         links += [{"href": action.url, "text": action.text} for action in rendered.actions if action.url]
         if links:
             event["links"] = links
         if rendered.chart and rendered.chart.url.startswith("https://"):
             image = {"src": rendered.chart.url, "alt": cut(rendered.chart.alt, 200)}
-            event["images"] = [image | ({"href": rendered.links[0].url} if rendered.links else {})]
+            event["images"] = [image | ({"href": rendered.home} if rendered.home else {})]
         return event
 
     def close(self) -> None:
@@ -135,9 +135,10 @@ class PagerDuty:
 
 def _details(s: Statement, rendered: Rendered) -> dict[str, Any]:
     details: dict[str, Any] = {"reason": rendered.sentence}
-    details |= {name.lower(): value for name, value in rendered.fields}
     if rendered.description:
         details["description"] = rendered.description
+    details |= {name.lower(): value for name, value in rendered.fields}
+    details["tier"] = s.tier.word
     if rendered.lines:
         details["series_list"] = list(rendered.lines) + ([f"…and {rendered.more} more"] if rendered.more else [])
     return details | {"rule": s.rule, "detector": s.detector, "query": cut(s.expr, 2_000), "incident": s.incident}

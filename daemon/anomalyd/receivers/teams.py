@@ -18,6 +18,7 @@ from anomalyd.score import Tier
 from anomalyd.secret import Secret, either
 
 MAX_BODY = 26_000
+MAX_VERDICTS = 6
 
 
 class TeamsSettings(PeopleSettings, HttpSettings):
@@ -72,20 +73,23 @@ def card(s: Statement, rendered: Rendered, short: bool = False) -> dict[str, Any
     color = "Good" if s.resolved else "Accent" if s.reason == Reason.TEST else _COLORS[s.tier]
     body: list[dict[str, Any]] = [
         _text(rendered.title, 200, size="Large", weight="Bolder", color=color),
-        _text(rendered.summary, 500),
+        _text(rendered.brief, 500),
     ]
     if tells_more(s, rendered):
         body.append(_text(rendered.sentence, 500, isSubtle=True))
+    if rendered.description and not short:
+        body.append(_text(rendered.description, 2_000))
     if not s.resolved and rendered.fields:
         facts = [{"title": name, "value": _plain(value, 200)} for name, value in rendered.fields]
         body.append({"type": "FactSet", "facts": facts})
-    if rendered.description and not short:
-        body.append(_text(rendered.description, 2_000))
     if rendered.lines and not short:
         more = f"\n\n…and {rendered.more} more" if rendered.more else ""
         body.append(_text("\n\n".join(f"- {_plain(line, 300)}" for line in rendered.lines) + more, 5_000))
     if rendered.chart and rendered.chart.url.startswith("https://") and not short:
         body.append({"type": "Image", "url": rendered.chart.url, "altText": cut(rendered.chart.alt, 200)})
+    said = [f"{_plain(v.word, 60)}, says {_plain(v.who, 80)}" for v in rendered.verdicts[-MAX_VERDICTS:]]
+    if said:
+        body.append({"type": "TextBlock", "text": "\n\n".join(said), "wrap": True, "isSubtle": True})
     # A card shows at most six buttons: they are for what can be done, places to look are links in the text.
     places = [f"[{_plain(link.text, 60)}]({link.url})" for link in rendered.links[:6] if _fits(link.url)]
     if places:
