@@ -28,6 +28,11 @@ from anomalyd.durations import DURATION_PATTERN, format_duration, parse_duration
 from anomalyd.yamlfile import Document, Loc, did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
+FOREIGN = {
+    "alert": "Prometheus's alerting rules stay with Prometheus; a rule of anomalyd begins with 'anomaly:'",
+    "record": "recording rules stay with Prometheus; a rule of anomalyd begins with 'anomaly:'",
+}
+"""Keys of Prometheus's own rules, which people try first, and what to say of them."""
 
 
 class Section(BaseModel):
@@ -98,7 +103,9 @@ def _note(document: Document, model: type[BaseModel], base: Loc, data: Any, erro
         document.problem(parent, f"{_name(parent)}missing key {raw[-1]!r}", key=bool(parent))
     elif kind == "extra_forbidden":
         inside = _inside(data, raw)
-        hint = did_you_mean(str(raw[-1]), known_keys(model, raw[:-1]))
+        known = known_keys(model, raw[:-1])
+        hint = FOREIGN.get(str(raw[-1]), "") if "anomaly" in known else ""
+        hint = hint or did_you_mean(str(raw[-1]), known)
         document.problem((*base, *inside), f"unknown key {raw[-1]!r}", hint, key=True)
     else:
         inside = _inside(data, raw)

@@ -60,7 +60,7 @@ def measure(rule: Rule, source: Source, now: int, clock: Clock, whole: bool = Fa
         span = max(rule.interval_ms, span // rule.interval_ms * rule.interval_ms)
         part = _ask(rule, source, at - span + rule.interval_ms, at, clock)
     except SourceError as error:
-        return Cost(rule.id, None, None, 1.0, (f"the source refuses: {error}",), over=True)
+        return Cost(rule.id, None, None, 1.0, (f"not measured: {error}",), over=True)
     scaled = rule.history_ms / span
     read = None if part.read is None else round(part.read * scaled)
     warm_up = Query(part.series, round(part.samples * scaled), read, part.seconds * scaled)

@@ -74,6 +74,18 @@ def test_a_server_without_stats_is_counted_by_what_it_sends(clock: VirtualClock)
     assert (cost.word, cost.tick.read, cost.tick.samples) == ("ok", None, 3)
 
 
+def test_a_source_that_is_away_is_told_as_what_it_is(clock: VirtualClock) -> None:
+    """Nothing was measured, and nothing is blamed on the rule."""
+
+    class Away(Slow):
+        def instant(self, expr: str, at_ms: int, *, limit: int | None = None) -> RecordedReply:
+            raise SourceUnavailable("connect", "source default: Connection refused")
+
+    cost = measure(RULE, Away(3, clock), START, clock)
+    assert cost.verdicts == ("not measured: source default: Connection refused",)
+    assert cost.tick is None
+
+
 @pytest.mark.parametrize(("rule", "series", "seconds", "word", "verdict"), [
     (replace(RULE, max_series=2), 3, 0.1, "over", "1 series beyond max_series 2 are not scored; aggregate or raise it"),
     (RULE, 3, 40.0, "heavy", "a tick takes 40.0 s of 60 s; slots will be skipped"),

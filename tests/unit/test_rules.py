@@ -175,6 +175,7 @@ def test_a_list_of_detectors_is_an_ensemble() -> None:
 
 REFUSED = [
     (GOOD + "histry: 5d", "r.yml:7:9: unknown key 'histry' (did you mean 'history'?)"),
+    ("alert: A\nexpr: up", "unknown key 'alert' (Prometheus's alerting rules stay with Prometheus; a rule of anomalyd"),
     ("detector: mad", "r.yml:4:9: rules[0]: missing key 'expr'"),
     ("expr: rate(x[5x])\ndetector: mad", "r.yml:5:22: PromQL: bad number or duration syntax: 5x"),
     ("expr: |\n  sum(\n    x_total\n  )\ndetector: mad", "r.yml:7:13: x_total is a counter"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,18 @@ def test_an_editor_sees_the_common_mistakes(change: dict[str, Any], at: list[str
     rule = {"anomaly": "A", "expr": "up", "detector": "mad", "for": "5m", **change}
     errors = list(validator(What.RULES).iter_errors({"groups": [{"name": "g", "rules": [rule]}]}))
     assert [list(error.path) for error in errors] == [["groups", 0, "rules", 0, *at]]
+
+
+def test_what_init_shows_in_comments_fits_the_schema() -> None:
+    """Whoever takes the # away from a line of the written settings has a line that the daemon accepts."""
+    shown = re.findall(r"^( *)# (\w+: .*)$", settings_text("http://localhost:9090"), re.MULTILINE)
+    assert len(shown) >= 8
+    for indent, line in shown:
+        given = yaml.safe_load(line)
+        source = {"url": "http://x", **(given if indent == "    " else {})}
+        place = {"": given, "    ": {}, "  ": {"web": given}}[indent]
+        errors = validator(What.SETTINGS).iter_errors({"sources": {"default": source}, **place})
+        assert [e.message for e in errors] == [], line
 
 
 def test_every_detector_and_receiver_is_in_the_schemas() -> None:

@@ -29,7 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("anomalyd.cli.demo", "demo", "Watch the daemon at work on a small web shop; needs no server."),
     "run": Entry("anomalyd.cli.run", "run", "Run the daemon."),
     "init": Entry("anomalyd.cli.init", "init", "Write a first anomalyd.yml and rules for your Prometheus."),
-    "check": Entry("anomalyd.cli.check", "check", "Check settings and rules files; say where and why they are wrong."),
+    "check": Entry("anomalyd.cli.check", "check", "Check settings and rules; say what is wrong, and where."),
     "test": Entry("anomalyd.cli.test", "run_tests", "Run unit tests of rules: what comes of given series."),
     "receivers": Entry("anomalyd.cli.receivers", "receivers", "Look at receivers; send one a test message."),
     "backtest": Entry("anomalyd.cli.backtest", "run_backtest", "See what rules would have paged in the past."),
@@ -95,7 +95,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback(help="Anomaly detection and alerting for Prometheus.")
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Options before the command."""
 

@@ -69,7 +69,7 @@ log:
   level: info
   format: logfmt                    # or json
 
-# executor: {{fit: processes, score: inline, workers: 2}}
+# executor: {{fit: processes, workers: 2}}
 # retention: 90d
 """
 
