@@ -194,8 +194,10 @@ class _Past:
             scores, after = score_and_learn(self._rule, self._model, state, one, cut, held[:, column])
             for array, name in zip(out, COLUMNS, strict=True):
                 array[:, column] = getattr(scores, name)[:, 0]
-            flagged = [i for i, row in enumerate(rows.tolist()) if kinds.get(at, {}).get(row) == Kind.ANOMALOUS]
-            state = after if learn_all or not flagged else _keep(after, state, flagged)
+            flagged = np.array([kinds.get(at, {}).get(row) == Kind.ANOMALOUS for row in rows.tolist()], np.bool_)
+            if not learn_all and flagged.any():
+                _, after = score_and_learn(self._rule, self._model, state, one, cut, held[:, column] | flagged)
+            state = after
         return out[0], out[1], out[2], out[3]
 
     def _held(self, fresh: Block, rows: I64) -> Bool:
@@ -246,14 +248,3 @@ def difference(a: float, b: float) -> float:
     if not (np.isfinite(a) and np.isfinite(b)):
         return float("inf")
     return abs(a - b) / max(abs(a), abs(b), 1e-3)
-
-
-def _keep(after: State, before: State, rows: list[int]) -> State:
-    """Give the flagged series the state they had before the sample."""
-    arrays = dict(after.arrays)
-    for name, array in after.arrays.items():
-        if name not in after.shared:
-            mended = array.copy()
-            mended[rows] = before.arrays[name][rows]
-            arrays[name] = mended
-    return replace(after, arrays=arrays)
