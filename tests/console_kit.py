@@ -29,7 +29,7 @@ from anomalyd.incident import Alert, Incident, Notification, Reason, Statement
 from anomalyd.picture import Pictures
 from anomalyd.records import Feedback, FeedbackLabel
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
-from anomalyd.rulerun import Attendance
+from anomalyd.rulerun import Attendance, RuleRun
 from anomalyd.score import Kind, Observation, Tier, Verdicts, Why
 from anomalyd.settings import Settings, Web, read_settings
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
@@ -172,9 +172,10 @@ class Console:
         self.drawn: list[Drawn] = []
         self.pictures: Pictures | None = Pictures(self.store, self._draw)
         self.attendance: Attendance | None = None
+        self.run: RuleRun | None = None
         self.parts = Parts(
             self.store, self.ballot, Guard(self.web), self.signer, self.clock, lambda: self.rules,
-            lambda: self.settings, self._post, self.pictures, lambda rule_id: self.attendance,
+            lambda: self.settings, self._post, self.pictures, lambda rule_id: self.attendance, lambda rule_id: self.run,
         )  # fmt: skip
         self.first = episode("e1", incident="i1")
         self.second = episode("e2", region="us", incident="i1", surprise=6.0)

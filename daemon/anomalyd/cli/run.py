@@ -87,5 +87,5 @@ def console_of(app: App) -> Parts:
 
     return parts_of(
         app.store, app.daemon.clock, lambda: app.settings, lambda: {rule.id: rule for rule in app.rules.rules},
-        app.feedback.changed, app.wiring.pictures, attendance,
+        app.feedback.changed, app.wiring.pictures, attendance, app.daemon.evaluator.runs.get,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from anomalyd.errors import AnomalydError, redact_urls
 from anomalyd.picture import Pictures
 from anomalyd.records import Matcher, Silence
 from anomalyd.rule import Rule
-from anomalyd.rulerun import Attendance
+from anomalyd.rulerun import Attendance, RuleRun
 from anomalyd.secret import PLACEHOLDER, Secret
 from anomalyd.settings import Settings
 from anomalyd.store import Store
@@ -42,6 +42,7 @@ class Parts:
         settings: those that are running.
         post: sends a JSON body to an https address (Slack's ``response_url``); raises ``AnomalydError``.
         attendance: what became of a rule's series in its newest slot; None where that is not known here.
+        run: a rule with what it has learned; None where it is not running here.
         pictures: draws charts; None where that cannot be done (the extra ``images`` is not installed).
     """
 
@@ -55,6 +56,7 @@ class Parts:
     post: Callable[[str, bytes], None]
     pictures: Pictures | None = None
     attendance: Callable[[str], Attendance | None] = lambda rule_id: None
+    run: Callable[[str], RuleRun | None] = lambda rule_id: None
 
 
 class BadRequest(AnomalydError):

@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -163,6 +163,38 @@ class Detector(Protocol):
 
         Raises ``DetectorError`` ("out_of_order") when a sample is not newer than ``state.as_of``.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecasts:
+    """Forecasts of N series at T future times, each [N, T], in the series' unit; NaN for a series never seen."""
+
+    expected: F64
+    lower: F64
+    upper: F64
+
+
+@runtime_checkable
+class Forecasting(Protocol):
+    """What a detector that forecasts has besides.
+
+    Attributes:
+        limit: the value that must not be reached; ``upper``: whether from below.
+        ahead_ms: how far ahead it looks by itself.
+    """
+
+    @property
+    def limit(self) -> float: ...
+
+    @property
+    def upper(self) -> bool: ...
+
+    @property
+    def ahead_ms(self) -> int: ...
+
+    def forecast(self, state: State, times: I64, coverage: float = 0.95) -> Forecasts:
+        """What the series will be at times [T] after the state, with the interval that holds a share of outcomes."""
         ...
 
 

@@ -23,7 +23,6 @@ Reference
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar, Literal
 
@@ -33,7 +32,7 @@ from pydantic import Field
 from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.clock import DAY_MS
 from anomalyd.detectors import base
-from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.base import Forecasts, Grid, Raw, State
 from anomalyd.detectors.common import (
     ABSOLUTE_FLOOR,
     RELATIVE_FLOOR,
@@ -57,15 +56,6 @@ class ForecastParams(base.Params):
     horizon: SpanField = Field(span("4d"), description="How far ahead the limit matters.")
     memory: SpanField = Field(span("3d"), description="How much past makes the slope.")
     floor: float = Field(RELATIVE_FLOOR, ge=0, description="Smallest spread, as a share of the value.")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Forecasts:
-    """Forecasts of N series at T future times, each [N, T], in the series' unit; NaN for a series never seen."""
-
-    expected: F64
-    lower: F64
-    upper: F64
 
 
 class Forecast:
@@ -93,6 +83,18 @@ class Forecast:
     def min_history(self) -> int:
         return max(30, self.memory // 8)
 
+    @property
+    def limit(self) -> float:
+        return self.params.limit
+
+    @property
+    def upper(self) -> bool:
+        return self.params.when == "above"
+
+    @property
+    def ahead_ms(self) -> int:
+        return int(self.horizon) * self.step
+
     def fit(self, history: Block, seed: int) -> State:
         n = len(history)
         empty = State({"fit": np.zeros((n, 12)), "day": np.zeros((n, 2, self.bins))})
@@ -118,12 +120,12 @@ class Forecast:
     def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.trend import reach_limit
 
-        civil, upper = civil_times(times, self.grid.timezone), self.params.when == "above"
+        civil = civil_times(times, self.grid.timezone)
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             reach_limit(
                 values, times, civil, a["fit"], a["day"], float(self.step), 1 - 1 / self.memory, self.rate,
-                self.visits, self.params.limit, upper, self.horizon, self.min_history, self.floors,
+                self.visits, self.limit, self.upper, self.horizon, self.min_history, self.floors,
                 raw.score, raw.expected,
             )  # fmt: skip
 

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 import anomalyd
-from anomalyd.block import F64, Block, Bool
-from anomalyd.detectors.base import Detector, Grid, Raw, State, join_states, with_step
+from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.detectors.base import Detector, Forecasting, Forecasts, Grid, Raw, State, join_states, with_step
 from anomalyd.detectors.calibrate import Calibrator
+from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec
 from anomalyd.score import Scores
 
@@ -94,6 +95,12 @@ class Model:
         else:
             surprise, bound, calibration = self._calibrator.score(calibration, raw.score, cut, hold)
         return _scores(raw, surprise, bound), _pack(detector, calibration)
+
+    def forecast(self, state: State, times: I64, coverage: float) -> Forecasts:
+        """What the series will be at times [T] after the state; raise ``DetectorError`` ("no_forecast") without one."""
+        if not isinstance(self.detector, Forecasting):
+            raise DetectorError("no_forecast", f"the detector {self.detector.name} gives no forecasts")
+        return self.detector.forecast(_unpack(state)[0], times, coverage)
 
     def join(self, state: State, newcomers: Block) -> State:
         """Append new series, with their own history (T may be 0), behind those of ``state``.
