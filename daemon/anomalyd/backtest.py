@@ -2,8 +2,7 @@
 
 History is read once, in chunks, the warm-up before the span included. Then the daemon's own ``Evaluator`` and
 ``Deliverer`` live through it on a recorded source, a store in memory and a virtual clock: causal, refits at their
-cadence, suppression counted. What is not known afterwards cannot be relived: silences and mute windows, slots that the
-source did not answer, feedback.
+cadence, suppression counted. Who would have been told, and what would have kept them quiet, is in ``relived``.
 """
 
 from __future__ import annotations
@@ -15,25 +14,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from anomalyd.block import F32, F64, I64, Block, Bool, Labels
-from anomalyd.clock import VirtualClock
-from anomalyd.deliver import Deliverer, Delivery
 from anomalyd.episode import Episode
 from anomalyd.errors import QueryRejected
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
-from anomalyd.incident import Notification, Outcome, OutcomeKind
-from anomalyd.receivers.base import Pace
 from anomalyd.recorded import RecordedSource
-from anomalyd.render import Rendered
+from anomalyd.relived import EMPTY, NOTHING_AROUND, Mail, Sent, Surroundings, Timeline
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.score import Kind
 from anomalyd.sources import Source
-from anomalyd.store import Store, open_store
+from anomalyd.store import open_store
 from anomalyd.stretch import Sheet
 from anomalyd.template import render_annotations
 from anomalyd.threshold import initial_threshold
 
-RECEIVER = "backtest"
 POINTS_PER_REQUEST = 11_000
 SAMPLES_PER_REQUEST = 4_000_000
 TAPE_SAMPLES = 8_000_000
@@ -59,17 +53,6 @@ class History:
     partial: bool = False
     warnings: tuple[str, ...] = ()
     bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A notification that a receiver would have got."""
-
-    at: int
-    reason: str
-    tier: str
-    incident: str
-    title: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +90,8 @@ class Backtest:
         held: notifications that were not sent, by reason.
         kinds: verdicts by kind.
         cut: the lowest tier's cut on surprise.
+        included: what besides the rule counted, in words.
+        timeline: the rule's open incidents, where they may keep others quiet.
     """
 
     rule: Rule
@@ -121,6 +106,13 @@ class Backtest:
     hits: Hits
     tape: Tape
     cut: float
+    included: tuple[str, ...] = ()
+    timeline: Timeline = EMPTY
+
+    @property
+    def told(self) -> tuple[tuple[str, int], ...]:
+        """Notifications by receiver, ends not counted, most first."""
+        return tuple(Counter(s.receiver for s in self.sent if s.reason != "resolved").most_common())
 
     @property
     def weeks(self) -> float:
@@ -166,11 +158,14 @@ def _joined(parts: list[tuple[int, Block]], times: I64) -> Block:
     return Block(tuple(place), times, values)
 
 
-def backtest(rule: Rule, history: Block, start: int, end: int, progress: Progress = _quiet) -> Backtest:
+def backtest(
+    rule: Rule, history: Block, start: int, end: int, progress: Progress = _quiet,
+    around: Surroundings = NOTHING_AROUND,
+) -> Backtest:  # fmt: skip
     """Live through the slots from ``start`` to ``end``; raise what evaluating the rule raises."""
     if not len(history):
         raise QueryRejected("bad_data", f"{rule.where or rule.id}: the expression gives no series in this span")
-    life = Life(rule, history, start, end)
+    life = Life(rule, history, start, end, around)
     try:
         for now in life.run():
             progress(now - start, end - start + rule.interval_ms)
@@ -182,10 +177,12 @@ def backtest(rule: Rule, history: Block, start: int, end: int, progress: Progres
 class Life:
     """One rule living through history."""
 
-    def __init__(self, rule: Rule, history: Block, start: int, end: int):
-        # It always tells, whatever its mode and receivers: what would be told is the question.
-        self._asked = rule
-        self.rule = replace(rule, mode="live", receivers=(RECEIVER,))
+    def __init__(
+        self, rule: Rule, history: Block, start: int, end: int, around: Surroundings = NOTHING_AROUND
+    ):
+        # It always tells, whatever its mode: what would be told is the question.
+        self._asked, self._around = rule, around
+        self.rule = replace(rule, mode="live")
         self.start, self.end = start, end
         self._history = history
         self._group = RuleGroup(rule.group, rule.interval_ms, (self.rule,))
@@ -193,28 +190,31 @@ class Life:
         inline = InlineExecutor()
         self._evaluator = Evaluator(
             self._store, {rule.source: RecordedSource({rule.expr: history})}, annotate=render_annotations,
-            links=_no_links, fit=inline, background=inline,
+            links=_no_links, fit=inline, background=inline, recipients=around.recipients, feedback=around.heard,
         )  # fmt: skip
         self._evaluator.add(self.rule)
         self._recorder = Recorder(self.rule, len(history), start, end)
-        self._mail = Mail(self._store, self.rule, start)
+        self._mail = Mail(self._store, self.rule, start, around)
 
     def run(self) -> Iterator[int]:
         """Live, and give the next slot after each step."""
         at = self.start
         while at <= self.end:
-            until = min(self.end, at + SLOTS_AT_ONCE * self.rule.interval_ms)
+            until = min(self._until(at), at + SLOTS_AT_ONCE * self.rule.interval_ms)
             at = self._evaluator.live(self._group, at, until, self)
             yield at
         self._mail.until(self.end + self.rule.interval_ms)
+
+    def _until(self, at: int) -> int:
+        """The last slot of which the same had been said as in ``at``."""
+        word, step = self._around.next_word(at), self.rule.interval_ms
+        return self.end if word is None else min(self.end, max(at, (word - 1) // step * step))
 
     def saw(self, sheet: Sheet) -> None:
         self._recorder.saw(sheet)
 
     def committed(self, at: int, owed: int) -> None:
-        self._mail.until(at)
-        if owed:
-            self._mail.deliver(at + self.rule.query_delay_ms)
+        self._mail.committed(at, owed)
 
     def result(self) -> Backtest:
         """All that came of it."""
@@ -224,7 +224,7 @@ class Life:
             self._asked, self.start, self.end, self._history, tuple(row.labels for row in rows),
             tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), tuple(self._mail.sent),
             dict(self._mail.held), self._recorder.kinds(), self._recorder.hits(), self._recorder.tape(),
-            initial_threshold(self.rule, max(1, len(rows))).lowest,
+            initial_threshold(self.rule, max(1, len(rows))).lowest, self._around.included(), self._mail.timeline(),
         )  # fmt: skip
 
     def close(self) -> None:
@@ -234,58 +234,6 @@ class Life:
 
 def _no_links(rule: Rule) -> Mapping[str, str]:
     return {}
-
-
-class Mail:
-    """Delivers to a stand-in receiver, at the times at which the daemon would have."""
-
-    def __init__(self, store: Store, rule: Rule, start: int):
-        self.sent: list[Sent] = []
-        self.held: Counter[str] = Counter()
-        self._delay = rule.query_delay_ms
-        self._clock = VirtualClock(start)
-        self._deliverer = Deliverer(store, {RECEIVER: _Box(self)}, observe=self._observe, clock=self._clock)
-        self._next_at: int | None = None
-        self._held_ids: set[str] = set()
-
-    def until(self, at: int) -> None:
-        """Serve what was held back and is due before the slot ``at`` is evaluated."""
-        while self._next_at is not None and self._next_at < at + self._delay:
-            self.deliver(self._next_at)
-
-    def deliver(self, now: int) -> None:
-        """One pass; ``now`` never runs backwards."""
-        now = max(now, self._clock.now_ms())
-        self._clock.advance_to(now)
-        again = self._deliverer.deliver_once(RECEIVER, now).next_at
-        self._next_at = None if again is None else max(again, now + 1)
-
-    def _observe(self, delivery: Delivery) -> None:
-        if delivery.outcome == "dropped":
-            self.held[delivery.reason] += 1
-        elif delivery.outcome == "held" and delivery.notification.id not in self._held_ids:
-            self._held_ids.add(delivery.notification.id)
-            self.held[f"{delivery.reason} (told later if still true)"] += 1
-
-
-class _Box:
-    """The stand-in receiver: takes everything."""
-
-    kind = "backtest"
-    name = RECEIVER
-    send_resolved = True
-    pace = Pace()
-
-    def __init__(self, mail: Mail):
-        self._mail = mail
-
-    def send(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
-        s = notification.statement
-        self._mail.sent.append(Sent(now, s.reason.value, s.tier.word, s.incident, rendered.title))
-        return Outcome(OutcomeKind.DELIVERED)
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 class Recorder:

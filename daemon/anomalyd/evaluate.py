@@ -16,14 +16,15 @@ from typing import Protocol
 import numpy as np
 
 from anomalyd.block import F64, Block
+from anomalyd.clock import HOUR_MS
 from anomalyd.columns import Columns, Stretch, separable, slot_of
 from anomalyd.crashpoint import crashpoint
 from anomalyd.dataquality import Found, Quality, Ward, end_quality, look_over, quality_rule
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
-from anomalyd.episode import Close, close_episode
+from anomalyd.episode import Close, Episode, Phase, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
-from anomalyd.feedback import Heard, Unheard, apply
+from anomalyd.feedback import Heard, Unheard, apply, policy_of
 from anomalyd.fits import Fits, refit_at
 from anomalyd.incident import Incident, Notification
 from anomalyd.intake import comings, expire, expiry, read_from, take_in, terms_of
@@ -32,7 +33,7 @@ from anomalyd.memory import Memory, align, empty_memory, registry_from_rows
 from anomalyd.records import NO_SNAPSHOTS, FeedbackLabel, Fence, SnapshotPolicy
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.rulerun import Advanced, Changes, RuleRun, as_of, attendance_of, cuts_of, labels_of
-from anomalyd.score import Kind, Observation, Verdicts
+from anomalyd.score import Kind, Observation, Tier, Verdicts
 from anomalyd.slot import RuleSlot, SlotCommit
 from anomalyd.snapshot import Snapshots
 from anomalyd.sources import Reply, Source
@@ -41,6 +42,9 @@ from anomalyd.stretch import SAMPLES_AT_ONCE, Sheet, sheet_of_slot
 from anomalyd.tell import Annotate, Happened, Recipients, named_receivers, tell
 from anomalyd.threshold import NEVER
 from anomalyd.watch import SourceHealth, SourceSeen, source_rule, watch
+
+FADING_MS = HOUR_MS
+"""What people said fades over weeks: ``Evaluator.live`` looks at it this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,15 +265,16 @@ class Evaluator:
         return replace(memory, quality=found[0], doubt=found[1]), found[2]
 
     def _hear(self, run: RuleRun, memory: Memory, at: int, changes: Changes) -> Memory:
-        """Take in what analysts said: move the cuts, close what they call the new normal."""
+        """Take in what analysts said: move the cuts, close what they call the new normal, false or expected."""
         heard = self._feedback(run.rule, at)
         cuts = cuts_of(run.rule, len(memory.active))
         if heard.moves_cuts:
             names = [memory.registry.rows[row].fingerprint for row in memory.active.tolist()]
-            cuts = apply(heard, cuts, names, at, self._feedback.policy)
+            cuts = apply(heard, cuts, names, at, policy_of(run.rule, self._feedback.policy))
         memory = replace(memory, cuts=cuts)
-        accepted = [e for e in memory.episodes.values() if heard.labels.get(e.id) == FeedbackLabel.NEW_NORMAL]
-        closed = [Happened(*close_episode(e, at, Close.NEW_NORMAL)) for e in accepted]
+        said = [(e, heard.labels.get(e.id)) for e in memory.episodes.values()]
+        ends = [(e, _CLOSED_BY[label]) for e, label in said if label is not None and label in _CLOSED_BY]
+        closed = [Happened(*close_episode(e, at, why)) for e, why in ends if _over(e, why)]
         return self._columns.tell(run.rule, memory, closed, at, changes)
 
     def live(self, group: RuleGroup, at: int, until: int, witness: Witness) -> int:
@@ -304,8 +309,13 @@ class Evaluator:
             return at
         if not len(memory.active) or not separable(run, memory):
             return at
+        heard = self._feedback(rule, at)
+        if heard.recurring:
+            return at  # cuts change from slot to slot
         ends = [until, refit_at(run, memory), expiry(rule, memory)]
         width = max(1, SAMPLES_AT_ONCE // len(memory.active))
+        if heard.moves_cuts:
+            width = max(1, min(width, FADING_MS // rule.interval_ms))
         last = min(_slot_from(end, at, rule) for end in ends)
         return min(last, until, at + (width - 1) * rule.interval_ms)
 
@@ -372,6 +382,19 @@ def newer_than(block: Block, time: int) -> Block:
 def _slot_from(time: int, at: int, rule: Rule) -> int:
     """The first slot not before a time, on the grid of the slot ``at``."""
     return at + max(0, -((at - time) // rule.interval_ms)) * rule.interval_ms
+
+
+_CLOSED_BY = {
+    FeedbackLabel.NEW_NORMAL: Close.NEW_NORMAL,
+    FeedbackLabel.FALSE: Close.DISMISSED,
+    FeedbackLabel.EXPECTED: Close.DISMISSED,
+}
+"""What is said of an open episode, and why it ends by that."""
+
+
+def _over(episode: Episode, why: Close) -> bool:
+    """Whether a word ends an episode: an emergency is not dismissed while it lasts."""
+    return why != Close.DISMISSED or (episode.phase == Phase.OPEN and episode.tier < Tier.EMERGENCY)
 
 
 def _accepts(changes: Changes) -> bool:

@@ -96,6 +96,8 @@ class Section:
     scored: Scored | None
     dummy_scored: Scored | None
     held: Mapping[str, int]
+    told: tuple[tuple[str, int], ...]
+    included: tuple[str, ...]
     end: int
 
 
@@ -130,7 +132,7 @@ def section_of(one: Judged) -> Section:
         max(0, len(lines) - ROWS_MAX), test.episodes[:ROWS_MAX], max(0, len(test.episodes) - ROWS_MAX),
         tuple(_zoom(one, episode) for episode in loud[:ZOOMS_MAX]),
         tuple(_overview(one, line) for line in lines[:CHARTS_MAX]), max(0, len(lines) - CHARTS_MAX),
-        one.change, one.scored, one.dummy_scored, test.held, test.end,
+        one.change, one.scored, one.dummy_scored, test.held, test.told, test.included, test.end,
     )  # fmt: skip
 
 

@@ -14,21 +14,27 @@ import numpy as np
 import pytest
 
 from anomalyd.app import build, open_sources
-from anomalyd.backtest import backtest, grid_span, read_history
+from anomalyd.backtest import Backtest, backtest, grid_span, read_history
 from anomalyd.cli import main
 from anomalyd.clock import DAY_MS, MINUTE_MS, VirtualClock
 from anomalyd.episode import Episode
 from anomalyd.querycost import Query, measure
+from anomalyd.relived import Surroundings, surroundings
 from anomalyd.replay import Finding, replay
 from anomalyd.rules import load_rules
 from anomalyd.run import run_virtually
 from anomalyd.settings import Settings, load_settings
 from anomalyd.store import open_store
+from fakes.webhook import FakeWebhook
 from servers import Series, openmetrics, running_prometheus
 from system.kit import write_config
 
 STEP = 5 * MINUTE_MS
 START = 1_760_000_400_000 // DAY_MS * DAY_MS
+QUIET = {
+    "mute_windows": {"lunch": {"intervals": [{"times": ["05:00-07:00"]}]}},
+    "inhibit_rules": [{"source_matchers": ["layer=host"], "target_matchers": ["alertname=Load"], "equal": ["host"]}],
+}  # fmt: skip
 LEARNED, LIVED = 4, 2
 RULE = {
     "expr": "avg by (host) (load)", "detector": "mad", "history": "3d", "for": "10m", "keep_firing_for": "15m",
@@ -42,6 +48,7 @@ RULES = {
             "rules": [
                 {"anomaly": "Load", **RULE},
                 {"anomaly": "LoadUp", **RULE, "direction": "up", "mode": "shadow"},
+                {"anomaly": "Host", **RULE, "direction": "down", "labels": {"layer": "host"}, "group_by": ["host"]},
             ],
         }
     ]
@@ -73,13 +80,16 @@ class Lived:
     episodes: tuple[Episode, ...]
     first: int
     last: int
+    told: tuple[tuple[str, str, str, int], ...]
 
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     folder = tmp_path_factory.mktemp("workbench")
-    with running_prometheus(folder, blocks=openmetrics(loads())) as url:
-        config = write_config(folder, url, json.loads(json.dumps(RULES)), {})  # a copy without aliases
+    with running_prometheus(folder, blocks=openmetrics(loads())) as url, FakeWebhook() as hook:
+        receivers = {"hook": {"type": "webhook", "url": hook.url, "repeat_interval": "2h"}}
+        # a copy without aliases
+        config = write_config(folder, url, json.loads(json.dumps(RULES)), receivers, **json.loads(json.dumps(QUIET)))
         settings = load_settings(config)
         first, last = START + LEARNED * DAY_MS, START + (LEARNED + LIVED) * DAY_MS - STEP
         clock = VirtualClock(first + STEP // 2)
@@ -87,9 +97,16 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
         try:
             run_virtually(app.daemon, clock, last + STEP // 2)
             found = tuple(e for e in app.store.episodes(limit=1000) if e.opened_at)
+            told = tuple(statement(body) for body in hook.bodies)
         finally:
             app.close()
-        yield Lived(config, settings, found, first, last)
+        yield Lived(config, settings, found, first, last, told)
+
+
+def statement(body: Any) -> tuple[str, str, str, int]:
+    """What a webhook was told: rule, why, tier and when it happened."""
+    at = datetime.fromisoformat(body["at"].replace("Z", "+00:00"))
+    return body["rule"]["name"], body["reason"], body["tier"], int(at.timestamp() * 1000)
 
 
 def rows(episodes: Any) -> list[dict[str, Any]]:
@@ -135,6 +152,29 @@ def test_a_backtest_finds_what_the_daemon_found(lived: Lived, name: str) -> None
     theirs = [e for e in lived.episodes if e.rule == name]
     assert len(theirs) >= 1
     assert rows(found.episodes) == rows(theirs)
+
+
+@pytest.mark.server("prometheus")
+def test_a_backtest_tells_what_the_daemon_told(lived: Lived) -> None:
+    """With reminders, a mute window and inhibition by another rule: the same statements."""
+    rules = load_rules(lived.settings.rule_files, lived.settings)
+    around = surroundings(lived.settings, rules.rules)
+    source = open_sources(lived.settings)["default"]
+
+    def relive(name: str, around: Surroundings) -> Backtest:
+        rule = rules.rule(name)
+        assert rule is not None
+        start, end = grid_span(rule, lived.first, lived.last)
+        return backtest(rule, read_history(source, rule, start, end).block, start, end, around=around)
+
+    host = relive("g/Host", around)
+    load = relive("g/Load", replace(around, others={"g/Host": host.timeline}))
+    free = relive("g/Load", around)
+    assert len(free.sent) > len(load.sent), "the host's incident keeps the other rule quiet"
+    for found, name in ((host, "Host"), (load, "Load")):
+        theirs = sorted((reason, tier) for rule, reason, tier, _ in lived.told if rule == name)
+        assert sorted((s.reason, s.tier) for s in found.sent) == theirs
+    assert {reason for _, reason, _, _ in lived.told} >= {"new", "repeat", "resolved"}
 
 
 @pytest.mark.server("prometheus")

@@ -53,7 +53,7 @@ def series() -> Block:
     live = int(np.searchsorted(times, START))
     values[0, live + 40 : live + 44] += 30
     values[0, live + 56 : live + 60] += 30
-    values[1, live + 150 : live + 200] = 1
+    values[1, live + 150 : live + 200] = 1 + rng.normal(size=50) / 50  # not stuck: that would be told by itself
     labels = tuple(make_labels({"host": name}) for name in (HOSTILE, "b", "c"))
     return Block(labels, times, values)
 

@@ -25,6 +25,14 @@ from anomalyd.durations import parse_duration, read_time
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.htmlreport import Judged, dummy_line, label_text, own_line, rough_duration, share, when, write_report
 from anomalyd.prometheus.source import PrometheusSource
+from anomalyd.relived import (
+    NOTHING_AROUND,
+    Surroundings,
+    Timeline,
+    may_inhibit,
+    remembering,
+    surroundings,
+)
 from anomalyd.report.figures import (
     Span,
     alarms_of,
@@ -42,6 +50,7 @@ from anomalyd.rules import RuleSet, load_rules
 from anomalyd.score import TIERS
 from anomalyd.settings import Settings, load_settings
 from anomalyd.sources import Source
+from anomalyd.store import Store, open_store
 
 COLOURS = {"emergency": "bold white on red", "critical": "bold red", "warning": "yellow"}
 SERIES_SHOWN = 15
@@ -49,11 +58,12 @@ SERIES_SHOWN = 15
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What was asked for: rules, and for each the other version or None."""
+    """What was asked for: rules, and for each the other version or None; ``all`` is what they were chosen from."""
 
     settings: Settings
     rules: tuple[Rule, ...]
     old: dict[str, Rule]
+    all: tuple[Rule, ...] = ()
 
 
 def choose(targets: Sequence[str], config: Path, old_file: Path | None) -> Wanted:
@@ -67,7 +77,7 @@ def choose(targets: Sequence[str], config: Path, old_file: Path | None) -> Wante
     if missing:
         known = ", ".join(sorted(rule.id for rule in rules.rules))
         raise ConfigError([Problem(name, 0, 0, "no rule has this name", f"known: {known}") for name in missing])
-    return Wanted(settings, chosen, _old_versions(chosen, old_file, settings))
+    return Wanted(settings, chosen, _old_versions(chosen, old_file, settings), rules.rules)
 
 
 def _old_versions(rules: Sequence[Rule], file: Path | None, settings: Settings) -> dict[str, Rule]:
@@ -89,8 +99,12 @@ def _old_versions(rules: Sequence[Rule], file: Path | None, settings: Settings) 
 class Runner:
     """Reads histories, once for each expression, and lives through them."""
 
-    def __init__(self, settings: Settings, clock: Clock, console: Console, since: int, until: int):
-        self._clock, self._console = clock, console
+    def __init__(
+        self, settings: Settings, clock: Clock, console: Console, since: int, until: int,
+        around: Surroundings = NOTHING_AROUND,
+    ):  # fmt: skip
+        self._clock, self._console, self._around = clock, console, around
+        self._timelines: dict[str, Timeline] = {}
         self._since, self._until = since, until
         self._sources: dict[str, Source] = dict(open_sources(settings))
         self._read: dict[tuple[str, str, int, int], tuple[History, float]] = {}
@@ -107,6 +121,12 @@ class Runner:
         change = compare(test, self.live(old)[0], (*spans, *confirmed)) if old is not None else None
         return Judged(test, change, scored, dummy, spans, read_s, lived_s)
 
+    def inhibitors(self, chosen: Sequence[Rule], rules: Sequence[Rule]) -> None:
+        """Live through the rules whose incidents may keep a chosen one quiet, so that they are known when it lives."""
+        for rule in rules:
+            if rule.mode == "live" and any(may_inhibit(rule, one, self._around) for one in chosen):
+                self._timelines[rule.id] = self.live(rule)[0].timeline
+
     def live(self, rule: Rule) -> tuple[Backtest, float, float]:
         start, end = grid_span(rule, self._since, self._until)
         if end < start:
@@ -114,7 +134,9 @@ class Runner:
         history, read_s = self._history(rule, start, end)
         began = self._clock.monotonic_s()
         with bar(self._console, f"{rule.name}: living") as tick:
-            test = backtest(rule, history.block, start, end, tick)
+            others = {name: line for name, line in self._timelines.items() if name != rule.id}
+            around = replace(self._around, others=others)
+            test = backtest(rule, history.block, start, end, tick, around)
         return test, read_s, self._clock.monotonic_s() - began
 
     def _history(self, rule: Rule, start: int, end: int) -> tuple[History, float]:
@@ -158,9 +180,13 @@ def print_judged(console: Console, one: Judged) -> None:
         f"{len(test.sent) - sent} resolves; read in {one.read_s:.1f} s, lived through in {one.lived_s:.1f} s.",
         highlight=False,
     )
+    if len(test.told) > 1:
+        console.print(f"Told: {', '.join(f'{name} {count}' for name, count in test.told)}.", highlight=False)
     held = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in test.held.items())
     if held:
         console.print(f"Not sent: {held}.", highlight=False)
+    if test.included:
+        console.print(f"Counted: {', '.join(test.included)}.", highlight=False)
     console.print(_weeks_table(test))
     console.print(_series_table(test))
     console.print(_budget_table(test))
@@ -233,7 +259,8 @@ def as_json(one: Judged) -> dict[str, Any]:
     found: dict[str, Any] = {
         "rule": test.rule.id, "start": test.start, "end": test.end, "series": len(test.labels), "cut": test.cut,
         "episodes": [_episode(e) for e in test.episodes],
-        "notifications": [asdict(s) for s in test.sent], "held": dict(test.held), "verdicts": dict(test.kinds),
+        "notifications": [asdict(s) for s in test.sent], "held": dict(test.held), "included": list(test.included),
+        "verdicts": dict(test.kinds),
         "weeks": [{"start": week, **{t.word: c[t] for t in TIERS}} for week, c in week_counts(test)],
         "budgets": [_finite(asdict(b)) for b in (own_line(test), *budget_lines(test), dummy_line(test))],
         "read_seconds": round(one.read_s, 3), "lived_seconds": round(one.lived_s, 3),
@@ -301,6 +328,9 @@ def run_backtest(
         Path | None, typer.Option(metavar="CSV", help="Known anomalies: start,end and any label names.")
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="HTML", help="Write a report into one file.")] = None,
+    as_lived: Annotated[
+        bool, typer.Option("--as-lived", help="Count the silences and votes of that time, from the daemon's database.")
+    ] = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """See what rules would have paged: replay history from the source as the daemon would have lived it.
@@ -314,8 +344,12 @@ def run_backtest(
     wanted = choose(targets or [], config, diff)
     now = clock.now_ms()
     first, last = _moment(since, "--since", now), _moment(until, "--until", now)
-    runner = Runner(wanted.settings, clock, Console(stderr=True), first, last)
+    store = _database(wanted.settings) if as_lived else None
+    around = surroundings(wanted.settings, wanted.all)
+    around = remembering(around, store, wanted.settings.feedback) if store is not None else around
+    runner = Runner(wanted.settings, clock, Console(stderr=True), first, last, around)
     try:
+        runner.inhibitors(wanted.rules, wanted.all)
         judged = []
         for rule in wanted.rules:
             confirmed = confirmed_spans(wanted.settings, rule, first, last) if diff else []
@@ -325,6 +359,8 @@ def run_backtest(
                 print_judged(console, one)
     finally:
         runner.close()
+        if store is not None:
+            store.close()
     if json_out:
         print(json.dumps([as_json(one) for one in judged], indent=2, allow_nan=False))
     if report is not None:
@@ -334,6 +370,15 @@ def run_backtest(
         print(line, file=sys.stderr)
     if why:
         raise typer.Exit(1)
+
+
+def _database(settings: Settings) -> Store:
+    """The daemon's database, which must be there; ``ConfigError`` where it is not."""
+    url = settings.database.get()
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+        path = url.removeprefix("sqlite:///")
+        raise ConfigError([Problem("--as-lived", 0, 0, f"there is no database {path}", "leave the option out")])
+    return open_store(url)
 
 
 def _write(report: Path, judged: list[Judged]) -> None:
