@@ -28,6 +28,7 @@ Reference
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,6 +51,7 @@ from anomalyd.detectors.common import (
     held,
     newest,
 )
+from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 LARGEST = 1e30
 """Samples beyond this are taken for this: float32 state and squares stay finite."""
@@ -96,9 +98,7 @@ class Auto:
         """Replay the history; ``seed`` is not needed, nothing is drawn."""
         if self.joint:
             return self._fit_joint(history)
-        state = State(self._empty(len(history)), as_of=-1)
-        after = self._run(state, history, None)[2]
-        return State(after.arrays, as_of=max(0, after.as_of))
+        return begin(State(self._empty(len(history))), history, self._learn(history.times), paged=True)
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         raw, page, after = self.signals(state, fresh, hold)
@@ -120,7 +120,11 @@ class Auto:
         """
         check_newer(state, fresh)
         check_series(state, "middle" if self.joint else "recent", fresh)
-        return self._run_joint(state, fresh) if self.joint else self._run(state, fresh, hold)
+        if self.joint:
+            return self._run_joint(state, fresh)
+        raw, after = advance(state, fresh, hold, self._learn(fresh.times), paged=True)
+        assert raw.page is not None, "asked for"
+        return raw, raw.page, after
 
     def _empty(self, n: int) -> dict[str, npt.NDArray[Any]]:
         from anomalyd.detectors.kernels import auto, extreme, knn, promise, rls, seasonal, tail
@@ -149,31 +153,30 @@ class Auto:
         from anomalyd.detectors.kernels.auto import VIEWS
 
         found = np.zeros((*fresh.values.shape, VIEWS))
-        self._run(state, fresh, None, found)
+        raw = replace(blank(fresh.values.shape), page=np.zeros(fresh.values.shape))
+        self._learn(fresh.times, found)(copied(state), clean(fresh.values), held(None, len(fresh)), raw)
         return found
 
-    def _run(
-        self, state: State, fresh: Block, hold: Bool | None, views: F64 | None = None
-    ) -> tuple[Raw, F64, State]:
+    def _learn(self, times: I64, views: F64 | None = None) -> Learn:
         from anomalyd.detectors.kernels.auto import DOUBT, auto_block
         from anomalyd.detectors.kernels.promise import keep_block, keep_pages
 
-        a, raw = copied(state), blank(fresh.values.shape)
-        page = np.full(fresh.values.shape, np.nan)
-        views = np.zeros((len(fresh), 0, 0)) if views is None else views
-        values = np.clip(clean(fresh.values), -LARGEST, LARGEST)
-        phases, days, weeks = self._calendar(fresh.times)
-        auto_block(
-            values, fresh.times // self.slot_ms, phases, days, weeks, held(hold, len(fresh)), self.day_slots,
-            self.every, 2.0 ** (1.0 / HALF_LIFE), self.params.warm_up,
-            a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"], a["profile"], a["visits"], a["seasons"],
-            a["book"], a["nearest"], a["residuals"], a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"],
-            a["waiting"], raw.score, page, raw.expected, raw.unit, views,
-        )  # fmt: skip
-        hold, fade = held(hold, len(fresh)), 2.0 ** (-1.0 / HALF_LIFE)
-        keep_block(raw.score, hold, DOUBT, fade, a["promise"])
-        keep_pages(page, hold, self.weekly, fade, a["news"])
-        return raw, page, advanced(state, a, fresh)
+        phases, days, weeks = self._calendar(times)
+        slots, growth = times // self.slot_ms, 2.0 ** (1.0 / HALF_LIFE)
+
+        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            seen = np.zeros((len(values), 0, 0)) if views is None else views
+            auto_block(
+                np.clip(values, -LARGEST, LARGEST), slots, phases, days, weeks, hold, self.day_slots, self.every,
+                growth, self.params.warm_up, a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"],
+                a["profile"], a["visits"], a["seasons"], a["book"], a["nearest"], a["residuals"], a["counts"],
+                a["tails"], a["extremes"], a["peaks"], a["signals"], a["waiting"],
+                raw.score, raw.page, raw.expected, raw.unit, seen,
+            )  # fmt: skip
+            keep_block(raw.score, hold, DOUBT, 1.0 / growth, a["promise"])
+            keep_pages(raw.page, hold, self.weekly, 1.0 / growth, a["news"])
+
+        return learn
 
     def _fit_joint(self, history: Block) -> State:
         from anomalyd.detectors.kernels.auto_joint import fit_joint
