@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from anomalyd.settings import Executors, load_settings
+from anomalyd.snapshot import HEAD
+from anomalyd.store import open_store
 from fakes.faultproxy import BlackHole, FaultProxy
 from fakes.prometheus import FakePrometheus, FakeSeries
 from fakes.webhook import FakeWebhook
@@ -81,6 +83,28 @@ def test_killed_between_commit_and_record_the_alert_is_delivered(tmp_path: Path,
             assert daemon.stop(signal.SIGTERM) == 0
         assert {body["event"] for body in hook.bodies} == {"firing"}
         assert len(set(hook.keys)) == 1, "a repeat carries the same idempotency key"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_daemon_that_was_killed_or_stopped_goes_on_with_its_model(tmp_path: Path, how: signal.Signals) -> None:
+    """The learned state is in the database: the process that follows restores it, scores with it and fits nothing."""
+    with FakePrometheus([out_of_range(5.0)]) as source:
+        config = write_config(tmp_path, source.url, RANGED, {}, snapshots={"every": "1s"})
+        with running_daemon(config) as daemon:
+            wait_ready(daemon)
+            wait_until(lambda: daemon.metric("anomaly_value") > 0, 120, "a scored sample on /metrics")
+            store = open_store(f"sqlite:///{tmp_path / 'anomalyd.db'}")
+            wait_until(lambda: store.rules_with_model(HEAD) == ["live/Watched"], 60, "a snapshot")
+            daemon.stop(how, 30)
+        last = store.last_rule_slot("live/Watched")
+        assert last is not None
+        with running_daemon(config, log="again.log") as daemon:
+            wait_until(lambda: (store.last_rule_slot("live/Watched") or 0) > last, 120, "a slot after the restart")
+            assert daemon.stop() == 0
+        assert "state restored" in (tmp_path / "again.log").read_text()
+        models = {slot.model for slot in store.rule_slots("live/Watched", 0, 2**62) if slot.model}
+        store.close()
+    assert len(models) == 1, "one fit, before the restart"
 
 
 def test_ctrl_c_stops_within_ten_seconds_while_the_source_hangs(tmp_path: Path) -> None:
