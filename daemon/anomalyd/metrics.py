@@ -46,11 +46,16 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        own = self.registry
         info = Gauge(
-            "anomalyd_build_info", "Version of the daemon; always 1.", ["version", "pythonversion"], registry=own
-        )
+            "anomalyd_build_info", "Version of the daemon; always 1.", ["version", "pythonversion"],
+            registry=self.registry,
+        )  # fmt: skip
         info.labels(__version__, platform.python_version()).set(1)
+        self._of_evaluation(self.registry)
+        self._of_series(self.registry)
+        self._of_the_rest(self.registry)
+
+    def _of_evaluation(self, own: CollectorRegistry) -> None:
         self.slots = Counter(
             "anomalyd_slots_total", "Evaluated slots of a group by outcome.", ["group", "outcome"], registry=own
         )
@@ -86,6 +91,8 @@ class Metrics:
         self.source_up = Gauge(
             "anomalyd_source_up", "1 if the source answered the newest query.", ["source"], registry=own
         )
+
+    def _of_series(self, own: CollectorRegistry) -> None:
         self.episodes_open = Gauge(
             "anomalyd_episodes_open", "Episodes that are open now.", ["rule", "tier"], registry=own
         )
@@ -104,6 +111,8 @@ class Metrics:
             "anomalyd_series_duplicate", "Series that `drop_labels` made equal to another, not scored.", ["rule"],
             registry=own,
         )  # fmt: skip
+
+    def _of_the_rest(self, own: CollectorRegistry) -> None:
         self.notifications = Counter(
             "anomalyd_notifications_total", "Attempts to deliver, and notifications dropped, by outcome and reason.",
             ["receiver", "outcome", "reason"], registry=own,

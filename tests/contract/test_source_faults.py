@@ -378,9 +378,10 @@ class TestCredentials:
         assert not fake.seen
 
     def test_basic(self, fake: FakePrometheus) -> None:
-        """Basic authentication takes any text."""
+        """Basic authentication takes any text; another password is refused."""
         fake.authorization = "Basic w7xzZXI6cMOkc3M="
-        ask(fake.url, basic_auth=BasicAuth("üser", Secret("päss")))
+        assert ask(fake.url, basic_auth=BasicAuth("üser", Secret("päss"))).block.values.tolist() == [[0.0]]
+        assert fault(fake.url, basic_auth=BasicAuth("üser", Secret("pass"))).reason == "auth"
 
     def test_headers_and_tenant(self, fake: FakePrometheus) -> None:
         """Headers, secret or not, and the tenant arrive; a wrong tenant is refused."""
@@ -424,13 +425,16 @@ class TestCredentials:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
         fake.authorization = "Bearer token"
-        ask(fake.url, bearer=Secret("token"))
+        assert ask(fake.url, bearer=Secret("token")).block.values.tolist() == [[0.0]]
+        assert [one.headers["authorization"] for one in fake.seen] == ["Bearer token"]
+        assert fault(fake.url).reason == "auth", "no login out of .netrc either"
+        assert "authorization" not in fake.seen[-1].headers
 
     def test_cookies_are_not_kept(self, fake: FakePrometheus) -> None:
         """A cookie that a proxy sets is not sent back."""
         fake.then(500, "x", {"Set-Cookie": "session=1; Path=/"})
-        ask(fake.url)
-        assert all("cookie" not in one.headers for one in fake.seen)
+        assert ask(fake.url).block.values.tolist() == [[0.0]]
+        assert ["cookie" in one.headers for one in fake.seen] == [False, False], "asked again, and without it"
 
     def test_proxy(self, fake: FakePrometheus) -> None:
         """A proxy is used when the settings name one."""
