@@ -22,8 +22,10 @@ from anomalyd.rule import DetectorSpec
 STEP = 5 * MINUTE_MS
 START = 1_760_054_400_000
 SERIES = 3
-NAMES = ("zscore", "mad", "iqr", "ewma", "cusum", "seasonal", "rls", "extreme", "knn", "matrix_profile", "forecast", "auto",
-         "half_space_trees", "adwin")  # fmt: skip
+NAMES = (
+    "zscore", "mad", "iqr", "ewma", "cusum", "seasonal", "rls", "extreme", "knn", "matrix_profile", "forecast", "auto",
+    "half_space_trees", "adwin",
+)  # fmt: skip
 PARAMS: dict[str, dict[str, object]] = {
     "zscore": {"window": 12, "warm_up": 4},
     "mad": {"window": 12, "warm_up": 4},
