@@ -1,5 +1,8 @@
 """Checks PromQL offline: syntax, result type, and raw counters, each with the character where it goes wrong.
 
+MetricsQL, the wider language of VictoriaMetrics, is not parsed: what is no PromQL is taken for it where the source
+speaks it and brackets and quotes are closed, and whoever asks is told that only the server can check it.
+
 The parser is promql-parser's. It is a native library whose recursion is not guarded, so the size of an expression is
 bounded here before it is asked.
 """
@@ -18,6 +21,7 @@ MAX_LENGTH = 10_000
 MAX_OPERATORS = 200
 
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`|#[^\n]*', re.DOTALL)
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _OPERATOR = re.compile(r"[-+*/%^(<>=]|\b(?:and|or|unless)\b", re.IGNORECASE)
 
 _COUNTER_FUNCTIONS = frozenset(
@@ -36,6 +40,19 @@ _FUNCTIONS = (
 )  # fmt: skip
 
 
+_METRICSQL = frozenset(
+    ("aggr_over_time", "alias", "ascent_over_time", "count_eq_over_time", "count_gt_over_time", "count_le_over_time",
+     "default_rollup", "descent_over_time", "distinct_over_time", "first_over_time", "geomean_over_time",
+     "histogram_over_time", "increase_pure", "increases_over_time", "integrate", "interpolate", "keep_last_value",
+     "label_set", "label_value", "lag", "lifetime", "median_over_time", "mode_over_time", "outlier_iqr_over_time",
+     "prometheus_buckets", "quantiles_over_time", "range_over_time", "rate_over_sum", "rollup", "rollup_candlestick",
+     "rollup_delta", "rollup_increase", "rollup_rate", "running_avg", "running_max", "running_sum",
+     "share_gt_over_time", "share_le_over_time", "smooth_exponential", "sum2_over_time", "tmax_over_time",
+     "tmin_over_time", "union", "zscore_over_time")
+)  # fmt: skip
+"""Functions of MetricsQL that people use, for a better hint."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What is wrong with an expression, and the character (from 0) where."""
@@ -43,6 +60,29 @@ class Finding:
     message: str
     hint: str = ""
     offset: int = 0
+
+
+def is_metricsql(text: str) -> bool:
+    """Whether an expression is no PromQL and may yet be MetricsQL: its brackets, braces and quotes are closed."""
+    skeleton = _QUOTED.sub(lambda m: " " * len(m[0]), text)
+    if not text.strip() or len(text) > MAX_LENGTH or len(_OPERATOR.findall(skeleton)) > MAX_OPERATORS:
+        return False
+    try:
+        promql_parser.parse(text)
+    except ValueError:
+        return _closed(skeleton)
+    return False
+
+
+def _closed(skeleton: str) -> bool:
+    """Whether every bracket has its partner, and no quote is left."""
+    expected: list[str] = []
+    for char in skeleton:
+        if char in _BRACKETS:
+            expected.append(_BRACKETS[char])
+        elif char in _BRACKETS.values() and (not expected or expected.pop() != char):
+            return False
+    return not expected and not set(skeleton) & set("\"'`")
 
 
 def check_expr(text: str, *, raw_counter: bool = False) -> Finding | None:
@@ -151,6 +191,8 @@ def _syntax(text: str, skeleton: str, message: str) -> Finding:
     if match := re.match(r"unknown function with name '(\w+)'", message):
         hint = did_you_mean(match[1], _FUNCTIONS)
         hint = hint if hint.startswith("did") else ""
+        if match[1] in _METRICSQL:
+            hint = "that is MetricsQL: the source must be of kind: victoriametrics"
     elif "$__" in text:
         hint = "Grafana's variables are not known here; write a duration such as [5m]"
     elif "expected type matrix" in message:

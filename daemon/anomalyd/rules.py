@@ -18,7 +18,7 @@ from anomalyd.detectors.base import Grid
 from anomalyd.detectors.registry import detector_names, load_detector, make_detector
 from anomalyd.durations import format_duration
 from anomalyd.errors import ConfigError, DetectorError, Problem
-from anomalyd.promql import check_expr
+from anomalyd.promql import check_expr, is_metricsql
 from anomalyd.rule import DataQuality, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
 from anomalyd.rulemodel import RULE, GroupModel, RuleModel, RulesFile, TierModel
 from anomalyd.score import TIERS, Tier
@@ -46,6 +46,11 @@ class Names(Protocol):
     def source_names(self) -> tuple[str, ...]: ...
 
     @property
+    def metricsql_sources(self) -> tuple[str, ...]:
+        """Sources that understand more than PromQL."""
+        ...
+
+    @property
     def default_source(self) -> str | None:
         """The source of a rule that names none; None when there are several and none is the default."""
         ...
@@ -62,10 +67,11 @@ class Names(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """All groups of all files, in the order of the files."""
+    """All groups of all files, in the order of the files; ``notices`` are what is allowed and worth knowing."""
 
     groups: tuple[RuleGroup, ...]
     files: tuple[str, ...] = ()
+    notices: tuple[Problem, ...] = ()
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -151,16 +157,19 @@ def read_rules(documents: Iterable[Document], names: Names | None = None, proble
     groups: list[RuleGroup] = []
     seen: dict[str, str] = {}
     found, files = list(problems), []
+    notices: list[Problem] = []
     for document in documents:
         files.append(document.file)
-        groups += _File(document, names, seen).groups()
+        file = _File(document, names, seen)
+        groups += file.groups()
+        notices += file.notices
         try:
             document.raise_problems()
         except ConfigError as error:
             found += error.problems
     if found:
         raise ConfigError(found)
-    return RuleSet(tuple(groups), tuple(files))
+    return RuleSet(tuple(groups), tuple(files), tuple(notices))
 
 
 class _File:
@@ -170,6 +179,7 @@ class _File:
         self.document = document
         self.names = names
         self.seen = seen
+        self.notices: list[Problem] = []
 
     def groups(self) -> list[RuleGroup]:
         if self.document.data is None:
@@ -221,8 +231,19 @@ class _File:
 
     def _expr(self, loc: Loc, data: Mapping[str, Any]) -> None:
         expr = data.get("expr")
+        if isinstance(expr, str) and self._speaks_metricsql(data) and is_metricsql(expr):
+            mark = self.document.mark((*loc, "expr"))
+            message = "expr is no PromQL and is taken for MetricsQL: only the source can check it"
+            notice = Problem(self.document.file, mark.line, mark.column, message, "anomalyd query-cost asks it")
+            self.notices.append(notice)
+            return
         if isinstance(expr, str) and (finding := check_expr(expr, raw_counter=data.get("raw_counter") is True)):
             self.document.problem((*loc, "expr"), finding.message, finding.hint, offset=finding.offset)
+
+    def _speaks_metricsql(self, data: Mapping[str, Any]) -> bool:
+        if self.names is None:
+            return False
+        return (data.get("source") or self.names.default_source) in self.names.metricsql_sources
 
     def _refer(self, loc: Loc, data: Mapping[str, Any]) -> None:
         """Check the names that point into the settings."""
@@ -366,6 +387,7 @@ def build_rule(model: RuleModel, group: GroupModel, names: Names | None = None, 
         drop_labels=tuple(model.drop_labels),
         suppress_ms=model.suppress,
         data_quality=DataQuality(model.data_quality.mode, model.data_quality.factor, model.data_quality.at_least),
+        feedback=model.feedback.terms(),
         admit_after=model.admit_after,
         max_series=model.max_series or group.limit or RULE["max_series"],
         partial_response=model.partial_response,

@@ -24,6 +24,7 @@ from anomalyd.records import SnapshotPolicy
 from anomalyd.routing import Route
 from anomalyd.secret import Secret
 from anomalyd.settingsmodel import DatabaseModel, SettingsFile, WebModel, split_listen
+from anomalyd.together import Company
 from anomalyd.yamlfile import Document, Loc, did_you_mean, read_file
 
 _SQLITE_RELATIVE = re.compile(r"sqlite:///(?!/|:memory:|file:)(.+)\Z")
@@ -106,11 +107,17 @@ class Settings:
     limits: Limits
     feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
     escalation: tuple[Step, ...] = ()
+    together: Company | None = None
     snapshots: SnapshotPolicy = field(default_factory=SnapshotPolicy)
 
     @property
     def source_names(self) -> tuple[str, ...]:
         return tuple(self.sources)
+
+    @property
+    def metricsql_sources(self) -> tuple[str, ...]:
+        """Sources that understand more than PromQL."""
+        return tuple(name for name, spec in self.sources.items() if spec.kind == "victoriametrics")
 
     @property
     def default_source(self) -> str | None:
@@ -155,6 +162,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         inhibit_rules=tuple(rule.made() for rule in model.inhibit_rules),
         web=_web(model.web),
         feedback=model.feedback.policy(),
+        together=model.together.made() if model.together else None,
         escalation=tuple(step.made() for step in model.escalation),
         log=Log(model.log.level, model.log.format),
         executor=Executors(model.executor.fit, model.executor.workers),

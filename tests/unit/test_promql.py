@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyd.promql import MAX_OPERATORS, check_expr, reach_ms
+from anomalyd.promql import MAX_OPERATORS, check_expr, is_metricsql, reach_ms
 
 GOOD = [
     "up", "sum by (job) (rate(http_requests_total[5m]))", "time()", "vector(1)", "a > 3", "count(x_total)",
@@ -107,3 +107,28 @@ def test_no_expression_gives_a_traceback(expr: str) -> None:
 def test_how_far_an_expression_looks_back(expr: str, minutes: int) -> None:
     """The longest way through its ranges."""
     assert reach_ms(expr) == minutes * 60_000
+
+
+@pytest.mark.parametrize(
+    ("expr", "wider"),
+    [
+        ("median_over_time(load[5m])", True),
+        ('WITH (x = rate(a{b="c"}[5m])) sum(x) keep_metric_names', True),
+        ("rate(a)", True),
+        ("rate(a[5m])", False),
+        ("median_over_time(load[5m]", False),
+        ("median_over_time(load)[5m])", False),
+        ('label_set(a, "b, "c")', False),
+        ("", False),
+    ],
+)
+def test_what_may_be_metricsql(expr: str, wider: bool) -> None:
+    """What is PromQL is checked as that; what is open at the end is nobody's language."""
+    assert is_metricsql(expr) is wider
+
+
+def test_a_function_of_metricsql_is_named_as_that() -> None:
+    """To a Prometheus it is an unknown function, and the remedy is another source."""
+    found = check_expr("median_over_time(load[5m])")
+    assert found is not None
+    assert "kind: victoriametrics" in found.hint

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from structlog.testing import capture_logs
 
 from anomalyd.block import Block, make_labels
+from anomalyd.cli.querycost import print_costs
 from anomalyd.clock import DAY_MS, MINUTE_MS, VirtualClock
 from anomalyd.deliver import Deliverer
 from anomalyd.errors import SourceUnavailable
@@ -131,3 +134,16 @@ def test_a_slow_source_is_spared_and_the_log_says_so(daemon: Daemon) -> None:
     assert value >= 2
     assert missed is not None
     assert missed >= 1
+
+
+def test_the_table_shows_whole_names_on_a_narrow_terminal(clock: VirtualClock) -> None:
+    """Eighty columns hold a long rule's name, on two lines if need be, and no column is cut."""
+    rule = replace(RULE, name="CheckoutPaymentLatencyP99", group="payments-and-refunds")
+    cost = replace(measure(RULE, Slow(3, clock), START, clock), rule=rule.id)
+    out = io.StringIO()
+    print_costs(Console(file=out, width=80), [cost])
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in out.getvalue()
+    cells = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    assert "".join(cells) == rule.id

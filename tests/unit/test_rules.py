@@ -77,6 +77,7 @@ class Known:
     """What the settings would say."""
 
     source_names: tuple[str, ...] = ("default", "edge")
+    metricsql_sources: tuple[str, ...] = ()
     default_source: str | None = "default"
     receiver_names: tuple[str, ...] = ("slack", "pager")
     default_receivers: tuple[str, ...] = ("pager",)
@@ -425,3 +426,15 @@ def test_no_rule_gives_a_traceback(rule: dict[str, object]) -> None:
 def test_durations_in_rules_use_the_same_grammar() -> None:
     """``for: 0`` may be written without a unit, as in Prometheus."""
     assert rules_of(one(GOOD + "for: 0")).rules[0].for_ms == parse_duration("0")
+
+
+def test_metricsql_is_for_sources_that_speak_it() -> None:
+    """There it is taken with a notice that says where; elsewhere it is refused, and PromQL is checked as ever."""
+    names = Known(metricsql_sources=("edge",))
+    rules = rules_of(one("expr: median_over_time(load[5m])\nsource: edge\n"), names)
+    assert len(rules.rules) == 1
+    assert str(rules.notices[0]).startswith("r.yml:5:15: expr is no PromQL and is taken for MetricsQL")
+    assert "unknown function" in refused(one("expr: median_over_time(load[5m])\n"), names)
+    assert "unknown function" in refused(one("expr: median_over_time(load[5m])\n"))
+    assert "is a counter" in refused(one("expr: a_total\nsource: edge\n"), names)
+    assert rules_of(one("expr: up\nsource: edge\n"), names).notices == ()

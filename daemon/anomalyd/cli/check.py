@@ -30,6 +30,7 @@ class Checked:
     found: str = ""
     rules: int = 0
     problems: list[Problem] = field(default_factory=list)
+    notices: list[Problem] = field(default_factory=list)
 
 
 def check_files(files: list[str], syntax_only: bool = False) -> list[Checked]:
@@ -112,6 +113,8 @@ def _rules(documents: dict[str, Document], settings: Settings | None, checked: d
     except ConfigError as error:
         for problem in error.problems:
             by_file[problem.file].problems.append(problem)
+    for notice in rules.notices:
+        by_file[notice.file].notices.append(notice)
     for group in rules.groups:
         by_file[group.file].rules += len(group.rules)
     for one in by_file.values():
@@ -131,6 +134,8 @@ def _print_text(checked: list[Checked]) -> None:
                 print(f"    {problem}")
         else:
             print(f"  SUCCESS: {one.found}")
+        for notice in one.notices:
+            print(f"    note: {notice}")
 
 
 def _print_json(checked: list[Checked]) -> None:

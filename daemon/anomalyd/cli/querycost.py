@@ -48,7 +48,7 @@ def query_cost(
     if json_out:
         print(json.dumps([asdict(cost) | {"verdict": cost.word} for cost in costs], indent=2))
     else:
-        print_costs(Console(soft_wrap=True), costs)
+        print_costs(Console(), costs)
     if any(cost.over for cost in costs):
         raise typer.Exit(1)
 
@@ -56,8 +56,10 @@ def query_cost(
 def print_costs(console: Console, costs: list[Cost]) -> None:
     """The table for people; samples are those that the server read, or with ~ those that it sent."""
     table = Table()
-    for column in ("rule", "series", "samples a tick", "ms a tick", "samples to warm up", "s to warm up", "verdict"):
-        table.add_column(column, justify="left" if column in ("rule", "verdict") else "right")
+    table.add_column("rule", overflow="fold", min_width=16)
+    for column in ("series", "samples\na tick", "ms\na tick", "samples to\nwarm up", "s to\nwarm up"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for cost in costs:
         tick, warm_up = cost.tick, cost.warm_up
         if tick is None or warm_up is None:
@@ -71,7 +73,7 @@ def print_costs(console: Console, costs: list[Cost]) -> None:
     console.print(table)
     for cost in costs:
         for verdict in cost.verdicts:
-            console.print(f"{cost.rule}: {verdict}", markup=False, highlight=False)
+            console.print(f"{cost.rule}: {verdict}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _samples(query: Query) -> str:
