@@ -7,21 +7,22 @@ The samples of an answer are lived through column by column, or many columns at 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anomalyd.block import F64, Block, Bool
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.dataquality import doubted
 from anomalyd.detectors.base import State, join_states
+from anomalyd.detectors.drift import new_drifts
 from anomalyd.episode import Close, Phase, Seen, advance, begin
 from anomalyd.judge import judge
 from anomalyd.memory import Memory
 from anomalyd.rule import Rule
 from anomalyd.rulerun import Changes, RuleRun, band_cut, cut_of, hold_of
 from anomalyd.score import Kind, Observation, Scores, Tier, Why
-from anomalyd.slot import RuleSlot
+from anomalyd.slot import NoticeKind, RuleSlot, make_notice
 from anomalyd.stretch import (
     SAMPLES_AT_ONCE,
     Sheet,
@@ -89,7 +90,9 @@ class Columns:
         fresh = fresh.window(known)
         if len(fresh.times) < 2 or not separable(run, memory):
             for column in range(len(fresh.times)):
-                memory = self.live_column(run, memory, fresh.window(column, column + 1), changes, band_cut(memory))
+                one, before = fresh.window(column, column + 1), memory.state
+                memory = self.live_column(run, memory, one, changes, band_cut(memory))
+                memory = _note_drifts(run, before, memory, one.times, [changes])
             return memory
         width = max(1, SAMPLES_AT_ONCE // max(1, len(fresh)))
         for first in range(0, len(fresh.times), width):
@@ -120,13 +123,16 @@ class Columns:
         expected, surprise = scores.expected[:, 0], scores.surprise[:, 0]
         page = None if scores.page is None else scores.page[:, 0]
         live = None if page is None else memory.hold()
-        verdicts = judge(rule, value, expected, surprise, memory.cuts, page, live)
+        learned = None if scores.learned is None else scores.learned[:, 0]
+        young = None if learned is None else learned > 0
+        verdicts = judge(rule, value, expected, surprise, memory.cuts, page, live, young)
         if memory.relearn:
             verdicts.kind[np.isin(memory.active, list(memory.relearn))] = Kind.WARMING_UP
         seen_at = np.where(np.isfinite(value), at, memory.last_seen)
         observation = Observation(
-            at, memory.active, value, expected, scores.lower[:, 0], scores.upper[:, 0], surprise, verdicts
-        )
+            at, memory.active, value, expected, scores.lower[:, 0], scores.upper[:, 0], surprise, verdicts,
+            learned=learned,
+        )  # fmt: skip
         memory = replace(memory, last_seen=seen_at, last=observation)
         happened = _advance_episodes(rule, memory, observation)
         memory = self.tell(rule, memory, happened, at, changes)
@@ -157,6 +163,7 @@ class Columns:
             after = put_rows(after, before, restless, parts)
         seen = last_seen(memory.last_seen, fresh)
         memory = replace(memory, state=after, last_seen=seen, last=sheet.observation(len(fresh.times) - 1))
+        memory = _note_drifts(run, before, memory, fresh.times, changes)
         return Stretch(memory, sheet, changes, cut)
 
     def tell(self, rule: Rule, memory: Memory, happened: list[Happened], at: int, changes: Changes) -> Memory:
@@ -295,6 +302,27 @@ def _unlearned(
     return put_rows(after, before, rows, parts)
 
 
+def _note_drifts(
+    run: RuleRun, before: State | None, memory: Memory, times: I64, changes: Sequence[Changes]
+) -> Memory:
+    """Write down the drifts that were found in these columns, each with the changes of its own; nobody is paged."""
+    if before is None or memory.state is None:
+        return memory
+    for drift in new_drifts(before, memory.state):
+        series = memory.registry.rows[int(memory.active[drift.row])]
+        notice = make_notice(
+            NoticeKind.DRIFT, run.rule.id, drift.at, _LEVEL_DRIFTS if drift.of_level else _SURPRISE_DRIFTS,
+            since=drift.since, fingerprint=series.fingerprint, labels=series.labels,
+        )  # fmt: skip
+        changes[int(np.searchsorted(times, drift.at))].notices.append(notice)
+        memory = replace(memory, drifted_at=max(memory.drifted_at, drift.at))
+    return memory
+
+
+_LEVEL_DRIFTS = "the level has moved away from what was learned, and is learned anew"
+_SURPRISE_DRIFTS = "samples are more surprising, and stay so, than what was learned explains"
+
+
 def _advance_episodes(rule: Rule, memory: Memory, seen: Observation) -> list[Happened]:
     """Move the live episodes by one slot and begin new ones; only series that are or were abnormal are touched."""
     verdicts = seen.verdicts
@@ -324,4 +352,5 @@ def _seen(o: Observation, i: int) -> Seen:
     return Seen(
         Kind(int(o.verdicts.kind[i])), Tier(int(o.verdicts.tier[i])), Why(int(o.verdicts.why[i])),
         float(o.value[i]), float(o.expected[i]), float(o.lower[i]), float(o.upper[i]), float(o.surprise[i]),
+        0 if o.learned is None else int(o.learned[i]),
     )  # fmt: skip

@@ -47,7 +47,7 @@ class Episode:
         reached: for each tier, since when the series has been at or above it without a break (0: it is not).
         calm_since: since when it has been back to normal (0: it is not); closes after `keep_firing_for`.
         peak_*: the slot with the largest surprise.
-        learned_ms: how much past a young series' stand-in had learned from; 0: the rule's own detector scored.
+        learned_ms: how much past was learned from when a young series' episode began; 0: it was not young.
     """
 
     id: str
@@ -80,7 +80,10 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One series in one slot, as the episode machine needs it."""
+    """One series in one slot, as the episode machine needs it.
+
+    ``learned`` is above 0 while the series is young: how many slots of its past were learned from.
+    """
 
     kind: Kind
     tier: Tier
@@ -90,6 +93,7 @@ class Seen:
     lower: float
     upper: float
     surprise: float
+    learned: int = 0
 
 
 class Event(StrEnum):
@@ -107,7 +111,7 @@ def begin(episode_id: str, rule: Rule, fingerprint: Fingerprint, labels: Labels,
     """Make the pending episode of a series that is abnormal at ``at``; call ``advance`` with the same slot next."""
     return Episode(
         id=episode_id, rule=rule.id, fingerprint=fingerprint, labels=labels, phase=Phase.PENDING, tier=Tier.NONE,
-        started_at=at, seen_at=at, why=seen.why,
+        started_at=at, seen_at=at, why=seen.why, learned_ms=seen.learned * rule.interval_ms,
     )  # fmt: skip
 
 

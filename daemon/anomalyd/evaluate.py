@@ -20,8 +20,7 @@ from anomalyd.clock import HOUR_MS
 from anomalyd.columns import Columns, Stretch, separable, slot_of
 from anomalyd.crashpoint import crashpoint
 from anomalyd.dataquality import Found, Quality, Ward, end_quality, look_over, quality_rule
-from anomalyd.detectors.base import Grid
-from anomalyd.detectors.model import Model
+from anomalyd.detectors.model import model_of
 from anomalyd.episode import Close, Episode, Phase, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
 from anomalyd.feedback import Heard, Unheard, apply, policy_of
@@ -109,7 +108,7 @@ class Evaluator:
 
     def add(self, rule: Rule) -> None:
         """Take up a rule: its registry, live episodes and open incidents come from the store."""
-        model = Model(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed)
+        model = model_of(rule)
         registry = registry_from_rows(rule.id, self._store.series(rule.id))
         live = self._store.live_episodes(rule.id)
         episodes = {registry.index[e.labels]: e for e in live if e.labels in registry.index}
@@ -174,6 +173,7 @@ class Evaluator:
             episodes=tuple(e for one in advanced.values() for e in one.episodes),
             incidents=(*incidents, *(i for one in advanced.values() for i in one.incidents)),
             outbox=(*outbox, *(n for one in advanced.values() for n in one.outbox)),
+            notices=tuple(n for one in advanced.values() for n in one.notices),
         )
         crashpoint("before_commit")
         committed = self._store.commit_slot(commit, fence=self.fence())
@@ -257,6 +257,7 @@ class Evaluator:
             replace(memory, at=at) if changes.slots[-1].outcome == "ok" else memory,
             tuple(changes.slots), series, tuple(changes.episodes.values()), tuple(changes.incidents.values()),
             tuple(changes.outbox), reply.warnings, aligned.limited, aligned.duplicates, waiting=aligned.waiting,
+            notices=tuple(changes.notices),
         )  # fmt: skip
 
     def _look_over(self, rule: Rule, memory: Memory, fresh: Block) -> tuple[Memory, list[Found]]:
@@ -333,9 +334,10 @@ class Evaluator:
     def _live_together(self, group: RuleGroup, run: RuleRun, block: Block, witness: Witness) -> int:
         memory, found = self._look_over(run.rule, run.memory, block)
         stretch = self._columns.live_stretch(run, memory, block)
-        if stretch.memory.relearn:
-            # A level was accepted within: the rule must be fitted at that very slot.
-            ends = [i for i, c in enumerate(stretch.changes) if _accepts(c)]
+        refits = run.rule.refit_on_drift and not run.model.streaming
+        # Where a level was accepted or a drift asks for a fit, the rule may have to be fitted at that very slot.
+        ends = [i for i, c in enumerate(stretch.changes) if _accepts(c) or (refits and c.notices)]
+        if ends and ends[0] + 1 < len(stretch.changes):
             block = block.window(0, ends[0] + 1)
             memory, found = self._look_over(run.rule, run.memory, block)
             stretch = self._columns.live_stretch(run, memory, block)
@@ -352,20 +354,20 @@ class Evaluator:
 
     def _commit_column(self, group: RuleGroup, run: RuleRun, stretch: Stretch, column: int, witness: Witness) -> None:
         changes = stretch.changes[column]
-        if changes.episodes or changes.incidents:
+        if changes.episodes or changes.incidents or changes.notices:
             slot = slot_of(run.rule, stretch.memory, stretch.sheet, column, stretch.cut)
             advanced = Advanced(
                 stretch.memory, (slot,), (), tuple(changes.episodes.values()), tuple(changes.incidents.values()),
-                tuple(changes.outbox),
+                tuple(changes.outbox), notices=tuple(changes.notices),
             )  # fmt: skip
             self._commit_changes(group, slot.at, advanced, witness)
 
     def _commit_changes(self, group: RuleGroup, at: int, one: Advanced, witness: Witness) -> None:
-        if one.series or one.episodes or one.incidents or one.outbox:
+        if one.series or one.episodes or one.incidents or one.outbox or one.notices:
             slots = tuple(replace(slot, observation=None) for slot in one.slots)
             commit = SlotCommit(
                 group.name, at, slots, series=one.series, episodes=one.episodes, incidents=one.incidents,
-                outbox=one.outbox,
+                outbox=one.outbox, notices=one.notices,
             )  # fmt: skip
             self._store.commit_slot(commit)
             witness.committed(at, len(one.outbox))

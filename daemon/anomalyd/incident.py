@@ -105,6 +105,8 @@ class Alert:
     opened_at: int
     closed_at: int = 0
     close: str = ""
+    learned_ms: int = 0
+    """How much past a young series was learned from when it became abnormal; 0: it was not young."""
 
 
 @dataclass(frozen=True, slots=True)

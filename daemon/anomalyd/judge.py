@@ -3,7 +3,8 @@
 Precedence, tested whole: no finite sample → missing · outside ``valid_range`` → anomalous at the lowest tier whatever
 the score · no surprise yet → warming up · surprise at or below the cut → ok · above it, but no news and no episode that
 could go on → ok · wrong direction → ok · deviation below ``min_deviation`` → ok · else anomalous at the highest tier
-whose cut is exceeded. A series that is missing while the rule says `missing: alert` is anomalous at the lowest tier.
+whose cut is exceeded, but in a young series at the tier warning, and where the rule has none it is still warming up. A
+series that is missing while the rule says `missing: alert` is anomalous at the lowest tier.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from anomalyd.threshold import NEVER
 
 
 def judge(
-    rule: Rule, value: F64, expected: F64, surprise: F64, cuts: F64, page: F64 | None = None, live: Bool | None = None
-) -> Verdicts:
+    rule: Rule, value: F64, expected: F64, surprise: F64, cuts: F64, page: F64 | None = None, live: Bool | None = None,
+    young: Bool | None = None,
+) -> Verdicts:  # fmt: skip
     """Give each of N series its verdict for one slot.
 
     Args:
@@ -26,6 +28,7 @@ def judge(
         cuts: [N, 3], each series' cut per tier, infinity where the rule does not have the tier.
         page: [N], the surprise with which an episode may open; None where that is ``surprise``.
         live: [N], which series are in an episode, pending or open; None where none is.
+        young: [N], which series are too young to be known well; None where none is.
     """
     n = len(value)
     kind, tier, why = np.zeros(n, np.int8), np.zeros(n, np.int8), np.zeros(n, np.int8)
@@ -47,6 +50,10 @@ def judge(
     for each in TIERS:
         exceeded = anomalous & (cuts[:, each - 1] < NEVER) & (surprise > cuts[:, each - 1])
         tier[exceeded] = each
+    if young is not None:
+        capped, silent = anomalous & young, anomalous & young & ~(cuts[:, 0] < NEVER)
+        tier[capped], why[capped] = Tier.WARNING, Why.YOUNG
+        kind[silent], tier[silent] = Kind.WARMING_UP, Tier.NONE
 
     kind[outside], why[outside] = Kind.ANOMALOUS, Why.OUT_OF_RANGE
     tier[outside] = np.maximum(tier[outside], lowest)

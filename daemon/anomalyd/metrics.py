@@ -111,6 +111,10 @@ class Metrics:
             "anomalyd_series_duplicate", "Series that `drop_labels` made equal to another, not scored.", ["rule"],
             registry=own,
         )  # fmt: skip
+        self.notices = Counter(
+            "anomalyd_notices_total", "What was noted and paged nobody, by kind (drift).", ["rule", "kind"],
+            registry=own,
+        )  # fmt: skip
 
     def _of_the_rest(self, own: CollectorRegistry) -> None:
         self.notifications = Counter(

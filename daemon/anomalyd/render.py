@@ -172,7 +172,8 @@ def _state(alert: Alert) -> str:
     if alert.value is None:
         return "does not answer" if alert.why == "source" else "is abnormal"
     outside = ", outside its valid range" if alert.why == "out_of_range" else ""
-    return f"is {_value(alert)}{outside}"
+    young = f", young: learned from {span(alert.learned_ms)}" if alert.learned_ms else ""
+    return f"is {_value(alert)}{outside}{young}"
 
 
 def _value(alert: Alert) -> str:

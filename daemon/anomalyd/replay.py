@@ -15,8 +15,8 @@ from enum import StrEnum
 import numpy as np
 
 from anomalyd.block import F64, I64, Block, Bool, Labels, fingerprint
-from anomalyd.detectors.base import Grid, State
-from anomalyd.detectors.model import Model
+from anomalyd.detectors.base import State
+from anomalyd.detectors.model import model_of
 from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError
 from anomalyd.feedback import Heard, Unheard, training_gaps
@@ -88,7 +88,7 @@ class _Past:
 
     def __init__(self, episode: Episode, rule: Rule, store: Store, source: Source, feedback: Heard):
         self._episode, self._rule, self._store, self._source, self._feedback = episode, rule, store, source, feedback
-        self._model = Model(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed)
+        self._model = model_of(rule)
         self._labels = {row.row: row.labels for row in store.series(rule.id)}
         self._row = next((row for row, labels in self._labels.items() if labels == episode.labels), -1)
         self._causes: list[str] = []

@@ -18,7 +18,7 @@ from anomalyd.incident import Incident, Notification
 from anomalyd.memory import Memory
 from anomalyd.rule import Rule
 from anomalyd.score import Scores, join_scores
-from anomalyd.slot import RuleSlot, SeriesRow
+from anomalyd.slot import Notice, RuleSlot, SeriesRow
 from anomalyd.threshold import NEVER, initial_threshold
 
 
@@ -65,6 +65,7 @@ class Advanced:
     limited: int = 0
     duplicates: int = 0
     waiting: int = 0
+    notices: tuple[Notice, ...] = ()
     failure: Exception | None = None
 
 
@@ -100,6 +101,7 @@ class Changes:
     episodes: dict[str, Episode] = field(default_factory=dict)
     incidents: dict[str, Incident] = field(default_factory=dict)
     outbox: list[Notification] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
     def add_found(self, found: Sequence[Found]) -> None:
         """Add what is to be told of the data's quality."""
@@ -112,6 +114,7 @@ class Changes:
         self.episodes |= later.episodes
         self.incidents |= later.incidents
         self.outbox += later.outbox
+        self.notices += later.notices
 
 
 def cuts_of(rule: Rule, series: int) -> F64:

@@ -20,8 +20,8 @@ _DURATIONS = {
     "accept_after_ms": "accept_after", "hold_ms": "hold", "suppress_ms": "suppress",
 }  # fmt: skip
 _AS_THEY_ARE = (
-    "source", "direction", "missing", "learn", "refit_on_drift", "mode", "admit_after", "max_series", "partial_response",
-    "timezone", "seed",
+    "source", "direction", "missing", "learn", "refit_on_drift", "mode", "admit_after", "max_series",
+    "partial_response", "timezone", "seed",
 )  # fmt: skip
 _LISTS = ("valid_range", "group_by", "drop_labels")
 

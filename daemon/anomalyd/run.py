@@ -233,6 +233,9 @@ class Daemon:
             self.metrics.episodes_open.labels(rule_id, tier.word).set(count)
         for episode in one.episodes:
             _log_episode(rule_id, one, episode.id)
+        for notice in one.notices:
+            self.metrics.notices.labels(rule_id, notice.kind.value).inc()
+            log.info("notice", kind=notice.kind.value, rule=rule_id, text=notice.text, **_label_fields(notice.labels))
 
     def _account_failure(self, rule_id: str, source: str, failure: Exception) -> None:
         reason = getattr(failure, "reason", "internal")

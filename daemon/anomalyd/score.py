@@ -8,7 +8,7 @@ meaning vmanomaly gave the name).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -29,6 +29,8 @@ class Scores:
             every sample may open one. Whether an episode goes on is up to ``surprise`` alone.
     """
 
+    learned: I64 | None = field(default=None, kw_only=True)
+    """Above 0 where a series is young: from how many slots of past was learned. None where none is."""
     raw: F64
     expected: F64
     lower: F64
@@ -39,8 +41,15 @@ class Scores:
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
     """Scores of one block that was scored in pieces, one after another; at least one piece."""
-    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Scores)}
-    return Scores(**{k: None if v[0] is None else np.concatenate(v, axis=1) for k, v in columns.items()})
+    def column(name: str) -> F64:
+        return np.concatenate([getattr(part, name) for part in parts], axis=1)
+
+    learned = [np.zeros(p.raw.shape, np.int64) if p.learned is None else p.learned for p in parts]
+    return Scores(
+        column("raw"), column("expected"), column("lower"), column("upper"), column("surprise"),
+        None if parts[0].page is None else column("page"),
+        learned=None if all(p.learned is None for p in parts) else np.concatenate(learned, axis=1),
+    )  # fmt: skip
 
 
 class Tier(IntEnum):
@@ -91,6 +100,8 @@ class Why(IntEnum):
     """Above the cut, but closer to the expected value than the rule cares about."""
     NO_NEWS = 6
     """Above the cut, but no more than what the series has shown lately or often: nothing opens by it."""
+    YOUNG = 7
+    """Above the cut, in a series too young to be known well: never more than a warning."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +124,10 @@ class Observation:
     Attributes:
         at: the slot, milliseconds.
         series: row ids of the series in the rule's registry.
+        learned: as in ``Scores``; not stored.
     """
 
+    learned: I64 | None = field(default=None, kw_only=True)
     at: int
     series: I64
     value: F64

@@ -90,7 +90,8 @@ def judge_sheet(rule: Rule, values: F64, scores: Scores, cuts: F64) -> Verdicts:
     """Verdicts on samples [N, T], flat in row order."""
     each = np.repeat(cuts, values.shape[1], axis=0)
     page = None if scores.page is None else scores.page.ravel()
-    return judge(rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each, page)
+    young = None if scores.learned is None else scores.learned.ravel() > 0
+    return judge(rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each, page, young=young)
 
 
 def first_flagged(verdicts: Verdicts, shape: tuple[int, int]) -> I64:

@@ -201,6 +201,7 @@ def alert_of(episode: Episode, cut: float) -> Alert:
         opened_at=episode.opened_at,
         closed_at=episode.closed_at,
         close=episode.close.value if episode.close else "",
+        learned_ms=episode.learned_ms,
     )
 
 

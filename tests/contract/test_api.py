@@ -12,14 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomalyd.block import make_labels
-from anomalyd.clock import HOUR_MS
+from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.console.auth import check_listen, is_loopback
+from anomalyd.console.pageview import view_of
 from anomalyd.errors import ConfigError, StoreBusy
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.records import FeedbackLabel
 from anomalyd.rulerun import Attendance
 from anomalyd.secret import Secret
 from anomalyd.settings import Token, Web
+from anomalyd.slot import NoticeKind, SlotCommit, make_notice
 from console_kit import CANARY, NOW, RULE, Console, data, episode, error
 
 TOKENS = {"ana": Token(Secret("ana-token")), "grafana": Token(Secret("look-token"), read_only=True)}
@@ -102,6 +104,33 @@ def test_a_rule_says_what_became_of_its_series() -> None:
         "watched": 7, "waiting": 2, "limited": 1, "duplicate": 3, "faulty": 1,
         "worst": [{"labels": {"host": "a"}, "faults": ["gaps", "range"]}],
     }  # fmt: skip
+
+
+def test_notices_come_in_pages_and_stand_on_the_page_of_their_series() -> None:
+    """Drift is read by rule, series and span; the page of an alert shows what was noted about its series."""
+    console = Console()
+    told = console.store.episode("e1")
+    assert told is not None
+    notices = tuple(
+        make_notice(
+            NoticeKind.DRIFT, told.rule, told.started_at - i * HOUR_MS, f"drifts {i}", since=told.started_at - DAY_MS,
+            fingerprint=told.fingerprint, labels=told.labels,
+        )
+        for i in range(3)
+    )  # fmt: skip
+    console.store.commit_slot(SlotCommit("other", 1, (), notices=notices))
+    client = console.client()
+    found = data(client.get(f"{V1}/notices?rule={told.rule}&kind=drift&limit=2"))
+    assert [n["text"] for n in found["notices"]] == ["drifts 0", "drifts 1"]
+    assert found["next"] == 2
+    assert found["notices"][0]["since"] is not None
+    assert data(client.get(f"{V1}/notices?fingerprint=0000000000000000"))["notices"] == []
+    assert error(client.get(f"{V1}/notices?kind=rumour"), 400) == "bad_data"
+    facts = view_of(
+        console.parts, told, lambda *_: False, may_act=False, asks_name=False, choice="", said=""
+    )["facts"]  # fmt: skip
+    noted = [text for name, text in facts if name == "Noted"]
+    assert [text.rpartition(", ")[2] for text in noted] == [f"drift: drifts {i}" for i in range(3)]
 
 
 def test_a_missed_span_is_a_vote() -> None:

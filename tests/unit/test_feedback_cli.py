@@ -13,6 +13,7 @@ from anomalyd.ballot import Refused
 from anomalyd.cli import load_command
 from anomalyd.clock import HOUR_MS, SystemClock
 from anomalyd.console.parts import BadRequest
+from anomalyd.slot import NoticeKind, SlotCommit, make_notice
 from anomalyd.store import Store, open_store
 from console_kit import RULE, episode
 
@@ -71,6 +72,22 @@ def test_votes_move_the_cut_and_can_be_taken_back(config: Path, capsys: pytest.C
     assert "(taken back)" in run(config, capsys, "feedback", "list")
     with opened(config) as store:
         assert store.thresholds(RULE.id)[-1].reason == "undo"
+
+
+def test_notices_are_listed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """notices shows what was noted, of one rule on demand, as a table and as JSON."""
+    assert run(config, capsys, "notices") == "no notices\n"
+    now = SystemClock().now_ms()
+    own = (("region", "eu"),)
+    drift = make_notice(NoticeKind.DRIFT, RULE.id, now - HOUR_MS, "drifts", since=now - 2 * HOUR_MS, labels=own)
+    with opened(config) as store:
+        store.commit_slot(SlotCommit("shop", now, (), notices=(drift,)))
+    listed = run(config, capsys, "notices")
+    assert 'region="eu"' in listed or "region=eu" in listed, listed
+    assert "drift" in listed
+    (shown,) = json.loads(run(config, capsys, "notices", "--json", "--rule", RULE.id))
+    assert (shown["id"], shown["kind"], shown["text"]) == (drift.id, "drift", "drifts")
+    assert run(config, capsys, "notices", "--rule", "shop/Other") == "no notices\n"
 
 
 def test_only_what_is_open(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

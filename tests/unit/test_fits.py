@@ -155,7 +155,7 @@ def test_a_restart_spreads_the_next_fits_of_living_rules() -> None:
 
 
 def test_a_fit_does_not_learn_from_times_that_the_rule_leaves_out() -> None:
-    """An afternoon's job, four times the level and in a window not to learn from, leaves no trace in the fitted state."""
+    """An afternoon's job, four times the level and in a window not to learn from, leaves no trace in the state."""
     window = Interval(times=((900, 960),), timezone="Europe/Berlin")
     rule = Rule(
         "Load", "g", "load", detector=DetectorSpec("mad", {"window": "4h"}), history_ms=HISTORY * M, query_delay_ms=0,

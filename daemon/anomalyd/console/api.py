@@ -26,6 +26,7 @@ from anomalyd.incident import Incident
 from anomalyd.matcher import check_matcher
 from anomalyd.records import Feedback, FeedbackLabel, Matcher, MatchOp, OutboxState, Silence
 from anomalyd.render import rfc3339
+from anomalyd.slot import NoticeKind
 
 MAX_LIMIT = 1_000
 MAX_OFFSET = 10_000
@@ -159,6 +160,19 @@ def _add_history(router: APIRouter, parts: Parts, readers: Sequence[Any]) -> Non
         wanted = OutboxState(state) if state else None
         found = store.notifications(incident=incident, receiver=receiver, state=wanted, limit=offset + limit + 1)
         return _page("notifications", found, limit, offset, view.notification)
+
+    @router.get("/notices", dependencies=readers, tags=["episodes"])
+    def notices(
+        rule: Name | None = None, fingerprint: Annotated[str | None, Query(max_length=64)] = None,
+        kind: Literal["drift"] | None = None, start: Time | None = None, end: Time | None = None, limit: Limit = 100,
+        offset: Offset = 0,
+    ) -> Json:  # fmt: skip
+        """What was noted about series and paged nobody: drift away from what was learned."""
+        found = store.notices(
+            rule=rule, fingerprint=fingerprint, kind=NoticeKind(kind) if kind else None, start=_ms(start),
+            end=_ms(end), limit=offset + limit + 1,
+        )  # fmt: skip
+        return _page("notices", found, limit, offset, view.notice)
 
     @router.get("/rules", dependencies=readers, tags=["rules"])
     def rules() -> Json:

@@ -16,6 +16,7 @@ from anomalyd.render import rfc3339
 from anomalyd.rule import Rule
 from anomalyd.rulerun import Attendance
 from anomalyd.score import TIERS, Kind
+from anomalyd.slot import Notice
 from anomalyd.threshold import NEVER
 
 MAX_CELLS = 200_000
@@ -35,6 +36,13 @@ def _cuts(cuts: tuple[float, float, float]) -> dict[str, float]:
     return {tier.word: round(cut, 4) for tier, cut in zip(TIERS, cuts, strict=True) if cut < NEVER}
 
 
+def notice(n: Notice) -> dict[str, Any]:
+    return {
+        "id": n.id, "kind": n.kind.value, "rule": n.rule, "at": _time(n.at), "since": _time(n.since),
+        "fingerprint": n.fingerprint, "labels": _labels(n.labels), "text": n.text,
+    }  # fmt: skip
+
+
 def episode(e: Episode) -> dict[str, Any]:
     return {
         "id": e.id, "rule": e.rule, "fingerprint": e.fingerprint, "labels": _labels(e.labels), "phase": e.phase.value,
@@ -44,7 +52,7 @@ def episode(e: Episode) -> dict[str, Any]:
         "peak": {
             "at": _time(e.peak_at), "value": e.peak_value, "expected": e.peak_expected, "surprise": e.peak_surprise,
         },
-        "incident": e.incident or None, "model": e.model,
+        "incident": e.incident or None, "model": e.model, "learned_seconds": e.learned_ms / 1000 or None,
     }  # fmt: skip
 
 

@@ -108,6 +108,12 @@ def _facts(parts: Parts, e: Episode, rule: Rule | None, now: int) -> list[tuple[
         facts.append(("Detector", rule.detector.type))
     if (real := parts.ballot.real(e, now)) is not None:
         facts.append(("By the votes so far", f"{real:.0%} likely real"))
+    if e.learned_ms:
+        facts.append(("Young", f"learned from {span(e.learned_ms)}, so it is a warning at the most"))
+    around = parts.store.notices(
+        rule=e.rule, fingerprint=e.fingerprint, start=e.started_at - 7 * DAY_MS, end=(e.closed_at or now) + 1, limit=3
+    )
+    facts += [("Noted", f"{clock_time(one.at, now)}, {one.kind.value}: {one.text}") for one in around]
     facts.append(("Rule", e.rule))
     facts.append(("Episode", e.id))
     return [(name, clean(value, 300)) for name, value in facts]

@@ -4,7 +4,7 @@ Idea
     Subtract a cheap expectation (level, day, week) and keep as long a window of residuals as holds one mean. At every
     sample all ways to cut the window in an older and a newer part are compared: the score is the greatest difference
     of means over what chance allows at confidence 1 - delta, so above 1 is a drift. When one is found the older part
-    is forgotten and the expectation moves to the newer part's level.
+    is forgotten and the expectation moves to the newer part's level; the drift is noted, which pages nobody.
 
 Works for
     Level shifts and slow drifts too small to see in one sample: a cache that lost a tenth of its hit ratio, a release
@@ -31,10 +31,12 @@ import numpy as np
 from pydantic import Field
 
 from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.clock import HOUR_MS
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
 from anomalyd.detectors.common import check_newer, check_series, civil_times
+from anomalyd.detectors.drift import FOUND, RECENT, SPANS
 from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 ROWS = 24
@@ -45,6 +47,8 @@ SETTLED = 30
 """Samples the expectation learns from before its residuals are looked at."""
 REACH = 8.0
 """Residuals are cut off at this many spreads: one wild sample must not look like a change of the mean."""
+QUIET_MS = HOUR_MS
+"""Drifts of one series within this are noted once."""
 
 
 class AdwinParams(base.Params):
@@ -83,6 +87,8 @@ class Adwin:
             "fill": fill,
             "window": np.zeros((n, 4)),
             "drifted": np.zeros((n, 2), np.int64),
+            FOUND: np.zeros((n, RECENT), np.int64),
+            SPANS: np.zeros((n, RECENT), np.int64),
         }
         return begin(State(arrays), history, self._learn(history.times))
 
@@ -95,12 +101,13 @@ class Adwin:
         from anomalyd.detectors.kernels.adwin import drift
 
         civil, b, p = civil_times(times, self.grid.timezone), self.baseline, self.params
+        stamps = np.ascontiguousarray(times)
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             drift(
-                values, civil, hold, a["line"], a["day"], a["week"], b.memories, b.floors, a["totals"],
-                a["variances"], a["fill"], a["window"], a["drifted"], SETTLED, REACH, p.delta, p.clock,
-                MOST_BUCKETS, LEAST_PART, raw.score, raw.expected,
+                values, stamps, civil, hold, a["line"], a["day"], a["week"], b.memories, b.floors, a["totals"],
+                a["variances"], a["fill"], a["window"], a["drifted"], a[FOUND], a[SPANS], QUIET_MS, SETTLED, REACH,
+                p.delta, p.clock, MOST_BUCKETS, LEAST_PART, raw.score, raw.expected,
             )  # fmt: skip
 
         return learn

@@ -80,7 +80,8 @@ class Ensemble:
         self.params = params
         given: Sequence[Detector | None] = members or [None] * len(params.members)
         self.models = [
-            Model(DetectorSpec(m.type, m.params), grid, 0, own) for m, own in zip(params.members, given, strict=True)
+            Model(DetectorSpec(m.type, m.params), grid, 0, own, member=True)
+            for m, own in zip(params.members, given, strict=True)
         ]
 
     @property

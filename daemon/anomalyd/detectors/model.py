@@ -2,8 +2,9 @@
 
 Pure and causal: each sample is scored from the state before it, then learned; the same samples give the same scores
 however they are cut into blocks. The state is one ``State`` whose array names say whose they are: ``d.`` the
-detector's, ``c.`` the calibration's. What `fit` learned in sample never reaches the calibration: streaming detectors
-are replayed, batch detectors score the newer part of the history with what the older part taught.
+detector's, ``c.`` the calibration's, ``c.w.`` the watch's for drift, ``c.y.`` the stand-in's for young series. What
+`fit` learned in sample never reaches the calibration: streaming detectors are replayed, batch detectors score the newer
+part of the history with what the older part taught.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ import numpy.typing as npt
 
 import anomalyd
 from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.detectors import young
 from anomalyd.detectors.base import Detector, Forecasting, Forecasts, Grid, Raw, State, join_states, with_step
 from anomalyd.detectors.calibrate import Calibrator
+from anomalyd.detectors.drift import Watch
 from anomalyd.errors import DetectorError
-from anomalyd.rule import DetectorSpec
+from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.score import Scores
 
 CODE = 3
@@ -33,22 +36,34 @@ OLDER_SHARE = 0.6
 """Share of the history that a batch detector learns from before it scores the rest for the calibration."""
 
 _DETECTOR, _CALIBRATION = "d.", "c."
+_WATCH, _YOUNG = "w.", "y."
+
+APART = ("forecast", "peer")
+"""Detectors that do not look for a change of a series' own behaviour: a jump is no news to them, nor is drift."""
 
 
 class Model:
     """A detector spec made ready to fit and score. It holds no memory of samples: that is ``State``."""
 
-    def __init__(self, spec: DetectorSpec, grid: Grid, seed: int = 0, detector: Detector | None = None):
+    def __init__(
+        self, spec: DetectorSpec, grid: Grid, seed: int = 0, detector: Detector | None = None, *, key: str = "",
+        history_ms: int = young.GROWN_MS, member: bool = False,
+    ):  # fmt: skip
         """Build the detector the spec names, or use the one given.
 
+        ``key`` is part of the version: what else decides the scores, such as the query and the length of the history.
+        The ``member`` of an ensemble has no watch for drift and no stand-in of its own.
         Raises ``DetectorError`` ("unknown", "extra", "params") when there is none or its parameters are wrong.
         """
         if detector is None:
             from anomalyd.detectors.registry import make_detector
 
             detector = make_detector(spec, grid)
-        self.spec, self.grid, self.seed = spec, grid, seed
+        self.spec, self.grid, self.seed, self.key = spec, grid, seed, key
         self.detector: Detector = detector
+        together = getattr(detector, "joint", False) and detector.name != "ensemble"
+        self._watch = None if member or together or detector.name in APART else Watch(grid.step_ms)
+        self._grown = max(1, min(history_ms, young.GROWN_MS) // max(1, grid.step_ms))
         self._calibrator = None if detector.calibrated else Calibrator()
 
     @property
@@ -68,18 +83,19 @@ class Model:
 
     @property
     def version(self) -> str:
-        """Hash of all that decides the scores but the samples: spec, grid, seed and code."""
-        parts = [self.spec.type, dict(self.spec.params), asdict(self.grid), self.seed, CODE, anomalyd.__version__]
+        """Hash of all that decides the scores but the samples: spec, grid, seed, key and code."""
+        own = [self.spec.type, dict(self.spec.params), asdict(self.grid), self.seed, self.key]
+        parts = [*own, CODE, anomalyd.__version__]
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def fit(self, history: Block) -> State:
         """Learn from history [N, T] (NaN allowed, T may be 0), calibration included."""
         calibration = self._calibrator.empty(len(history)) if self._calibrator else {}
-        detector, calibration = self._learn(history, calibration)
+        detector, calibration, links = self._learn(history, calibration)
         if self._calibrator is not None:
             calibration = self._calibrator.adopt(calibration, calibration)
-        return _pack(detector, calibration)
+        return _pack(detector, calibration | links)
 
     def score(self, state: State, fresh: Block, cut: float, hold: Bool | None = None) -> tuple[Scores, State]:
         """Score each sample of ``fresh`` [N, T], then learn it.
@@ -88,13 +104,15 @@ class Model:
         scored and not learned. Raises ``DetectorError`` ("out_of_order") for samples not newer than the state.
         """
         detector, calibration = _unpack(state)
+        links = {name: calibration.pop(name) for name in list(calibration) if name.startswith((_WATCH, _YOUNG))}
         raw, detector = self.detector.score(detector, fresh, hold)
         if self._calibrator is None:
             surprise = raw.score
             bound = np.full_like(surprise, cut)
         else:
             surprise, bound, calibration = self._calibrator.score(calibration, raw.score, cut, hold)
-        return _scores(raw, surprise, bound), _pack(detector, calibration)
+        said, links = self._link(links, surprise, fresh, hold)
+        return _stood_in(_scores(raw, surprise, bound), said, cut), _pack(detector, calibration | links)
 
     def forecast(self, state: State, times: I64, coverage: float) -> Forecasts:
         """What the series will be at times [T] after the state; raise ``DetectorError`` ("no_forecast") without one."""
@@ -110,32 +128,68 @@ class Model:
         calibration = self._calibrator.empty(len(newcomers)) if self._calibrator else {}
         if self._calibrator is not None and newcomers.values.shape[1] < self.min_history:
             calibration = self._calibrator.adopt(calibration, _unpack(state)[1])
-        detector, calibration = self._learn(newcomers, calibration)
-        return join_states([state, _pack(detector, calibration)])
+        detector, calibration, links = self._learn(newcomers, calibration)
+        return join_states([state, _pack(detector, calibration | links)])
 
-    def _learn(self, history: Block, calibration: _Arrays) -> tuple[State, _Arrays]:
+    def _begin_links(self, history: Block) -> _Arrays:
+        """State of the links behind the calibration: the watch knows nothing yet, the stand-in the newest samples."""
+        if self._watch is None:
+            return {}
+        return _named(_WATCH, self._watch.empty(len(history))) | _named(_YOUNG, young.begin(history))
+
+    def _link(
+        self, links: _Arrays, surprise: F64, fresh: Block, hold: Bool | None = None
+    ) -> tuple[young.Young | None, _Arrays]:
+        """Let the watch see the surprises, and the stand-in speak where there is none."""
+        if self._watch is None:
+            return None, links
+        watched = self._watch.take_in(_without(_WATCH, links), surprise, fresh.times, hold)
+        said, known = young.score(_without(_YOUNG, links), fresh, surprise, self._grown, hold)
+        return said, _named(_WATCH, watched) | _named(_YOUNG, known)
+
+    def _learn(self, history: Block, calibration: _Arrays) -> tuple[State, _Arrays, _Arrays]:
+        """The states of the detector, of the calibration and of the links behind it."""
         if self._calibrator is None:
-            return self.detector.fit(history, self.seed), calibration
+            return self.detector.fit(history, self.seed), calibration, self._begin_links(history)
         if self.detector.streaming:
-            start = self.detector.fit(history.window(0, 0), self.seed)
+            nothing = history.window(0, 0)
+            start, links = self.detector.fit(nothing, self.seed), self._begin_links(nothing)
             if not len(history.times):
-                return start, calibration
+                return start, calibration, links
             raw, state = self.detector.score(start, history)
-            return state, self._remember(calibration, raw)
+            surprise, _, calibration = self._calibrator.score(calibration, raw.score, 0.0)
+            return state, calibration, self._link(links, surprise, history)[1]
         split = int(len(history.times) * OLDER_SHARE)
         if split >= self.detector.min_history and split < len(history.times):
             older = self.detector.fit(history.window(0, split), self.seed)
             raw, _ = self.detector.score(older, history.window(split))
-            calibration = self._remember(calibration, raw)
-        return self.detector.fit(history, self.seed), calibration
-
-    def _remember(self, calibration: _Arrays, raw: Raw) -> _Arrays:
-        if self._calibrator is None:
-            return calibration
-        return self._calibrator.score(calibration, raw.score, 0.0)[2]
+            calibration = self._calibrator.score(calibration, raw.score, 0.0)[2]
+        return self.detector.fit(history, self.seed), calibration, self._begin_links(history)
 
 
 _Arrays = dict[str, npt.NDArray[Any]]
+
+
+def _named(prefix: str, arrays: _Arrays) -> _Arrays:
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def _without(prefix: str, arrays: _Arrays) -> _Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _stood_in(scores: Scores, said: young.Young | None, cut: float) -> Scores:
+    """Scores with what the stand-in says of the young."""
+    if said is None or not said.learned.any():
+        return scores
+    there, reach = ~np.isnan(said.surprise), said.unit * young.spreads_at(cut)
+    return replace(
+        scores, expected=np.where(there, said.expected, scores.expected),
+        lower=np.where(there, said.expected - reach, scores.lower),
+        upper=np.where(there, said.expected + reach, scores.upper),
+        surprise=np.where(there, said.surprise, scores.surprise), learned=said.learned,
+        page=None if scores.page is None else np.where(there, said.surprise, scores.page),
+    )  # fmt: skip
 
 
 def _scores(raw: Raw, surprise: F64, bound: F64) -> Scores:
@@ -156,3 +210,9 @@ def _unpack(state: State) -> tuple[State, _Arrays]:
     calibration = {name[cut:]: array for name, array in state.arrays.items() if name.startswith(_CALIBRATION)}
     detector = with_step(State(own, frozenset(name[cut:] for name in state.shared), state.as_of), state.step)
     return detector, calibration
+
+
+def model_of(rule: Rule) -> Model:
+    """The model of a rule; its version also names the query and the history it is fitted from."""
+    grid = Grid(rule.interval_ms, rule.timezone)
+    return Model(rule.detector, grid, rule.seed, key=rule.model_key, history_ms=rule.history_ms)

@@ -172,8 +172,19 @@ def update(
 
 
 @kernel
+def note(found: I64, spans: I64, at: int, span: int) -> None:
+    """Put a drift before the ones that were found earlier; the oldest is forgotten."""
+    for i in range(found.shape[0] - 1, 0, -1):
+        found[i] = found[i - 1]
+        spans[i] = spans[i - 1]
+    found[0] = at
+    spans[0] = span
+
+
+@kernel
 def drift(
     values: F64,
+    times: I64,
     civil: I64,
     hold: Bool,
     line: F64,
@@ -186,6 +197,9 @@ def drift(
     fill: I64,
     window: F64,
     drifted: I64,
+    found: I64,
+    spans: I64,
+    quiet_ms: int,
     settled: int,
     reach: float,
     delta: float,
@@ -198,7 +212,9 @@ def drift(
     """Score each residual by the evidence that the window with it holds two means, then take it into the window.
 
     ``drifted`` [N, 2]: whether the last update found a drift, number of drifts so far. After a drift the expectation's
-    level moves to the mean of what is left of the window (if by more than a spread), and the window starts anew.
+    level moves to the mean of what is left of the window (if by more than a spread), and the window starts anew. It is
+    noted in ``found`` and ``spans`` (see ``drift.py``), unless one was within ``quiet_ms``; when it began is left open,
+    because the window still holds some of what was before.
     """
     scratch = np.zeros(4)
     for s in range(values.shape[0]):
@@ -221,10 +237,12 @@ def drift(
                 continue
             if drifted[s, 0] == 1:
                 forget(totals[s], variances[s], fill[s], window[s])
-            found = update(totals[s], variances[s], fill[s], window[s], z, delta, clock, most, least, 10)
-            drifted[s, 0] = 1 if found else 0
-            if found:
+            new = update(totals[s], variances[s], fill[s], window[s], z, delta, clock, most, least, 10)
+            drifted[s, 0] = 1 if new else 0
+            if new:
                 drifted[s, 1] += 1
+                if times[t] - found[s, 0] >= quiet_ms:
+                    note(found[s], spans[s], times[t], 0)
                 shift = window[s, 1] / window[s, 0]
                 if abs(shift) > 1.0:  # smaller ones are noise as often as not, and the level follows by itself
                     line[s, 0] += shift * spread
