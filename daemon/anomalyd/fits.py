@@ -90,6 +90,9 @@ class Fits:
             return memory
         state = _arrange(run.model, fitted, memory)
         version = f"{run.model.version}-{fitted.until}"
+        verdict = run.model.verdict(fitted.state)
+        if verdict:
+            log.info("fitted", rule=run.rule.id, until=fitted.until, verdict=verdict)
         quality = memory.quality.adopt(positions(fitted.rows, memory.active), fitted.quality)
         memory = replace(memory, quality=quality)
         return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset(), drifted_at=0)

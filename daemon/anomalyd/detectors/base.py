@@ -198,6 +198,15 @@ class Forecasting(Protocol):
         ...
 
 
+@runtime_checkable
+class Choosing(Protocol):
+    """What a detector has besides that tries more than one model and runs the best, as `lstm` does."""
+
+    def verdict(self, state: State) -> str:
+        """Which model runs and by what right, for people."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DetectorInfo:
     """Where a detector lives, so that naming it costs no import."""

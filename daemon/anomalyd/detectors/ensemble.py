@@ -29,7 +29,7 @@ from pydantic import Field, model_validator
 
 from anomalyd.block import F64, Block, Bool
 from anomalyd.detectors import base
-from anomalyd.detectors.base import Detector, Grid, Raw, State
+from anomalyd.detectors.base import Detector, Grid, Raw, State, with_step
 from anomalyd.detectors.common import check_newer, newest
 from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec
@@ -140,16 +140,17 @@ class Ensemble:
 def _packed(states: Sequence[State], as_of: int) -> State:
     arrays = {f"m{i}.{name}": array for i, s in enumerate(states) for name, array in s.arrays.items()}
     shared = frozenset(f"m{i}.{name}" for i, s in enumerate(states) for name in s.shared)
-    return State(arrays, shared, as_of)
+    return with_step(State(arrays, shared, as_of), tuple(s.step for s in states))
 
 
 def _unpacked(state: State, members: int) -> list[State]:
     found = []
+    steps = state.step if isinstance(state.step, tuple) else (None,) * members
     for i in range(members):
         start = f"m{i}."
         arrays = {k.removeprefix(start): v for k, v in state.arrays.items() if k.startswith(start)}
         if not arrays:
             raise DetectorError("snapshot", f"the state has no member {i}")
         shared = frozenset(k.removeprefix(start) for k in state.shared if k.startswith(start))
-        found.append(State(arrays, shared, state.as_of))
+        found.append(with_step(State(arrays, shared, state.as_of), steps[i]))
     return found

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import anomalyd
 from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.detectors import young
-from anomalyd.detectors.base import Detector, Forecasting, Forecasts, Grid, Raw, State, join_states, with_step
+from anomalyd.detectors.base import Choosing, Detector, Forecasting, Forecasts, Grid, Raw, State, join_states, with_step
 from anomalyd.detectors.calibrate import Calibrator
 from anomalyd.detectors.drift import Watch
 from anomalyd.errors import DetectorError
@@ -113,6 +113,10 @@ class Model:
             surprise, bound, calibration = self._calibrator.score(calibration, raw.score, cut, hold)
         said, links = self._link(links, surprise, fresh, hold)
         return _stood_in(_scores(raw, surprise, bound), said, cut), _pack(detector, calibration | links)
+
+    def verdict(self, state: State) -> str:
+        """What runs after a fit and by what right, for people; empty where the detector has no choice to make."""
+        return self.detector.verdict(_unpack(state)[0]) if isinstance(self.detector, Choosing) else ""
 
     def forecast(self, state: State, times: I64, coverage: float) -> Forecasts:
         """What the series will be at times [T] after the state; raise ``DetectorError`` ("no_forecast") without one."""

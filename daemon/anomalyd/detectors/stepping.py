@@ -148,8 +148,9 @@ def _part(raw: Raw, rows: slice) -> Raw:
 
 def with_rows_changed(after: State, step: object, rows: I64) -> State:
     """``after``, some series of which were given other cells than the step that made it learned; the step is kept."""
-    if isinstance(step, Step):
-        step.undo(rows)
+    for one in step if isinstance(step, tuple) else (step,):  # an ensemble has one for each member
+        if isinstance(one, Step):
+            one.undo(rows)
     return with_step(after, step)
 
 
