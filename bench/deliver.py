@@ -16,10 +16,12 @@ from resource import RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
 
 from anomalyd.block import fingerprint, make_labels
-from anomalyd.clock import MINUTE_MS, SECOND_MS, VirtualClock
+from anomalyd.clock import DAY_MS, MINUTE_MS, SECOND_MS, VirtualClock
+from anomalyd.console.links import Signer, link_actions, link_charts, link_places
 from anomalyd.deliver import Deliverer
 from anomalyd.incident import Alert, Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.logs import configure
+from anomalyd.past import Past
 from anomalyd.receivers.base import Pace
 from anomalyd.receivers.pagerduty import PagerDuty
 from anomalyd.receivers.slack import Slack
@@ -27,11 +29,13 @@ from anomalyd.records import OutboxState
 from anomalyd.render import Rendered
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
+from anomalyd.words import Words
 from bench.harness import Context, Figure, limit, quality, timed
 
 EPISODES = 10_000
 START = 1_767_323_040_000
 EMERGENCIES = 0.02
+WEEK_MS = 7 * DAY_MS
 ENDS_BY = START + 30 * MINUTE_MS
 
 
@@ -120,10 +124,19 @@ def _alert(n: int, i: int, tier: Tier, status: str, at: int) -> Alert:
     )
 
 
+def _words(store: Store) -> Words:
+    """Whole messages as the daemon makes them: signed buttons, links, addresses of charts, the past of the series."""
+    signer, url = Signer(b"a key of the benchmark"), "https://anomalyd.example"
+    buttons, places = link_actions(signer, url, WEEK_MS, True), link_places(signer, url, WEEK_MS)
+    return Words(buttons, places, None, link_charts(signer, url, WEEK_MS), Past(store))
+
+
 def _live(store: Store, receiver: Limited, storm: list[tuple[int, Notification]]) -> None:
     """Let the storm happen and deliver until nothing is owed."""
     clock = VirtualClock(START)
-    deliverer = Deliverer(store, {receiver.name: receiver}, clock=clock, rng=random.Random(1))
+    deliverer = Deliverer(
+        store, {receiver.name: receiver}, words=_words(store), clock=clock, rng=random.Random(1)
+    )
     storm.sort(key=lambda event: event[0])
     done = 0
     while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anomalyd.ballot import StoredFeedback
@@ -221,12 +221,15 @@ def deliverer_of(
 ) -> Deliverer:
     """The deliverer with the stages that keep quiet, as the settings ask for them."""
     s = wiring.settings
-    stages, budget = arrange(store, s.receivers, receivers, wiring.rule_labels, s.mute_windows, s.inhibit_rules)
+    stages, budget, together = arrange(
+        store, s.receivers, receivers, wiring.rule_labels, s.mute_windows, s.inhibit_rules, s.together
+    )
     flaps = Flaps({name: one.flaps_per_hour for name, one in s.receivers.items()}, store)
     escalation = Escalation(s.escalation, store, wiring.told_first)
     return Deliverer(
         store, receivers, stages=(escalation.stage, flaps.stage, *stages), budget=budget, flaps=flaps,
-        rewords=(escalation.reword,), words=wiring.words, observe=wiring.account,
+        rewords=(escalation.reword,), words=replace(wiring.words, company=together.words), updates=together.updates,
+        observe=wiring.account,
         clock=clock, fence=fence, fallbacks={name: one.fallback for name, one in s.receivers.items()},
     )  # fmt: skip
 

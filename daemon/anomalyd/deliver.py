@@ -10,7 +10,7 @@ At least once: a process that dies between sending and settling sends again, wit
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol, runtime_checkable
@@ -125,6 +125,7 @@ class Deliverer:
         rewords: asked in order what is said in other words to this receiver.
         fence: proof of leadership for each claim, where several daemons share a store.
         fallbacks: by receiver, who is told instead of what it refuses for good.
+        updates: what receivers are owed about incidents that others have joined.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Deliverer:
         rng: random.Random | None = None,
         fence: Callable[[], Fence | None] = lambda: None,
         fallbacks: Mapping[str, str] | None = None,
+        updates: Callable[[Collection[str], int], list[Notification]] = lambda receivers, now: [],
     ):
         self.receivers = dict(receivers)
         self._store = store
@@ -154,6 +156,7 @@ class Deliverer:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._fence = fence
+        self._updates = updates
         self._fallbacks = {a: b for a, b in (fallbacks or {}).items() if b in self.receivers}
         self._lanes = {name: Lane(Gate(r.pace.every_ms, r.pace.burst)) for name, r in self.receivers.items()}
         self.began_at: int | None = None
@@ -223,6 +226,10 @@ class Deliverer:
             self._budget.adopt(older._budget)
         if self._flaps is not None and older._flaps is not None:
             self._flaps.adopt(older._flaps)
+
+    def updates(self, now: int) -> list[Notification]:
+        """What is owed because of what waits; asked about once a minute."""
+        return self._updates(tuple(self.receivers), now)
 
     def close(self) -> None:
         """Close all receivers."""

@@ -82,6 +82,8 @@ class Firing:
 
     incident: str
     labels: Mapping[str, str]
+    opened_at: int = 0
+    tier: Tier = Tier.NONE
 
 
 def firing_of(incident: Incident, rule_labels: Mapping[str, str]) -> Firing:
@@ -91,7 +93,7 @@ def firing_of(incident: Incident, rule_labels: Mapping[str, str]) -> Firing:
         **dict(incident.group_labels), **rule_labels, "alertname": name, "rule": incident.rule, "group": group,
         "tier": incident.tier.word, "severity": rule_labels.get("severity", incident.tier.word),
     }  # fmt: skip
-    return Firing(incident.id, labels)
+    return Firing(incident.id, labels, incident.opened_at, incident.tier)
 
 
 def inhibited(rules: Sequence[InhibitRule], firing: Callable[[int], Sequence[Firing]]) -> Stage:

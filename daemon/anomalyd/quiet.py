@@ -18,9 +18,10 @@ from anomalyd.incident import Incident
 from anomalyd.logs import get_logger
 from anomalyd.receivers.alertmanager import Alertmanager
 from anomalyd.receivers.base import Receiver, ReceiverSettings
-from anomalyd.records import Silence
+from anomalyd.records import Silence, Told
 from anomalyd.score import Tier
 from anomalyd.suppress import Stage
+from anomalyd.together import Company, Together
 
 READ_EVERY_MS = 5 * SECOND_MS
 ASK_EVERY_MS = 30 * SECOND_MS
@@ -31,6 +32,8 @@ log = get_logger("quiet")
 
 class Book(History, Protocol):
     """What is asked of the store."""
+
+    def told(self, receiver: str, incident: str) -> Told | None: ...
 
     def silences(self, now: int | None = None) -> list[Silence]: ...
 
@@ -93,13 +96,14 @@ class Known:
         return self._firing[1]
 
 
-def stages(wishes: Wishes, known: Known, budget: Budget) -> tuple[Stage, ...]:
+def stages(wishes: Wishes, known: Known, budget: Budget, together: Together | None = None) -> tuple[Stage, ...]:
     """The stages in the order in which they are asked; the first that objects gives the reason."""
     return (
         below_tier(wishes.min_tier),
         inhibited(wishes.inhibit_rules, known.firing),
         muted(wishes.mute_windows),
         silenced(known.silences),
+        *((together.stage,) if together is not None else ()),
         budget.stage,
     )
 
@@ -111,8 +115,9 @@ def arrange(
     rule_labels: Callable[[str], Mapping[str, str]],
     mute_windows: Sequence[MuteWindow] = (),
     inhibit_rules: Sequence[InhibitRule] = (),
-) -> tuple[tuple[Stage, ...], Budget]:
-    """The stages and the budget that the settings ask for, ready for a ``Deliverer``.
+    company: Company | None = None,
+) -> tuple[tuple[Stage, ...], Budget, Together]:
+    """The stages, the budget and the company that the settings ask for, ready for a ``Deliverer``.
 
     Args:
         rule_labels: the labels of a rule by its id; empty for one that is gone.
@@ -124,4 +129,6 @@ def arrange(
     )  # fmt: skip
     elsewhere = [r for r in receivers.values() if isinstance(r, Alertmanager) and r.honours_silences]
     budget = Budget(wishes.budget_per_hour, book)
-    return stages(wishes, Known(book, rule_labels, elsewhere), budget), budget
+    known = Known(book, rule_labels, elsewhere)
+    together = Together(company, book, known.firing)
+    return stages(wishes, known, budget, together), budget, together

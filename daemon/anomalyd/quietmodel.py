@@ -14,6 +14,7 @@ from anomalyd.matcher import parse_matchers
 from anomalyd.records import Matcher
 from anomalyd.routing import Route
 from anomalyd.score import Tier
+from anomalyd.together import Company
 
 TierWord: TypeAlias = Literal["warning", "critical", "emergency"]
 
@@ -59,6 +60,16 @@ class InhibitModel(Section):
 
     def made(self) -> InhibitRule:
         return InhibitRule(_all(list(self.source_matchers)), _all(list(self.target_matchers)), tuple(self.equal))
+
+
+class TogetherModel(Section):
+    """What makes incidents of several rules one notification."""
+
+    labels: list[str] = Field(min_length=1, max_length=10, description="Labels whose values are equal, e.g. service.")
+    within: PositiveDuration = Field(10 * 60_000, description="How far apart they may begin.")
+
+    def made(self) -> Company:
+        return Company(tuple(self.labels), self.within)
 
 
 class EscalationModel(Section):

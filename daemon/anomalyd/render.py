@@ -80,6 +80,8 @@ def render(
     more = max(0, statement.total - len(lines)) if lines else 0
     title = cut(_title(statement), 140)
     fields = _fields(statement, now)
+    if background.company and not statement.resolved:
+        fields += (("Together with", clean(background.company, 400)),)
     if background.past and not statement.resolved:
         fields += (("Before", clean(background.past, 200)),)
     links = _links(statement, annotations, places(statement, receiver) if places else ())
@@ -106,7 +108,9 @@ _HEADS: Mapping[Reason, str] = {
 
 
 def _title(s: Statement) -> str:
-    head = _HEADS[Reason.RESOLVED if s.resolved else s.reason].format(tier=s.tier.word.upper())
+    joined = s.reason == Reason.MORE and s.note  # by an incident of another rule
+    head = "{tier}, MORE" if joined else _HEADS[Reason.RESOLVED if s.resolved else s.reason]
+    head = head.format(tier=s.tier.word.upper())
     where = _where(s)
     count = f" ({_count(s)} series)" if s.total > 1 else ""
     return f"[{head}] {clean(s.name, 80)}{': ' + where if where else ''}{count}"

@@ -70,11 +70,13 @@ class Background:
         past: what was like it before and what people said of it, in one line; empty when there was nothing.
         verdicts: what has been said about this incident, oldest first.
         verdict: what counts of it, in a word; empty while nobody has judged.
+        company: other incidents that began together with it, by name.
     """
 
     past: str = ""
     verdict: str = ""
     verdicts: tuple[Verdict, ...] = ()
+    company: str = ""
 
 
 NO_BACKGROUND = Background()

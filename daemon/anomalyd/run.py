@@ -148,7 +148,8 @@ class Daemon:
         if self.leading:
             if self.retention_ms:
                 self.store.delete_before(now - self.retention_ms)
-            if owed := [*reminders(self.store, self.repeats(), now), *self._verdicts(now)]:
+            reminded = reminders(self.store, self.repeats(), now)
+            if owed := [*reminded, *self._verdicts(now), *self.deliverer.updates(now)]:
                 self.store.enqueue(owed)
                 for event in self.wake.values():
                     event.set()

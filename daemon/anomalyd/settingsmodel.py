@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, SourceSpec
-from anomalyd.quietmodel import EscalationModel, InhibitModel, MuteWindowModel, RouteNodeModel
+from anomalyd.quietmodel import EscalationModel, InhibitModel, MuteWindowModel, RouteNodeModel, TogetherModel
 from anomalyd.records import SnapshotPolicy
 from anomalyd.secret import Secret, either
 
@@ -296,6 +296,7 @@ class SettingsFile(Section):
     receivers: dict[str, Any] = Field({}, description="Who can be told, by name.")
     route: RouteNodeModel = Field(RouteNodeModel(), description="Who is told of what by rules that name no receivers.")
     mute_windows: dict[str, MuteWindowModel] = Field({}, description="Recurring times of quiet, by name.")
+    together: TogetherModel | None = Field(None, description="When incidents of several rules are told as one.")
     inhibit_rules: list[InhibitModel] = Field([], description="What stays quiet while something worse is open.")
     escalation: list[EscalationModel] = Field([], description="Who is told of what nobody acknowledges.")
     web: WebModel = WebModel()

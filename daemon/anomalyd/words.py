@@ -28,6 +28,7 @@ class Words:
         chart: draws the chart, which only receivers that hold a picture themselves cost.
         chart_urls: where charts are for whoever looks; drawn only then.
         background: what was like it before, and what people have said.
+        company: names of what began together with it, as of a time.
     """
 
     actions: Actions | None = None
@@ -35,13 +36,14 @@ class Words:
     chart: Charts | None = None
     chart_urls: Charts | None = None
     background: Backgrounds | None = None
+    company: Callable[[Statement, int], str] | None = None
 
     def of(self, statement: Statement, now: int, to: Receiver) -> Rendered:
         """The words of a statement; a failure to find them is told in the message, which is sent all the same."""
         try:
             return render(
                 statement, now, to.name, self.actions, lambda s: self._chart(s, to), places=self.places,
-                background=self._background(statement),
+                background=self._background(statement, now),
             )  # fmt: skip
         except Exception as error:  # whatever a hostile label provokes, the alert must go out
             log.exception("a message could not be rendered", receiver=to.name, rule=statement.rule)
@@ -57,9 +59,10 @@ class Words:
             return drawn or linked
         return replace(drawn, url=linked.url, urls=linked.urls)
 
-    def _background(self, statement: Statement) -> Background:
+    def _background(self, statement: Statement, now: int) -> Background:
         try:
-            return self.background(statement) if self.background is not None else NO_BACKGROUND
+            known = self.background(statement) if self.background is not None else NO_BACKGROUND
+            return replace(known, company=self.company(statement, now)) if self.company is not None else known
         except StoreError as error:
             log.warning("a message goes out without its past", rule=statement.rule, reason=error.reason)
             return NO_BACKGROUND

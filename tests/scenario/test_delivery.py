@@ -17,6 +17,7 @@ A line of a scenario (``#`` begins a comment; times count from the start of the 
     option escalate 30m               the receiver is told only of what nobody acknowledges
     option repeat 4h                  what stays open is told again
     option inhibit tier=emergency>tier=warning>region     source, target and equal label of an inhibition
+    option together 10m               incidents on one series are one when they begin within that time
     option verdicts yes               the receiver keeps one message an incident and shows what people say of it
 """
 
@@ -49,6 +50,8 @@ from anomalyd.records import Feedback, FeedbackLabel, OutboxState, Silence
 from anomalyd.remind import reminders
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
+from anomalyd.together import Company, Together
+from anomalyd.words import Words
 from fakes.receiver import DOWN, OK, FakeReceiver, Sent
 from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
 
@@ -129,10 +132,14 @@ class Play:
         steps = [Step(parse_duration(options["escalate"]), ("r",))] if "escalate" in options else []
         escalation = Escalation(steps, self.store, lambda statement: ())
         flaps = Flaps({"r": int(options.get("flaps", "0"))}, self.store)
-        wanted = stages(wishes, Known(self.store, lambda rule: {}, [self.elsewhere_is]), budget)
+        known = Known(self.store, lambda rule: {}, [self.elsewhere_is])
+        company = Company(("region",), parse_duration(options["together"])) if "together" in options else None
+        self.together = Together(company, self.store, known.firing)
+        wanted = stages(wishes, known, budget, self.together)
         self.deliverer = Deliverer(
             self.store, {"r": self.receiver}, stages=(escalation.stage, flaps.stage, *wanted), budget=budget,
-            flaps=flaps, rewords=(escalation.reword,), clock=VirtualClock(self.now), rng=random.Random(1),
+            flaps=flaps, rewords=(escalation.reword,), words=Words(company=self.together.words),
+            clock=VirtualClock(self.now), rng=random.Random(1),
         )  # fmt: skip
 
     def play(self) -> None:
@@ -145,7 +152,7 @@ class Play:
             # After a restart the store alone knows what waits; the daemon asks it every few seconds.
             self.maintain()
             again = self.deliverer.deliver_once("r", self.now).next_at or self.store.next_due("r")
-            if self.repeat_ms:
+            if self.repeat_ms or "together" in self.story.options:
                 again = min(again or end, self.now + MINUTE)
             if again is None or again > end or self.now >= end:
                 self.now = end
@@ -157,7 +164,7 @@ class Play:
         owed = reminders(self.store, {"r": self.repeat_ms}, self.now)
         if "verdicts" in self.story.options:
             owed += updates(self.store, ["r"], self.now)
-        self.store.enqueue(owed)
+        self.store.enqueue([*owed, *self.together.updates(["r"], self.now)])
 
     def owe(self, reason: str, tier: str, incident: str, series: str = "1") -> None:
         region, level, total = incident.split("-")[0], Tier[tier.upper()], int(series)
