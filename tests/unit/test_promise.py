@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anomalyd.detectors.kernels.promise import LINE, ONSET, keep_block, keep_pages, kept, openings
+from anomalyd.detectors.kernels.promise import BEYOND, LINE, ONSET, STRETCHES, keep_block, keep_pages, kept, openings
 
 U = 2.2
 FADE = 2.0 ** (-1.0 / 50_000)
@@ -97,11 +97,14 @@ def test_past_incidents_do_not_make_deaf() -> None:
     assert float(kept(lines[0], 30.0, U, ONSET)) > 20.0
 
 
-def test_a_held_series_is_corrected_and_not_counted() -> None:
-    """What happens while an episode is open says nothing about how often things happen."""
+def test_an_episode_counts_once_however_long() -> None:
+    """The sample that opens an episode is held and counted; what goes on in it says nothing about how often it is."""
     _, before = keep(noise(5_000, 1.0, 0.8))
-    after = keep(np.full(500, 9.0), before, hold=True)[1]
-    assert np.array_equal(before, after)
+    quiet = keep(np.zeros(20), before)[1]
+    short = keep(np.full(1, 9.0), quiet, hold=True)[1]
+    long = keep(np.full(500, 9.0), quiet, hold=True)[1]
+    assert short[0, STRETCHES] == long[0, STRETCHES] == quiet[0, STRETCHES] + 1
+    assert short[0, BEYOND] == long[0, BEYOND] == quiet[0, BEYOND] + 1
 
 
 def test_missing_samples_are_no_samples() -> None:

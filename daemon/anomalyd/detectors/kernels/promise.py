@@ -85,7 +85,8 @@ def count(line: Any, x: Any, u: Any, fade: Any, far: Any) -> Any:
 def keep_block(score: Any, hold: Any, u: Any, fade: Any, lines: Any) -> Any:
     """Correct the surprises [N, T] in place, each by those before it; ``lines`` [N, LINE] go on.
 
-    Series with ``hold`` [N] are corrected and not counted.
+    A series with ``hold`` [N] counts as well: the sample that opens an episode is held, and it is what a budget is
+    spent on. An episode is one stretch however long it lasts, and nothing fades in it.
     """
     for i in range(score.shape[0]):
         for t in range(score.shape[1]):
@@ -94,8 +95,7 @@ def keep_block(score: Any, hold: Any, u: Any, fade: Any, lines: Any) -> Any:
                 continue
             if x > u:
                 score[i, t] = kept(lines[i], x, u, ONSET)
-            if not hold[i]:
-                count(lines[i], x, u, fade, ONSET[FAR])
+            count(lines[i], x, u, 1.0 if hold[i] else fade, ONSET[FAR])
 
 
 @kernel
@@ -123,8 +123,7 @@ def keep_pages(page: Any, hold: Any, weekly: Any, fade: Any, lines: Any) -> Any:
             x = surprise_of_page(page[i, t], weekly)
             if x > u:
                 page[i, t] = page_of_surprise(kept(lines[i], x, u, NEWS), weekly)
-            if not hold[i]:
-                count(lines[i], x, u, fade, NEWS[FAR])
+            count(lines[i], x, u, 1.0 if hold[i] else fade, NEWS[FAR])
 
 
 @kernel
