@@ -70,6 +70,7 @@ class _Head:
     as_of: int
     fitted_at: int
     fit_started_at: int
+    drifted_at: int
     relearn: tuple[int, ...]
     parts: tuple[str, ...]
     bytes: int
@@ -162,7 +163,7 @@ class Snapshots:
             self._store.save_model(rule, f"{generation}{number}", "{}", blob, at=state.as_of, fence=fence)
         head = _Head(
             run.rule.model_key, run.model.version, memory.model, state.as_of, memory.fitted_at, run.fit_started_at,
-            tuple(sorted(memory.relearn)), tuple(digests), written,
+            memory.drifted_at, tuple(sorted(memory.relearn)), tuple(digests), written,
         )  # fmt: skip
         meta = json.dumps({"format": FORMAT} | {name: getattr(head, name) for name in _Head.__dataclass_fields__})
         self._store.save_model(rule, HEAD, meta, b"", at=state.as_of, fence=fence)
@@ -281,7 +282,7 @@ def _memory_of(run: RuleRun, memory: Memory, whole: State, head: _Head) -> Memor
     )
     return replace(
         memory, active=active, last_seen=last_seen, cuts=cuts_of(run.rule, len(active)), state=state, quality=quality,
-        fitted_at=head.fitted_at, model=head.model, relearn=frozenset(head.relearn), source_labels=(),
+        fitted_at=head.fitted_at, drifted_at=head.drifted_at, model=head.model, relearn=frozenset(head.relearn), source_labels=(),
     )  # fmt: skip
 
 
