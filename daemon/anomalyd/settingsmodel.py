@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
 from anomalyd.feedback import FeedbackPolicy
-from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, SourceSpec
+from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, OAuth2, SourceSpec
 from anomalyd.quietmodel import EscalationModel, InhibitModel, MuteWindowModel, RouteNodeModel, TogetherModel
 from anomalyd.records import SnapshotPolicy
 from anomalyd.secret import Secret, either
@@ -60,16 +60,6 @@ class AuthorizationModel(Section):
         return either(self.credentials, self.credentials_file, "credentials")
 
 
-class TlsModel(Section):
-    """How to check the server's certificate and show ours."""
-
-    ca_file: str = Field("", description="PEM file of the authorities to trust instead of the system's.")
-    cert_file: str = Field("", description="PEM file of our certificate.")
-    key_file: str = Field("", description="PEM file of its key.")
-    server_name: str = Field("", description="Name in the certificate when it is not the URL's host.")
-    insecure_skip_verify: Flag = Field(False, description="Accept any certificate.")
-
-
 class HeaderModel(Section):
     """A header whose value is a secret."""
 
@@ -86,6 +76,38 @@ class HeaderModel(Section):
         return either(self.secret, self.secret_file, "secret")
 
 
+class OAuth2Model(Section):
+    """A token by OAuth 2.0 client credentials; over the source's tls_config (without cert_file) and proxy_url."""
+
+    client_id: str
+    client_secret: Secret | None = None
+    client_secret_file: str = ""
+    token_url: str = Field(description="Where tokens are made.")
+    scopes: tuple[str, ...] = Field((), description="What to ask for.")
+    endpoint_params: dict[str, str | HeaderModel] = Field({}, description="Sent along, such as audience.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> OAuth2Model:
+        if either(self.client_secret, self.client_secret_file, "client_secret") is None:
+            raise ValueError("needs client_secret or client_secret_file")
+        return self
+
+    def auth(self) -> OAuth2:
+        secret = either(self.client_secret, self.client_secret_file, "client_secret") or Secret()
+        extra = {k: v if isinstance(v, str) else v.value() or Secret() for k, v in self.endpoint_params.items()}
+        return OAuth2(self.client_id, secret, self.token_url, self.scopes, extra)
+
+
+class TlsModel(Section):
+    """How to check the server's certificate and show ours."""
+
+    ca_file: str = Field("", description="PEM file of the authorities to trust instead of the system's.")
+    cert_file: str = Field("", description="PEM file of our certificate.")
+    key_file: str = Field("", description="PEM file of its key.")
+    server_name: str = Field("", description="Name in the certificate when it is not the URL's host.")
+    insecure_skip_verify: Flag = Field(False, description="Accept any certificate.")
+
+
 class SourceModel(Section):
     """A Prometheus-compatible server that metrics are read from."""
 
@@ -99,6 +121,7 @@ class SourceModel(Section):
     tenant: str = Field("", description="Sent as X-Scope-OrgID.")
     basic_auth: BasicAuthModel | None = None
     authorization: AuthorizationModel | None = None
+    oauth2: OAuth2Model | None = None
     tls_config: TlsModel = TlsModel()
     proxy_url: str = Field("", description="HTTP proxy; proxy variables of the environment are not used.")
     deny_partial: Flag = Field(_SPEC.deny_partial, description="Ask the server to fail rather than answer in part.")
@@ -119,6 +142,7 @@ class SourceModel(Section):
             tenant=self.tenant,
             basic_auth=self.basic_auth.auth() if self.basic_auth else None,
             bearer=self.authorization.token() if self.authorization else None,
+            oauth2=self.oauth2.auth() if self.oauth2 else None,
             ca_file=tls.ca_file,
             cert_file=tls.cert_file,
             key_file=tls.key_file,

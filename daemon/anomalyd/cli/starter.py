@@ -31,6 +31,7 @@ sources:
     # tenant: team-a                # sent as X-Scope-OrgID
     # basic_auth: {{username: anomalyd, password_file: secrets/prometheus}}
     # authorization: {{credentials_file: secrets/token}}
+    # oauth2: {{client_id: anomalyd, client_secret_file: secrets/client, token_url: https://login.example.org/token}}
     # tls_config: {{ca_file: ca.pem}}
 
 # Scores, episodes and what still has to be sent. Postgres: postgresql://user@host/anomalyd

@@ -2,8 +2,8 @@
 
 A ``requests.Session`` as ``PrometheusConnect`` wants it, so the library's own calls (labels, metadata, targets) obey
 the same rules as our queries: one total deadline with its retries inside, a cap on decoded bytes, no redirects, no
-proxies or ``.netrc`` from the environment, credentials read anew for each request, parameters in the body of a POST,
-errors of our own classes without the URL's path or any secret in them.
+proxies or ``.netrc`` from the environment, credentials read anew for each request (a token is kept while it holds),
+parameters in the body of a POST, errors of our own classes without the URL's path or any secret in them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from anomalyd.clock import Clock
 from anomalyd.errors import ConfigError, SourceError, SourceUnavailable
 from anomalyd.prometheus.deadline import Deadline, DeadlineAdapter, current
 from anomalyd.prometheus.decode import PAD
+from anomalyd.prometheus.oauth import Tokens
 from anomalyd.prometheus.refusal import Answer, clean, refusal
 from anomalyd.prometheus.spec import SourceSpec
 from anomalyd.secret import Secret
@@ -67,6 +68,7 @@ class SourceSession(requests.Session):
         self._closed = threading.Event()
         self._get_only = spec.method == "GET"
         self._where = f"source {spec.name} ({spec.place})"
+        self._tokens = Tokens(spec.oauth2, self._post_form, clock, self._where) if spec.oauth2 else None
         self.use_transport()
 
     def use_transport(self) -> None:
@@ -75,6 +77,10 @@ class SourceSession(requests.Session):
         adapter = DeadlineAdapter(self._spec.max_concurrency, self._spec.server_name)
         self.mount("http://", adapter)
         self.mount("https://", adapter)
+        oauth2 = self._spec.oauth2
+        if oauth2 is not None and self._spec.server_name and oauth2.place != self._spec.place:
+            # The name that the source's certificate bears is not that of the token server.
+            self.mount(oauth2.place.lower(), DeadlineAdapter(1, ""))
 
     def close(self) -> None:
         """Close the connections and wake whoever waits to retry."""
@@ -136,7 +142,11 @@ class SourceSession(requests.Session):
             busy = f"{self._spec.max_concurrency} queries are still running"
             raise SourceUnavailable("timeout", f"{self._where}: no turn within {deadline.seconds:g} s, {busy}")
         try:
+            token = self._tokens.held if self._tokens else ""
             answer = self._send("GET" if self._get_only else method, path, params, deadline)
+            if answer.status == 401 and self._tokens is not None and self._tokens.forget(token):
+                # It ended before its time, or was revoked; a fresh one that is refused too is not ours to mend.
+                answer = self._send("GET" if self._get_only else method, path, params, deadline)
             if answer.status == 405 and method == "POST" and not self._get_only:
                 self._get_only = True
                 answer = self._send("GET", path, params, deadline)
@@ -147,7 +157,7 @@ class SourceSession(requests.Session):
         return answer
 
     def _send(self, method: str, path: str, params: Mapping[str, Any], deadline: Deadline) -> Answer:
-        headers, secrets = self._headers()
+        headers, secrets = self._headers(deadline)
         form = {name: str(value) for name, value in params.items()}
         request = requests.Request(
             method,
@@ -156,6 +166,29 @@ class SourceSession(requests.Session):
             params=form if method == "GET" else None,
             data=form if method == "POST" else None,
         )
+        answer = self._transmit(request, deadline, secrets)
+        self._measure_skew(answer.headers.get("date"))
+        return answer
+
+    def _post_form(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        form: Mapping[str, str],
+        deadline: Deadline,
+        secrets: tuple[str, ...],
+    ) -> Answer:
+        """Ask the token server: under the same rules, but without the source's headers and our certificate."""
+        own = {"User-Agent": f"anomalyd/{__version__}", "Accept-Encoding": "identity", **headers}
+        request = requests.Request("POST", url, headers=own, data=dict(form))
+        try:
+            return self._transmit(request, deadline, secrets, ours=False)
+        except SourceUnavailable as error:
+            raise SourceUnavailable(error.reason, f"{error} (asking token_url for a token)") from None
+
+    def _transmit(
+        self, request: requests.Request, deadline: Deadline, secrets: tuple[str, ...], ours: bool = True
+    ) -> Answer:
         token = current.set(deadline)
         try:
             prepared = self.prepare_request(request)
@@ -166,17 +199,16 @@ class SourceSession(requests.Session):
                 timeout=(wait, wait),
                 allow_redirects=False,
                 verify=self.verify,
-                cert=self.cert,
+                cert=self.cert if ours else None,
                 proxies=self.proxies,
             ) as response:
-                self._measure_skew(response.headers.get("Date"))
                 return self._read(response, deadline, secrets)
         except (requests.RequestException, HTTPError, OSError, ValueError, zlib.error) as error:
             raise self._trouble(error, deadline, secrets) from None
         finally:
             current.reset(token)
 
-    def _headers(self) -> tuple[dict[str, str], tuple[str, ...]]:
+    def _headers(self, deadline: Deadline) -> tuple[dict[str, str], tuple[str, ...]]:
         """Headers of the next request, and the credentials among them, both read now."""
         spec = self._spec
         headers = {"User-Agent": f"anomalyd/{__version__}", "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -195,6 +227,9 @@ class SourceSession(requests.Session):
                 headers["X-Scope-OrgID"] = spec.tenant
             if spec.bearer is not None:
                 headers["Authorization"] = f"Bearer {reveal(spec.bearer)}"
+            if self._tokens is not None:
+                secrets.append(self._tokens.get(deadline))
+                headers["Authorization"] = f"Bearer {secrets[-1]}"
             if spec.basic_auth is not None:
                 pair = f"{reveal(spec.basic_auth.username)}:{reveal(spec.basic_auth.password)}".encode()
                 secrets.append(base64.b64encode(pair).decode("ascii"))

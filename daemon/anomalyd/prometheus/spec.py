@@ -20,6 +20,7 @@ Method: TypeAlias = Literal["POST", "GET"]
 MIB = 1024 * 1024
 
 _RESERVED_HEADERS = frozenset({"host", "content-length", "content-type", "transfer-encoding", "accept-encoding"})
+_OAUTH2_PARAMS = frozenset({"grant_type", "client_id", "client_secret", "scope"})
 _RESERVED_PARAMS = frozenset({"query", "time", "start", "end", "step", "limit", "timeout"})
 
 
@@ -29,6 +30,40 @@ class BasicAuth:
 
     username: str | Secret
     password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth2:
+    """OAuth 2.0 client credentials: who asks for a token, where, and for what.
+
+    Attributes:
+        token_url: where tokens are made; no credentials in it.
+        scopes: sent as one ``scope``.
+        endpoint_params: sent along with the request for a token, such as ``audience``; may be secrets.
+    """
+
+    client_id: str
+    client_secret: Secret
+    token_url: str
+    scopes: tuple[str, ...] = ()
+    endpoint_params: Mapping[str, str | Secret] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            _check_url(self.token_url, query_allowed=True)
+        except ValueError as error:
+            raise ValueError(f"oauth2: token_url: {error}") from None
+        if not self.client_id:
+            raise ValueError("oauth2: needs a client_id")
+        reserved = sorted(_OAUTH2_PARAMS & set(self.endpoint_params))
+        if reserved:
+            raise ValueError(f"oauth2: endpoint_params may not set {', '.join(reserved)}: they have keys of their own")
+
+    @property
+    def place(self) -> str:
+        """Scheme, host and port: all that messages show of the URL."""
+        parts = urlsplit(self.token_url)
+        return f"{parts.scheme}://{parts.netloc}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +79,7 @@ class SourceSpec:
         max_concurrency: requests in flight at once; more callers wait inside their own deadline.
         headers: sent with each request; may be secrets.
         tenant: sent as ``X-Scope-OrgID``.
-        basic_auth, bearer: exclude each other. Files behind secrets are read anew for each request.
+        basic_auth, bearer, oauth2: exclude each other. Files behind secrets are read anew for each request.
         ca_file, cert_file, key_file: PEM paths; a client certificate needs both of its files.
         server_name: name expected in the server's certificate when it differs from the URL's host.
         insecure_skip_verify: accept any certificate.
@@ -64,6 +99,7 @@ class SourceSpec:
     tenant: str = ""
     basic_auth: BasicAuth | None = None
     bearer: Secret | None = None
+    oauth2: OAuth2 | None = None
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
@@ -76,8 +112,8 @@ class SourceSpec:
 
     def __post_init__(self) -> None:
         _check_url(self.url)
-        if self.basic_auth is not None and self.bearer is not None:
-            raise ValueError("basic_auth and bearer exclude each other: keep one")
+        if sum(one is not None for one in (self.basic_auth, self.bearer, self.oauth2)) > 1:
+            raise ValueError("basic_auth, bearer (authorization) and oauth2 exclude each other: keep one")
         if bool(self.cert_file) != bool(self.key_file):
             raise ValueError("a client certificate needs both cert_file and key_file")
         if self.timeout_s <= 0 or self.max_response_bytes <= 0 or self.max_concurrency <= 0:
@@ -92,8 +128,8 @@ class SourceSpec:
         reserved = sorted(_RESERVED_HEADERS & names)
         if reserved:
             raise ValueError(f"headers may not set {', '.join(reserved)}")
-        if "authorization" in names and (self.basic_auth is not None or self.bearer is not None):
-            raise ValueError("an Authorization header and basic_auth or bearer exclude each other: keep one")
+        if "authorization" in names and (self.basic_auth or self.bearer or self.oauth2):
+            raise ValueError("an Authorization header and basic_auth, bearer or oauth2 exclude each other: keep one")
         if "x-scope-orgid" in names and self.tenant:
             raise ValueError("an X-Scope-OrgID header and tenant exclude each other: keep tenant")
 
@@ -109,7 +145,7 @@ class SourceSpec:
         return f"{parts.scheme}://{parts.netloc}"
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, query_allowed: bool = False) -> None:
     try:
         parts = urlsplit(url)
         _ = parts.port  # parsed lazily: a bad port raises here
@@ -119,7 +155,7 @@ def _check_url(url: str) -> None:
         raise ValueError("the url must be http://host[:port][/prefix] or https://...")
     if parts.username is not None or parts.password is not None:
         raise ValueError("the url may not carry credentials: use basic_auth with password_file")
-    if parts.query or parts.fragment:
+    if (parts.query and not query_allowed) or parts.fragment:
         raise ValueError("the url may not have a query or fragment: use extra_params")
     if any(character <= " " for character in url):
         raise ValueError("the url contains white space")
