@@ -31,6 +31,7 @@ from anomalyd.feedback import (
     judgements,
     labels_of,
     moved_of,
+    policy_of,
     preview,
     steps,
     voter,
@@ -153,7 +154,7 @@ class Ballot:
         if rule is None:
             raise Refused("not_found", f"rule {clean(vote.rule, 100)!r} is not running")
         standing = self._standing(rule, [vote])
-        after = _feedback(rule, standing, self._asked(standing, now), now, self.policy)
+        after = _feedback(rule, standing, self._asked(rule, standing, now), now, policy_of(rule, self.policy))
         return self._compare(rule, after, standing.base, now)
 
     def standing(self, rule_id: str, now: int) -> Preview:
@@ -162,7 +163,7 @@ class Ballot:
         if rule is None:
             raise Refused("not_found", f"rule {clean(rule_id, 100)!r} is not running")
         standing = self._standing(rule, [])
-        after = _feedback(rule, standing, moved_of(standing.history), now, self.policy)
+        after = _feedback(rule, standing, moved_of(standing.history), now, policy_of(rule, self.policy))
         return self._compare(rule, after, standing.base, now)
 
     def real(self, episode: Episode, now: int) -> float | None:
@@ -170,13 +171,13 @@ class Ballot:
         rule = self._rules().get(episode.rule)
         if rule is None:
             return None
-        standing = self._standing(rule, [])
+        standing, policy = self._standing(rule, []), policy_of(rule, self.policy)
         base = min(standing.base)
-        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, self.policy)
+        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, policy)
         mine = [one for one in judged if one.fingerprint == episode.fingerprint]
         if not mine or not math.isfinite(episode.peak_surprise):
             return None
-        return believe(mine, 0.0, 1.0, self.policy).real(episode.peak_surprise / base)
+        return believe(mine, 0.0, 1.0, policy).real(episode.peak_surprise / base)
 
     def _check(self, vote: Feedback) -> None:
         if vote.label == FeedbackLabel.MISSED:
@@ -195,13 +196,13 @@ class Ballot:
     def _rewrite(self, vote: Feedback, now: int, reason: str) -> list[ThresholdChange]:
         """Bring the threshold history up to date with the votes that count now."""
         rule = self._rules().get(vote.rule)
-        if rule is None:
+        if rule is None or not rule.feedback.enabled:
             return []
-        standing = self._standing(rule, [])
+        standing, policy = self._standing(rule, []), policy_of(rule, self.policy)
         base = min(standing.base)
-        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, self.policy)
-        moves = steps(factors(judged, self.policy), standing.history, now, self.policy)
-        rows = changes_of(rule.id, standing.base, moves, judged, vote, now, self.policy, reason)
+        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, policy)
+        moves = steps(factors(judged, policy), standing.history, now, policy)
+        rows = changes_of(rule.id, standing.base, moves, judged, vote, now, policy, reason)
         return [replace(row, id=self._store.save_threshold(row)) for row in rows]
 
     def _standing(self, rule: Rule, more: Sequence[Feedback]) -> _Standing:
@@ -221,21 +222,23 @@ class Ballot:
         finite = values[np.isfinite(values)]
         return float(finite.max()) if len(finite) else math.nan
 
-    def _asked(self, standing: _Standing, now: int) -> dict[str, Moved]:
-        base = min(standing.base)
-        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, self.policy)
-        moves = steps(factors(judged, self.policy), standing.history, now, self.policy)
+    def _asked(self, rule: Rule, standing: _Standing, now: int) -> dict[str, Moved]:
+        base, policy = min(standing.base), policy_of(rule, self.policy)
+        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, policy)
+        moves = steps(factors(judged, policy), standing.history, now, policy)
         return {**moved_of(standing.history), **{name: Moved(after, now) for name, (_, after) in moves.items()}}
 
     def _compare(self, rule: Rule, after: RuleFeedback, base: tuple[float, float, float], now: int) -> Preview:
         past = self._store.episodes(rule=rule.id, start=now - PREVIEW_DAYS * DAY_MS, limit=10_000)
-        return preview(after, past, base, now, self.policy, PREVIEW_DAYS)
+        return preview(after, past, base, now, policy_of(rule, self.policy), PREVIEW_DAYS)
 
     def _effect(self, vote: Feedback, changes: Sequence[ThresholdChange]) -> str:
         if vote.label == FeedbackLabel.NEW_NORMAL:
             return "the episode is closed and the series is learned anew from its beginning"
+        rule = self._rules().get(vote.rule)
+        if rule is not None and not rule.feedback.enabled:
+            return "noted; the rule says that votes do not move its thresholds"
         if vote.label == FeedbackLabel.EXPECTED:
-            rule = self._rules().get(vote.rule)
             found = self.exceptions(rule) if rule else ()
             words = next((one.words for one in found if one.feedback == vote.id), "")
             return f"expected again {words}" if words else "noted; it makes no exception that recurs"
@@ -248,7 +251,7 @@ class Ballot:
     def exceptions(self, rule: Rule) -> tuple[Recurring, ...]:
         """The recurring exceptions of a rule."""
         standing = self._standing(rule, [])
-        return _feedback(rule, standing, {}, 0, self.policy).recurring
+        return _feedback(rule, standing, {}, 0, policy_of(rule, self.policy)).recurring
 
 
 def base_cuts(store: Store, rule: Rule) -> tuple[float, float, float]:
@@ -261,11 +264,16 @@ def _feedback(
     rule: Rule, standing: _Standing, moved: Mapping[str, Moved], now: int, policy: FeedbackPolicy
 ) -> RuleFeedback:
     votes = standing.votes
-    spans = tuple((v.fingerprint, v.start, v.end) for v in votes if v.label == FeedbackLabel.MISSED)
+    if not rule.feedback.enabled:
+        return RuleFeedback(labels=labels_of(votes), missed=_missed(votes))
     exceptions = recurring(
         votes, standing.episodes, min(standing.base), rule.timezone, policy.max_factor, policy.half_life_ms
     )
-    return RuleFeedback(moved, exceptions, labels_of(votes), spans)
+    return RuleFeedback(moved, exceptions, labels_of(votes), _missed(votes))
+
+
+def _missed(votes: Sequence[Feedback]) -> tuple[tuple[str, int, int], ...]:
+    return tuple((v.fingerprint, v.start, v.end) for v in votes if v.label == FeedbackLabel.MISSED)
 
 
 def _tidy(vote: Feedback) -> Feedback:
@@ -318,4 +326,4 @@ class StoredFeedback:
         wanted = {vote.episode for vote in votes if vote.label == FeedbackLabel.EXPECTED}
         episodes = {id: found for id in wanted if (found := self._store.episode(id)) is not None}
         standing = _Standing(votes, episodes, {}, history, base_cuts(self._store, rule))
-        return _feedback(rule, standing, moved_of(history), 0, self.policy)
+        return _feedback(rule, standing, moved_of(history), 0, policy_of(rule, self.policy))

@@ -21,7 +21,7 @@ from anomalyd.judge import judge
 from anomalyd.memory import Memory
 from anomalyd.rule import Rule
 from anomalyd.rulerun import Changes, RuleRun, band_cut, cut_of, hold_of
-from anomalyd.score import Kind, Observation, Scores, Tier, Why
+from anomalyd.score import Kind, Observation, Scores, Tier, Verdicts, Why
 from anomalyd.slot import NoticeKind, RuleSlot, make_notice
 from anomalyd.stretch import (
     SAMPLES_AT_ONCE,
@@ -128,6 +128,8 @@ class Columns:
         verdicts = judge(rule, value, expected, surprise, memory.cuts, page, live, young)
         if memory.relearn:
             verdicts.kind[np.isin(memory.active, list(memory.relearn))] = Kind.WARMING_UP
+        if memory.excused:
+            memory = replace(memory, excused=_excuse(memory, surprise, verdicts))
         seen_at = np.where(np.isfinite(value), at, memory.last_seen)
         observation = Observation(
             at, memory.active, value, expected, scores.lower[:, 0], scores.upper[:, 0], surprise, verdicts,
@@ -170,7 +172,7 @@ class Columns:
         if not happened:
             return memory
         live = dict(memory.episodes)
-        relearn = set(memory.relearn)
+        relearn, excused = set(memory.relearn), set(memory.excused)
         for what in happened:
             row = memory.registry.index[what.episode.labels]
             live.pop(row, None)
@@ -178,6 +180,8 @@ class Columns:
                 live[row] = what.episode
             elif what.episode.close in (Close.NEW_LEVEL, Close.NEW_NORMAL):
                 relearn.add(row)
+            elif what.episode.close == Close.DISMISSED:
+                excused.add(row)
         told = tell(
             rule, at, happened, live.values(), memory.incidents, lambda e: cut_of(memory, e), self.annotate,
             self.links(rule), self.recipients, count_siblings(rule, len(memory.siblings), memory.active_labels),
@@ -187,7 +191,10 @@ class Columns:
         changes.incidents.update({incident.id: incident for incident in told.incidents})
         changes.outbox.extend(told.outbox)
         live = {row: by_id.get(episode.id, episode) for row, episode in live.items()}
-        return replace(memory, episodes=live, incidents=told.open_incidents, relearn=frozenset(relearn))
+        return replace(
+            memory, episodes=live, incidents=told.open_incidents, relearn=frozenset(relearn),
+            excused=frozenset(excused),
+        )  # fmt: skip
 
 
 class _Restless:
@@ -232,11 +239,11 @@ class _Restless:
             column += 1
         parts = [self._live[row] if row in self._live else self._ahead[row].after for row in self._rows]
         m = self._memory
-        memory = replace(whole, episodes=m.episodes, incidents=m.incidents, relearn=m.relearn)
+        memory = replace(whole, episodes=m.episodes, incidents=m.incidents, relearn=m.relearn, excused=m.excused)
         return memory, join_states(parts)
 
     def _watched(self) -> set[int]:
-        return {*self._memory.episodes, *self._memory.relearn}
+        return set(_not_calm(self._memory))
 
     def _join(self, row: int, column: int) -> None:
         """A series is flagged: bring its state to the column before."""
@@ -260,7 +267,9 @@ class _Restless:
         assert after.state is not None, "a column is scored"
         assert after.last is not None, "a column is judged"
         self._sheet.put_slot(rows, column, after.last)
-        self._memory = replace(whole, episodes=after.episodes, incidents=after.incidents, relearn=after.relearn)
+        self._memory = replace(
+            whole, episodes=after.episodes, incidents=after.incidents, relearn=after.relearn, excused=after.excused
+        )  # fmt: skip
         watched = self._watched()
         for i, row in enumerate(rows.tolist()):
             self._live[row] = after.state.take([i])
@@ -286,7 +295,16 @@ def slot_of(rule: Rule, memory: Memory, sheet: Sheet, column: int, cut: float) -
 
 def _not_calm(memory: Memory) -> list[int]:
     """Rows of the series whose verdicts decide what they learn or say."""
-    return [*memory.episodes, *memory.relearn]
+    return [*memory.episodes, *memory.relearn, *memory.excused]
+
+
+def _excuse(memory: Memory, surprise: F64, verdicts: Verdicts) -> frozenset[int]:
+    """Let be what an analyst dismissed until it is over, but for emergencies; the rows that stay excused."""
+    here = np.isin(memory.active, list(memory.excused))
+    let_be = here & (verdicts.kind == Kind.ANOMALOUS) & (verdicts.tier < Tier.EMERGENCY)
+    verdicts.kind[let_be], verdicts.tier[let_be], verdicts.why[let_be] = Kind.OK, Tier.NONE, Why.DISMISSED
+    over = here & ~let_be & np.isfinite(surprise) & (surprise <= memory.cuts.min(axis=1))
+    return memory.excused - frozenset(memory.active[over].tolist())
 
 
 def _unlearned(

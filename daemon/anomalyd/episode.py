@@ -37,6 +37,8 @@ class Close(StrEnum):
     RULE_REMOVED = "rule_removed"
     NEW_NORMAL = "new_normal"
     """An analyst said so."""
+    DISMISSED = "dismissed"
+    """An analyst called it false or expected: it is learned, and no page until it is over."""
 
 
 @dataclass(frozen=True, slots=True)

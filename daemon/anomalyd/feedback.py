@@ -67,6 +67,18 @@ class RuleFeedback:
 NO_FEEDBACK = RuleFeedback()
 
 
+def policy_of(rule: Rule, policy: FeedbackPolicy) -> FeedbackPolicy:
+    """How far feedback may go on a rule: the settings, but for what the rule says itself."""
+    own = rule.feedback
+    return replace(
+        policy,
+        min_votes=policy.min_votes if own.min_votes is None else own.min_votes,
+        max_factor=policy.max_factor if own.max_factor is None else own.max_factor,
+        floor=policy.floor if own.floor is None else own.floor,
+        half_life_ms=policy.half_life_ms if own.half_life_ms is None else own.half_life_ms,
+    )
+
+
 # From votes to judgements --------------------------------------------------------------------------------------------
 
 

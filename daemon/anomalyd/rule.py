@@ -80,6 +80,22 @@ class DataQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedbackTerms:
+    """How far votes may move a rule's cuts, where that differs from the settings; None: as they say.
+
+    Attributes:
+        enabled: False keeps votes and training as they are, and leaves the cuts alone.
+        min_votes, max_factor, floor, half_life_ms: as in ``belief.FeedbackPolicy``.
+    """
+
+    enabled: bool = True
+    min_votes: int | None = None
+    max_factor: float | None = None
+    floor: float | None = None
+    half_life_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """A detector by its YAML name with the parameters the user gave (checked by the detector's own ``Params``)."""
 
@@ -134,6 +150,7 @@ class Rule:
     drop_labels: tuple[str, ...] = ()
     suppress_ms: int = 30 * MINUTE_MS
     data_quality: DataQuality = DataQuality()
+    feedback: FeedbackTerms = FeedbackTerms()
     admit_after: int = 3
     max_series: int = 1_000
     partial_response: Literal["hold", "accept"] = "hold"

@@ -24,7 +24,17 @@ from pydantic import (
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
 from anomalyd.durations import BUDGET_PATTERN, format_budget, parse_budget
 from anomalyd.intervalmodel import IntervalModel
-from anomalyd.rule import Budget, DataQuality, DetectorSpec, Direction, MinDeviation, Missing, Mode, Rule
+from anomalyd.rule import (
+    Budget,
+    DataQuality,
+    DetectorSpec,
+    Direction,
+    FeedbackTerms,
+    MinDeviation,
+    Missing,
+    Mode,
+    Rule,
+)
 from anomalyd.template import check_template
 
 RULE: dict[str, Any] = {
@@ -208,6 +218,19 @@ class DataQualityModel(Section):
     at_least: PositiveDuration = Field(DataQuality().at_least_ms, description="And not before it has lasted so long.")
 
 
+class FeedbackTermsModel(Section):
+    """How far votes may move this rule's thresholds; what is not said is as in the settings."""
+
+    enabled: Flag = Field(FeedbackTerms().enabled, description="false: votes are kept, the thresholds stay.")
+    min_votes: Whole | None = Field(None, ge=1, le=100, description="Judged alerts before a cut moves.")
+    max_factor: Number | None = Field(None, ge=1, le=10, description="Highest multiple of the rule's own cut.")
+    floor: Number | None = Field(None, ge=0, le=300, description="Surprise below which no vote brings a cut.")
+    half_life: PositiveDuration | None = Field(None, description="Age at which a vote counts half.")
+
+    def terms(self) -> FeedbackTerms:
+        return FeedbackTerms(self.enabled, self.min_votes, self.max_factor, self.floor, self.half_life)
+
+
 def _by_mode(value: Any) -> Any:
     """A mode alone stands for the mapping with it."""
     return {"mode": value} if isinstance(value, str) else value
@@ -278,6 +301,7 @@ class RuleModel(Section):
     data_quality: Annotated[DataQualityModel, BeforeValidator(_by_mode)] = Field(
         DataQualityModel(), description="Whether faults of the data are told, and anomalies held for them."
     )
+    feedback: FeedbackTermsModel = Field(FeedbackTermsModel(), description="How far votes may move its thresholds.")
     admit_after: Whole = Field(
         RULE["admit_after"], ge=1, le=1_000, description="Slots in which a new series must be seen first; 1: at once."
     )

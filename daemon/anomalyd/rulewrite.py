@@ -10,7 +10,7 @@ import yaml
 from anomalyd.durations import format_budget, format_duration
 from anomalyd.intervalmodel import write_interval
 from anomalyd.promql import check_expr
-from anomalyd.rule import DataQuality, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
+from anomalyd.rule import DataQuality, DetectorSpec, FeedbackTerms, MinDeviation, Rule, RuleGroup, TierPolicy
 from anomalyd.rulemodel import RULE
 from anomalyd.rules import RuleSet
 from anomalyd.yamlfile import plain_value
@@ -62,6 +62,8 @@ def rule_data(rule: Rule) -> dict[str, Any]:
         _unless_default(data, name, rule, name, list)
     if rule.dont_learn:
         data["dont_learn"] = [write_interval(interval) for interval in rule.dont_learn]
+    if rule.feedback != FeedbackTerms():
+        data["feedback"] = _feedback(rule.feedback)
     if rule.data_quality != DataQuality():
         q = rule.data_quality
         data["data_quality"] = {"mode": q.mode, "factor": q.factor, "at_least": format_duration(q.at_least_ms)}
@@ -80,6 +82,15 @@ def _unless_default(data: dict[str, Any], key: str, rule: Rule, attribute: str, 
     value = getattr(rule, attribute)
     if value != RULE[attribute]:
         data[key] = write(value)
+
+
+def _feedback(terms: FeedbackTerms) -> dict[str, Any]:
+    half_life = None if terms.half_life_ms is None else format_duration(terms.half_life_ms)
+    given = {
+        "min_votes": terms.min_votes, "max_factor": terms.max_factor, "floor": terms.floor, "half_life": half_life,
+    }  # fmt: skip
+    data = {key: value for key, value in given.items() if value is not None}
+    return data if terms.enabled else {"enabled": False, **data}
 
 
 def _detector(spec: DetectorSpec) -> Any:

@@ -102,6 +102,8 @@ class Why(IntEnum):
     """Above the cut, but no more than what the series has shown lately or often: nothing opens by it."""
     YOUNG = 7
     """Above the cut, in a series too young to be known well: never more than a warning."""
+    DISMISSED = 8
+    """Above the cut, but an analyst called this very stretch false or expected."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from anomalyd.ballot import Ballot, StoredFeedback
 from anomalyd.block import Block
@@ -14,11 +17,13 @@ from anomalyd.executors import InlineExecutor
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.incident import Reason
 from anomalyd.records import Feedback, FeedbackLabel
-from anomalyd.score import Kind
+from anomalyd.rule import FeedbackTerms, TierPolicy
+from anomalyd.score import Kind, Tier, Why
 from anomalyd.template import render_annotations
 from life import RULE, START, Life, M, change, recorded
 
 POLICY = FeedbackPolicy()
+MILD = replace(RULE, tiers=(TierPolicy(Tier.WARNING, surprise=3.0),))
 
 
 class Judged(Life):
@@ -99,6 +104,67 @@ def test_a_new_normal_closes_the_alert_and_is_learned_from_its_beginning() -> No
     kinds = [int(o.verdicts.kind[1]) for o in life.store.scores(RULE.id, START + 75 * M, START + 420 * M)]
     assert kinds[-60:].count(Kind.OK) > 50
     assert len([e for e in life.alerts() if e.started_at < START + 420 * M]) == 1
+
+
+def lasting(*spans: tuple[int, int, float]) -> Block:
+    """On h1 a level so far above the usual one in each span of minutes."""
+    block = recorded(minutes=260)
+    for first, stop, height in spans:
+        block = change(block, 1, first, stop, height)
+    return block
+
+
+@pytest.mark.parametrize("label", [FeedbackLabel.FALSE, FeedbackLabel.EXPECTED])
+def test_an_open_alert_that_is_dismissed_closes_and_pages_no_more(label: FeedbackLabel) -> None:
+    """The next slot says why it is closed; while the level lasts nothing opens; what comes after it does."""
+    life = Judged(lasting((60, 120, 30.0), (180, 200, 300.0)), MILD)
+    life.live(0, 70)
+    assert [e.phase for e in life.alerts()] == [Phase.OPEN]
+    life.vote(label, 69)
+    life.live(70, 72)
+    assert [e.close for e in life.alerts()] == [Close.DISMISSED]
+    assert life.told()[-1] == (70, Reason.RESOLVED)
+    (closed,) = [row for row in life.store.notifications() if row.notification.statement.reason == Reason.RESOLVED]
+    assert closed.notification.statement.alerts[0].close == "dismissed"
+    life.live(72, 120)
+    assert len(life.alerts()) == 1
+    seen = life.store.scores(RULE.id, START + 72 * M, START + 120 * M)
+    assert {int(o.verdicts.kind[1]) for o in seen} == {Kind.OK}
+    # What is expected at this hour has a higher cut besides; what is false by itself has no more than this.
+    assert label == FeedbackLabel.EXPECTED or Why.DISMISSED in {int(o.verdicts.why[1]) for o in seen}
+    life.live(120, 200)
+    assert len(life.alerts()) == 2
+
+
+def test_an_emergency_is_not_dismissed_while_it_lasts() -> None:
+    """A vote waits for its end: what is that surprising stays open and pages."""
+    life = Judged(lasting((60, 120, 30.0)), replace(MILD, tiers=(TierPolicy(Tier.EMERGENCY, surprise=3.0),)))
+    life.live(0, 70)
+    life.vote(FeedbackLabel.FALSE, 69)
+    life.live(70, 110)
+    assert [e.phase for e in life.alerts()] == [Phase.OPEN]
+
+
+def test_a_rule_may_keep_its_thresholds_whatever_is_voted() -> None:
+    """With feedback off a third spike is told like the first two, and the vote says why it changed nothing."""
+    life = Judged(spikes(15.5, 15.5, 15.5), replace(RULE, feedback=FeedbackTerms(enabled=False)))
+    for hour in (0, 1):
+        life.live(60 * hour, 60 * (hour + 1))
+        life.vote(FeedbackLabel.FALSE, 60 * (hour + 1) - 1)
+    life.live(120, 180)
+    assert len(life.alerts()) == 3
+    assert life.store.thresholds(RULE.id) == []
+    told = life.ballot.vote_on(life.alerts()[0].id, FeedbackLabel.FALSE, "bob", "api", START + 180 * M)
+    assert life.ballot.cast(told, START + 180 * M).effect.startswith("noted; the rule says")
+
+
+def test_a_rule_may_ask_for_more_votes() -> None:
+    """With a minimum of its own two votes move nothing yet."""
+    life = Judged(spikes(15.5, 15.5, 15.5), replace(RULE, feedback=FeedbackTerms(min_votes=3)))
+    for hour in (0, 1, 2):
+        life.live(60 * hour, 60 * (hour + 1))
+        life.vote(FeedbackLabel.FALSE, 60 * (hour + 1) - 1)
+        assert bool(life.store.thresholds(RULE.id)) == (hour == 2)
 
 
 def test_a_restarted_daemon_remembers_what_was_voted() -> None:
