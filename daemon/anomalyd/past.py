@@ -111,7 +111,7 @@ def verdicts_of(votes: Sequence[Feedback]) -> tuple[Verdict, ...]:
     for vote in votes:
         if not vote.undone_at:
             word, who = WORDS[vote.label], clean(vote.who, 60)
-            said[word, who] = Verdict(word, who, vote.at)
+            said[word, who] = Verdict(word, who, vote.at, vote.via)
     return tuple(sorted(said.values(), key=lambda one: one.at))
 
 

@@ -55,11 +55,15 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What somebody has said about an incident: ``word`` is ours (real, false alarm), ``who`` is theirs."""
+    """What somebody has said about an incident: ``word`` is ours (real, false alarm), ``who`` is theirs.
+
+    ``via`` is the channel it came by: slack, pagerduty, link, console, api, cli.
+    """
 
     word: str
     who: str
     at: int
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from anomalyd.past import Past, past_words, updates, verdicts_of
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.receivers.grafana import GrafanaSettings
+from anomalyd.receivers.pagerduty import PagerDutySettings
 from anomalyd.receivers.slack import SlackSettings
 from anomalyd.records import FeedbackLabel, OutboxState
 from anomalyd.render import Background
@@ -31,7 +32,7 @@ from anomalyd.store import Store, open_store
 from anomalyd.template import render_annotations
 from anomalyd.words import Words
 from console_kit import NOW, RULE, M, episode, statement, vote
-from fakes import grafana, slack
+from fakes import grafana, pagerduty, slack
 from fakes.receiver import DOWN, OK, FakeReceiver
 
 
@@ -163,6 +164,27 @@ def test_slack_shows_who_voted_elsewhere(store: Store) -> None:
         (votes,) = [b for b in message.body["blocks"] if b.get("block_id") == "anomalyd_votes"]
         assert votes["elements"][0]["text"] == "*false alarm*, says `ana`, 12:01 UTC"
         receiver.close()
+
+
+def test_a_vote_acknowledges_in_pagerduty(store: Store) -> None:
+    """Said in Slack or by a link: acknowledged over there, once; said over there, or after the end: nothing is sent."""
+    with pagerduty.FakePagerDuty() as sink:
+        settings = PagerDutySettings(name="p", routing_key=Secret(pagerduty.KEY), url=sink.enqueue)
+        world = World(store, build_receiver(settings))
+        world.tell(Reason.NEW, "n1")
+        store.add_feedback(vote(world.live, FeedbackLabel.ACKNOWLEDGED, via="pagerduty", at=NOW))
+        world.update()
+        assert [a.state for a in sink.alerts] == ["open"]
+        world.vote(FeedbackLabel.TRUE)
+        world.update()
+        assert [a.state for a in sink.alerts] == ["acknowledged"]
+        world.tell(Reason.RESOLVED, "n2")
+        world.vote(FeedbackLabel.FALSE, "ben")
+        world.update()
+        assert [a.state for a in sink.alerts] == ["resolved"]
+        assert sink.dropped == []
+        assert len(sink.requests) == 3
+        world.receiver.close()
 
 
 def test_a_verdict_waits_for_the_news_and_never_replaces_it(store: Store) -> None:

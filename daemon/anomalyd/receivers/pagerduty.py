@@ -4,6 +4,9 @@ The ``dedup_key`` is a hash of the incident (its key and this occurrence): repea
 of one occurrence cannot close the alert of the next. PagerDuty drops a resolve that comes through another routing key
 than the trigger did: the outcome remembers which key was used (a hash, never the key), and ``old_routing_keys`` keeps a
 replaced key at hand until its alerts are closed.
+
+Whoever says here what an incident is (a button in Slack, a link, the API) has taken it up: it is acknowledged there
+too. What is acknowledged over there comes back by webhook (``web.pagerduty_secret``).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from anomalyd.incident import Notification, Outcome, OutcomeKind, Statement
+from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.receivers.base import HttpSettings, Pace, Reply, classify, failed, guarded, to_json
 from anomalyd.receivers.transport import Transport
 from anomalyd.render import Rendered, clean, cut, label_text, rfc3339
@@ -22,6 +25,8 @@ from anomalyd.secret import Secret, either
 
 MAX_BODY = 512_000
 MAX_SUMMARY = 1_024
+OURS = "pagerduty"
+"""The channel of what was said over there: it is known there."""
 Severity = Literal["critical", "error", "warning", "info"]
 
 
@@ -41,6 +46,9 @@ class PagerDutySettings(HttpSettings):
         default={}, description="PagerDuty severity of each tier; warning, error, critical unless set"
     )
     client: str = "anomalyd"
+    acknowledge: bool = Field(
+        default=True, description="whoever says what it is, in Slack or by a link, has acknowledged it here too"
+    )
     flaps_per_hour: int = Field(
         default=6, ge=0, description="openings an hour of one incident; then it is flapping, said once; 0: no limit"
     )
@@ -69,6 +77,7 @@ class PagerDuty:
         self._old_keys = settings.old_routing_keys
         self._url = settings.url
         self._client = settings.client
+        self.shows_verdicts = settings.acknowledge
         self._severity: dict[str, Severity] = dict(_SEVERITY) | {str(t): s for t, s in settings.severity.items()}
         self._transport = Transport(settings)
 
@@ -85,7 +94,12 @@ class PagerDuty:
                 "a resolve through another one; add the replaced key to old_routing_keys",
             )
         event: dict[str, Any] = {"routing_key": key, "dedup_key": dedup_key(statement), "event_action": "resolve"}
-        if not statement.resolved:
+        if statement.reason == Reason.JUDGED:
+            said = rendered.verdicts[-1].via if rendered.verdicts else OURS
+            if statement.resolved or said == OURS:
+                return Outcome(OutcomeKind.DELIVERED)
+            event["event_action"] = "acknowledge"
+        elif not statement.resolved:
             event |= self._trigger(statement, rendered)
         reply = self._transport.request(
             "POST", self._url, body=_bounded(event), headers={"Content-Type": "application/json"}
