@@ -70,7 +70,7 @@ def beside(evaluator: Path, data: Path) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="anomalyd-beside-") as scratch:
         part = _part_of(data, Path(scratch) / "data")
         names = [name for name in SETS if (part / name).is_dir()]
-        for by in ("auto", *FOREIGN, *SINGLE):
+        for by in (*FOREIGN, *SINGLE, "auto"):
             if by.startswith("pyod") and not _have_pyod():
                 print("no pyod: its row is left out", flush=True)
                 continue

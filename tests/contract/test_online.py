@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from bench._replay import notified
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -165,3 +166,18 @@ def test_a_vanished_series_has_no_score_and_is_known_again() -> None:
     assert np.isnan(raw.score[0, 200:400]).all()
     assert np.isfinite(raw.expected[0, 200:400]).all()
     assert (raw.score[0, 400:420] < WEEKLY).all()
+
+
+def test_what_pages_does_not_depend_on_what_comes_later() -> None:
+    """The benchmark's signal of a series that is cut is that of the whole series up to there."""
+    rng = np.random.default_rng(8)
+    values = 50 + rng.normal(size=1200)
+    values[700:715] += 40
+    values[1000:] -= 30
+    times = block(values[None, :]).times
+    whole = notified(times, values, STEP)
+    assert (whole[700:702] > 1).any()
+    assert (whole[1000:1002] > 1).any()
+    assert (whole[705:1000] == 0).all()
+    for stop in (702, 960):
+        np.testing.assert_array_equal(notified(times[:stop], values[:stop], STEP), whole[:stop])
