@@ -282,7 +282,8 @@ def _memory_of(run: RuleRun, memory: Memory, whole: State, head: _Head) -> Memor
     )
     return replace(
         memory, active=active, last_seen=last_seen, cuts=cuts_of(run.rule, len(active)), state=state, quality=quality,
-        fitted_at=head.fitted_at, drifted_at=head.drifted_at, model=head.model, relearn=frozenset(head.relearn), source_labels=(),
+        fitted_at=head.fitted_at, drifted_at=head.drifted_at, model=head.model,
+        relearn=frozenset(head.relearn), source_labels=(),
     )  # fmt: skip
 
 
