@@ -78,7 +78,7 @@ def test_one_dimension_cuts_along_axes() -> None:
     assert np.corrcoef(extended(x, x[:500], 1), standard(x, x[:500]))[0, 1] > 0.9
 
 
-JOINT = ("isolation_forest", "extended_isolation_forest", "lof")
+JOINT = ("isolation_forest", "extended_isolation_forest", "lof", "knn", "half_space_trees")
 
 
 def channels(samples: int = 900) -> Block:
@@ -90,12 +90,15 @@ def channels(samples: int = 900) -> Block:
     return Block(labels, 1_760_054_400_000 + 60_000 * np.arange(samples), values)
 
 
-@pytest.mark.parametrize(("name", "found"), [("lof", 1), ("extended_isolation_forest", 3), ("isolation_forest", 0)])
+@pytest.mark.parametrize(
+    ("name", "found"), [("lof", 1), ("knn", 1), ("extended_isolation_forest", 3), ("isolation_forest", 0)]
+)
 def test_joint_model_and_a_broken_relation(name: str, found: int) -> None:
-    """Channels in their ranges but apart: LOF ranks it first, oblique cuts near the top, cuts along axes miss it."""
+    """Channels in their ranges but apart: neighbours rank it first, oblique cuts near the top, cuts along axes miss."""
     block = channels()
     block.values[:, 850] = 64, 3.6
-    detector = make_detector(DetectorSpec(name, {"joint": True, "calendar": False}), Grid(60_000))
+    params: dict[str, object] = {"joint": True} | ({} if name == "knn" else {"calendar": False})
+    detector = make_detector(DetectorSpec(name, params), Grid(60_000))
     state = detector.fit(block.window(0, 800), 1)
     raw, _ = detector.score(state, block.window(800))
     np.testing.assert_array_equal(raw.score[0], raw.score[1])
@@ -117,3 +120,30 @@ def test_joint_model_with_a_missing_channel(name: str) -> None:
     assert np.isfinite(raw.score[0, 20])
     with pytest.raises(DetectorError):
         detector.score(state, block.window(800).take([0]))
+
+
+def test_joint_half_space_trees_see_all_channels() -> None:
+    """A time at which three of six calm channels move a little, none of them far, is the emptiest place of the day."""
+    rng = np.random.default_rng(3)
+    values = 100 + rng.normal(size=(6, 1200))
+    values[:3, 1150] += np.array([4.5, -4.5, 4.5])
+    labels = tuple(make_labels({"channel": str(i)}) for i in range(6))
+    block = Block(labels, 1_760_054_400_000 + 60_000 * np.arange(1200), values)
+    detector = make_detector(DetectorSpec("half_space_trees", {"joint": True, "trees": 50}), Grid(60_000))
+    raw, after = detector.score(detector.fit(block.window(0, 1000), 1), block.window(1000))
+    assert int(np.argmax(raw.score[0])) in (150, 151)
+    np.testing.assert_array_equal(raw.score[0], raw.score[5])
+    assert after.arrays["latest"].shape[0] == 1
+    held, kept = detector.score(after, Block(labels, after.as_of + 60_000 * np.arange(1, 2), values[:, :1]),
+                                np.arange(6) == 2)  # fmt: skip
+    assert np.isfinite(held.score).all()
+    np.testing.assert_array_equal(kept.arrays["latest"], after.arrays["latest"])
+
+
+def test_joint_half_space_trees_refuse_too_many_channels() -> None:
+    """A hundred channels are refused with the number that can be taken."""
+    labels = tuple(make_labels({"channel": str(i)}) for i in range(100))
+    block = Block(labels, 60_000 * np.arange(1, 5), np.zeros((100, 4)))
+    detector = make_detector(DetectorSpec("half_space_trees", {"joint": True}), Grid(60_000))
+    with pytest.raises(DetectorError, match="63 channels at most"):
+        detector.fit(block, 1)

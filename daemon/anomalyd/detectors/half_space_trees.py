@@ -8,7 +8,8 @@ Idea
 
 Works for
     Point anomalies and sudden changes of any shape of noise, without assuming a distribution; learns from the first
-    window on and forgets by itself, so nothing has to be refitted.
+    window on and forgets by itself, so nothing has to be refitted. With ``joint: true`` the residuals of all series are
+    one vector, and combinations are judged that no series shows alone.
 
 Fails when
     Anomalies fill a whole window: they become the reference. Drift slower than the window is invisible. On raw
@@ -35,10 +36,15 @@ from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
-from anomalyd.detectors.common import check_newer, check_series, civil_times
+from anomalyd.detectors.common import advanced, blank, check_newer, check_series, civil_times, clean, held
 from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
+from anomalyd.errors import DetectorError
 
 FEATURES = 2
+TREES = ("feature", "threshold")
+JOINT_SHARED = (*TREES, "latest", "reference", "seen", "channels")
+MOST_CHANNELS = 63
+"""So many that a feature's number fits into a byte."""
 PADDING = 0.15
 
 
@@ -49,6 +55,7 @@ class HalfSpaceParams(base.Params):
     height: int = Field(8, ge=1, le=12, description="Height of each tree; memory doubles with each level.")
     window: int = Field(250, ge=10, le=255, description="Samples per window; scores begin when the first is full.")
     reach: float = Field(10.0, gt=0, description="Residuals are cut off at this many spreads.")
+    joint: bool = Field(False, description="The series of the rule are channels of one vector per time (at most 63).")
 
 
 def grow_trees(trees: int, height: int, features: int, seed: int) -> tuple[npt.NDArray[np.int8], F64]:
@@ -80,7 +87,7 @@ class HalfSpaceTrees:
 
     name: ClassVar[str] = "half_space_trees"
     streaming: ClassVar[bool] = True
-    multivariate: ClassVar[bool] = False
+    multivariate: ClassVar[bool] = True
     has_band: ClassVar[bool] = False
     calibrated: ClassVar[bool] = False
     Params: ClassVar[type[base.Params]] = HalfSpaceParams
@@ -88,6 +95,7 @@ class HalfSpaceTrees:
     def __init__(self, params: HalfSpaceParams, grid: Grid) -> None:
         self.params = params
         self.grid = grid
+        self.joint = params.joint
         self.baseline = make_baseline(grid.step_ms)
 
     @property
@@ -96,24 +104,48 @@ class HalfSpaceTrees:
 
     def fit(self, history: Block, seed: int) -> State:
         n, p = len(history), self.params
-        feature, threshold = grow_trees(p.trees, p.height, FEATURES, seed)
+        if self.joint and n > MOST_CHANNELS:
+            raise DetectorError("shape", f"half_space_trees with joint takes {MOST_CHANNELS} channels at most, not {n}")
+        models = 1 if self.joint else n
+        feature, threshold = grow_trees(p.trees, p.height, FEATURES * max(1, n) if self.joint else FEATURES, seed)
         nodes = 2 ** (p.height + 1) - 1
         arrays = self.baseline.arrays(n) | {
             "feature": feature,
             "threshold": threshold,
-            "latest": np.zeros((n, p.trees, nodes), np.uint8),
-            "reference": np.zeros((n, p.trees, nodes), np.uint8),
-            "seen": np.zeros((n, 2), np.int64),
+            "latest": np.zeros((models, p.trees, nodes), np.uint8),
+            "reference": np.zeros((models, p.trees, nodes), np.uint8),
+            "seen": np.zeros((models, 2), np.int64),
             "before": np.zeros(n),
         }
+        if self.joint:
+            arrays["channels"] = np.array([n])
+            return self._joint(State(arrays, frozenset(JOINT_SHARED)), history, None)[1]
         empty = State(arrays, frozenset({"feature", "threshold"}))
         return begin(empty, history, self._learn(history.times, feature, threshold))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "line", fresh)
+        if self.joint:
+            channels = int(state.arrays["channels"][0])
+            if channels != len(fresh):
+                raise DetectorError("shape", f"a joint model of {channels} channels cannot score {len(fresh)}")
+            return self._joint(state, fresh, hold)
         trees = state.arrays["feature"], state.arrays["threshold"]
         return advance(state, fresh, hold, self._learn(fresh.times, *trees))
+
+    def _joint(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
+        from anomalyd.detectors.kernels.halfspace import half_space_joint
+
+        raw, p, b = blank(fresh.values.shape), self.params, self.baseline
+        a = {name: array if name in TREES else array.copy() for name, array in state.arrays.items()}
+        if len(fresh):
+            half_space_joint(
+                clean(fresh.values), civil_times(fresh.times, self.grid.timezone), bool(held(hold, len(fresh)).any()),
+                a["line"], a["day"], a["week"], b.memories, b.floors, a["feature"], a["threshold"], a["latest"],
+                a["reference"], a["seen"], a["before"], p.window, p.height, p.reach, raw.score, raw.expected,
+            )  # fmt: skip
+        return raw, advanced(state, a, fresh)
 
     def _learn(self, times: I64, feature: Any, threshold: Any) -> Learn:
         from anomalyd.detectors.kernels.halfspace import half_space

@@ -7,7 +7,8 @@ Idea
 
 Works for
     Ranking whole abnormal spans, contextual anomalies (an ordinary value at the wrong time) and series that live on
-    several levels. The best ranker among the single detectors.
+    several levels. The best ranker among the single detectors. With ``joint: true`` a context is one vector of all
+    series of the rule, each with its change: combinations that never occurred are far from all.
 
 Fails when
     The series drifts: every new level is far from all contexts until the book knows it. Onsets of small jumps in noisy
@@ -33,15 +34,19 @@ from anomalyd.clock import DAY_MS
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.common import (
+    HIGHEST_SCORE,
     SpanField,
     check_newer,
     check_series,
     civil_times,
     span,
 )
+from anomalyd.detectors.embedding import F32
 from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
+from anomalyd.detectors.vectors import VectorDetector
 
 LARGEST = 1e30
+FEWEST_VECTORS = 100
 
 
 class KnnParams(base.Params):
@@ -49,6 +54,7 @@ class KnnParams(base.Params):
 
     contexts: int = Field(4032, ge=64, le=20_000, description="Contexts the book holds of each series.")
     past: SpanField = Field(span("14d"), description="The past that the book is spread over.")
+    joint: bool = Field(False, description="The series of the rule are channels of one vector per time.")
 
 
 class Knn:
@@ -56,13 +62,15 @@ class Knn:
 
     name: ClassVar[str] = "knn"
     streaming: ClassVar[bool] = True
-    multivariate: ClassVar[bool] = False
+    multivariate: ClassVar[bool] = True
     has_band: ClassVar[bool] = False
     calibrated: ClassVar[bool] = False
     Params: ClassVar[type[base.Params]] = KnnParams
 
     def __init__(self, params: KnnParams, grid: Grid) -> None:
         self.params, self.grid = params, grid
+        self.joint = params.joint
+        self.vectors = JointContexts(grid, params.contexts) if params.joint else None
         self.every = max(1, round(params.past.count(grid.step_ms) / params.contexts))
 
     @property
@@ -70,9 +78,11 @@ class Knn:
         return max(40, 20 * self.every)
 
     def fit(self, history: Block, seed: int) -> State:
-        """Replay the history; nothing is drawn, so ``seed`` does not matter."""
+        """Replay the history; nothing is drawn, so ``seed`` does not matter but for joint contexts."""
         from anomalyd.detectors.kernels import knn
 
+        if self.vectors is not None:
+            return self.vectors.fit(history, seed)
         n = len(history)
         empty: dict[str, npt.NDArray[Any]] = {
             "recent": np.zeros((n, 11)),
@@ -82,6 +92,8 @@ class Knn:
         return begin(State(empty), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        if self.vectors is not None:
+            return self.vectors.score(state, fresh, hold)
         check_newer(state, fresh)
         check_series(state, "recent", fresh)
         return advance(state, fresh, hold, self._learn(fresh.times), _catch_up)
@@ -98,6 +110,35 @@ class Knn:
             )  # fmt: skip
 
         return learn
+
+
+class JointContexts(VectorDetector):
+    """Contexts over all channels of a rule at one time: the newest of the history are the book until the next fit."""
+
+    model_names: ClassVar[tuple[str, ...]] = ("kept", "stored")
+
+    def __init__(self, grid: Grid, contexts: int) -> None:
+        super().__init__(grid, lags=1, calendar=True, joint=True)
+        self.contexts = contexts
+
+    @property
+    def min_history(self) -> int:
+        return FEWEST_VECTORS
+
+    def _blank(self, n: int, width: int) -> Arrays:
+        return {"kept": np.zeros((n, self.contexts, width), np.float32), "stored": np.zeros(n, np.int64)}
+
+    def _fit_one(self, arrays: Arrays, s: int, vectors: F32, seed: int) -> None:
+        newest = vectors[-self.contexts :]
+        arrays["kept"][s, : len(newest)] = newest
+        arrays["stored"][s] = len(newest)
+
+    def _score(self, vectors: F32, model: list[npt.NDArray[Any]], present: Bool, score: F64) -> None:
+        from anomalyd.detectors.kernels.knn import NEIGHBOURS, nearest_vectors
+
+        kept, stored = model
+        nearest_vectors(vectors, kept, stored, NEIGHBOURS, present, score)
+        np.minimum(score, HIGHEST_SCORE, out=score)
 
 
 def _catch_up(mine: Arrays, now: Arrays) -> None:

@@ -64,6 +64,53 @@ def to_features(z: float, before: float, reach: float, x: F64) -> None:
 
 
 @kernel
+def half_space_joint(
+    values: F64, civil: I64, hold: bool, line: F64, day: F64, week: F64, memories: F64, floors: F64,
+    feature: npt.NDArray[np.int8], threshold: F64, latest: U8, reference: U8, seen: I64, before: F64,
+    window: int, height: int, reach: float, score: F64, expected: F64,
+) -> None:  # fmt: skip
+    """As ``half_space`` with the residuals and changes of all channels as one vector per time; the trees are theirs.
+
+    ``before`` [C]: each channel's last residual, which stands for one that is missing. ``latest``, ``reference``
+    [1, trees, nodes] and ``seen`` [1, 2] belong to the vector; the score [N, T] is given to the channels present.
+    """
+    channels = values.shape[0]
+    x, pair = np.zeros(2 * channels), np.zeros(2)
+    for t in range(values.shape[1]):
+        some = False
+        for c in range(channels):
+            if line[c, 2] > 0.0:
+                expected[c, t] = expect(line[c], day[c], week[c], civil[t])
+            value = values[c, t]
+            z = before[c]
+            if not np.isnan(value):
+                some = True
+                normal = expected[c, t] if line[c, 2] > 0.0 else value
+                z = (value - normal) / spread_of(line[c], floors[0], floors[1])
+            to_features(z, before[c], reach, pair)
+            x[2 * c], x[2 * c + 1] = pair[0], pair[1]
+            before[c] = min(max(z, -reach), reach)
+        if not some:
+            continue
+        if seen[0, 1] > 0:
+            found = mass_score(x, feature, threshold, reference[0], height, window)
+            for c in range(channels):
+                if not np.isnan(values[c, t]):
+                    score[c, t] = found
+        if hold:
+            continue
+        mass_learn(x, feature, threshold, latest[0], height)
+        seen[0, 0] += 1
+        if seen[0, 0] == window:
+            turn_window(latest[0], reference[0])
+            seen[0, 0] = 0
+            seen[0, 1] += 1
+        for c in range(channels):
+            if not np.isnan(values[c, t]):
+                teach(line[c], day[c], week[c], civil[t], values[c, t], memories, floors)
+
+
+@kernel
 def half_space(
     values: F64,
     civil: I64,

@@ -108,6 +108,36 @@ def note(book: Any, line: Any, q: Any, every: Any) -> Any:
 
 
 @kernel
+def nearest_vectors(vectors: Any, kept: Any, stored: Any, neighbours: Any, present: Any, score: Any) -> Any:
+    """Distance of each vector [N, T, W], where present, to its k-th nearest of the first ``stored`` [N] of ``kept``.
+
+    Per root of the width, so that it does not grow with the number of channels.
+    """
+    width = vectors.shape[2]
+    best = np.empty(neighbours, np.float64)
+    for i in range(vectors.shape[0]):
+        if stored[i] < neighbours:
+            continue
+        for t in range(vectors.shape[1]):
+            if not present[i, t]:
+                continue
+            best[:] = np.inf
+            for row in range(stored[i]):
+                apart = 0.0
+                for c in range(width):
+                    d = float(vectors[i, t, c]) - float(kept[i, row, c])
+                    apart += d * d
+                k = neighbours - 1
+                if apart < best[k]:
+                    while k > 0 and best[k - 1] > apart:
+                        best[k] = best[k - 1]
+                        k -= 1
+                    best[k] = apart
+            score[i, t] = math.sqrt(best[neighbours - 1] / width)
+    return np.int64(0)
+
+
+@kernel
 def copy_contexts(books: Any, lines: Any, lines_before: Any, books_before: Any) -> Any:
     """Put into ``books_before`` [N, WIDTH, M] the contexts by which ``books`` are ahead of them."""
     for i in range(books.shape[0]):
