@@ -44,6 +44,15 @@ def preflight(document: Document, settings: Settings) -> None:
     _database(document, settings)
 
 
+def probe(document: Document, settings: Settings) -> None:
+    """Note in the document which receivers cannot be reached; connects to them and sends nothing."""
+    from anomalyd.receivers.reach import reach  # it knows every kind of receiver: only who asks for it loads them
+
+    for name, receiver in settings.receivers.items():
+        for failed in reach(receiver):
+            document.problem(("receivers", name), f"{name} cannot be reached: {failed}")
+
+
 def _noted(document: Document, loc: Loc, attempt: Any, file: str = "") -> None:
     """Make an attempt; what it refuses is a problem of the settings at that place."""
     try:

@@ -91,6 +91,7 @@ FAULTS: dict[int, tuple[str, tuple[str, ...]]] = {
     )),
     75: ("a receiver is set up wrong and unused for weeks", (
         "unit/test_preflight.py::test_what_run_refuses_check_finds",
+        "unit/test_preflight.py::test_probing_finds_receivers_that_cannot_be_reached_and_sends_nothing",
         "system/test_receivers_command.py::test_a_test_message_arrives_or_the_command_says_why_not",
     )),
     93: ("a forged, replayed, stale, altered, huge callback", (

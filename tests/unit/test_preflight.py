@@ -14,6 +14,8 @@ import pytest
 from anomalyd.cli import main
 from anomalyd.errors import StoreError
 from anomalyd.store import look, open_store
+from fakes.smtp import FakeSmtp
+from fakes.webhook import FakeWebhook
 
 RULES = "groups:\n  - name: g\n    rules:\n      - {anomaly: A, expr: up, detector: mad}\n"
 SETTINGS = """\
@@ -192,6 +194,31 @@ def test_syntax_only_looks_at_nothing_that_is_referred_to(place: Place) -> None:
     assert place.check("--syntax-only")[0] == 0
     place.change("type: webhook", "type: wehook")
     assert place.check("--syntax-only")[0] == 2
+
+
+def test_probing_finds_receivers_that_cannot_be_reached_and_sends_nothing(place: Place) -> None:
+    """Fault 75: a closed port, one that does not speak TLS, no mail server there; credentials stay unseen."""
+    with FakeWebhook() as good, FakeSmtp() as mail:
+        plain = good.url.removeprefix("http://")
+        receivers = f"""
+  good: {{type: webhook, url: "{good.url}/canary"}}
+  closed: {{type: teams, webhook_url: "http://127.0.0.1:9/canary"}}
+  tls: {{type: slack, webhook_url: "https://{plain}/canary"}}
+  nobody: {{type: alertmanager, urls: ["http://no-such-host.invalid:9093"]}}
+  letters: {{type: email, to: [a@b.example], sender: c@d.example, host: 127.0.0.1, port: {mail.port}, security: none}}
+  lost: {{type: email, to: [a@b.example], sender: c@d.example, host: 127.0.0.1, port: 9, security: none}}
+"""
+        place.settings(SETTINGS.partition("receivers:")[0] + "receivers:" + receivers)
+        assert place.check()[0] == 0
+        code, said = place.check("--probe")
+        requests = list(good.requests)
+    assert code == 2
+    names = ("good", "closed", "tls", "nobody", "letters", "lost")
+    found = {name for name in names if f"{name} cannot be reached" in said}
+    assert found == {"closed", "tls", "nobody", "lost"}, said
+    assert "TLS failed" in said
+    assert "canary" not in said
+    assert requests == []
 
 
 def test_looking_asks_no_server() -> None:

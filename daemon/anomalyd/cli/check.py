@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.preflight import preflight
+from anomalyd.preflight import preflight, probe
 from anomalyd.rules import RuleSet, expand, read_rules
 from anomalyd.settings import Settings, is_settings, read_settings
 from anomalyd.testfile import is_tests, read_tests
@@ -33,11 +33,12 @@ class Checked:
     notices: list[Problem] = field(default_factory=list)
 
 
-def check_files(files: list[str], syntax_only: bool = False) -> list[Checked]:
+def check_files(files: list[str], syntax_only: bool = False, connect: bool = False) -> list[Checked]:
     """Check files together: rules also against the settings among them, and the rules that settings name as well.
 
     Args:
         syntax_only: look at nothing that settings refer to but rules: no secrets, certificates, database, extras.
+        connect: also see whether receivers can be reached.
     """
     checked: dict[str, Checked] = {}
     documents = {name: document for name in files if (document := _read(name, checked)) is not None}
@@ -47,7 +48,7 @@ def check_files(files: list[str], syntax_only: bool = False) -> list[Checked]:
             _tests(checked[name], documents.pop(name))
         elif is_settings(document.data):
             del documents[name]
-            settings = _settings(checked[name], document, syntax_only) or settings
+            settings = _settings(checked[name], document, syntax_only, connect) or settings
     for name in _named_rules(settings, checked):
         if not any(Path(name).absolute() == Path(seen).absolute() for seen in checked):
             document = _read(name, checked)
@@ -69,7 +70,7 @@ def _read(name: str, checked: dict[str, Checked]) -> Document | None:
         return None
 
 
-def _settings(one: Checked, document: Document, syntax_only: bool) -> Settings | None:
+def _settings(one: Checked, document: Document, syntax_only: bool, connect: bool) -> Settings | None:
     one.kind = "settings"
     try:
         settings = read_settings(document, Path() if document.file == STDIN else None)
@@ -78,6 +79,8 @@ def _settings(one: Checked, document: Document, syntax_only: bool) -> Settings |
         return None
     if not syntax_only:
         preflight(document, settings)
+        if connect and not document.problems:
+            probe(document, settings)
         one.problems += sorted(document.problems, key=lambda p: (p.line, p.column, p.message))
     parts = _count(len(settings.sources), "source"), _count(len(settings.receivers), "receiver")
     one.found = f"{', '.join(parts)}, {_count(len(settings.rule_files), 'pattern')} of rules files"
@@ -151,15 +154,19 @@ def check(
     syntax_only: Annotated[
         bool, typer.Option("--syntax-only", help="Leave out what settings refer to: secrets, certificates, database.")
     ] = False,
+    connect: Annotated[
+        bool, typer.Option("--probe", help="Also see whether receivers can be reached; nothing is sent to them.")
+    ] = False,
 ) -> None:
     """Check settings, rules and test files.
 
     A file is taken for what it is by its top keys. The rules files that settings name are checked too, and rules
     against the sources and receivers of the settings. Whatever `run` would refuse to start for is found here, but for
-    an address that is in use and a database server that does not answer: nothing is connected to. Exit code 0: all is
+    an address that is in use and a database server that does not answer: nothing is connected to, unless `--probe`
+    asks for the receivers. Exit code 0: all is
     well; 2: it is not.
     """
-    checked = check_files(list(dict.fromkeys(files or [DEFAULT_FILE])), syntax_only)
+    checked = check_files(list(dict.fromkeys(files or [DEFAULT_FILE])), syntax_only, connect)
     (_print_json if as_json else _print_text)(checked)
     if any(one.problems for one in checked):
         raise typer.Exit(2)
