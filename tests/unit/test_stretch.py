@@ -142,6 +142,7 @@ def same(a: Life, b: Life) -> None:
     {"valid_range": (20.0, 100.0), "group_by": (), "tiers": (*RULE.tiers[:1], TierPolicy(Tier.CRITICAL, spread=0.25))},
     {"accept_after_ms": 0, "max_series": 5}, {"dont_learn": WINDOWS}, {"dont_learn": WINDOWS[:1], "learn": "all"},
     {"detector": DetectorSpec("iqr", {"window": "12h"}), "history_ms": 250 * STEP}, {"detector": DetectorSpec("ewma")},
+    {"detector": DetectorSpec("auto", {"contexts": 64})},
 ], ids=str)  # fmt: skip
 def test_many_slots_at_once_are_the_slots_one_by_one(change: dict[str, Any]) -> None:
     """Scores, verdicts, episodes, messages and what was learned are equal, and it takes far fewer steps."""
