@@ -98,8 +98,10 @@ class _Past:
         slots = self._slots(until)
         first, last = slots[0].at, slots[-1].at
         whole = self._store.scores(self._rule.id, first, first + 1)
-        if not whole or self._row not in whole[0].series:
-            raise _Cannot("the series was not yet known when its model was fitted: it joined without a past")
+        if not whole:
+            raise _Cannot("the scores of that time are gone: the daemon's retention has passed")
+        if self._row not in whole[0].series:
+            return self._joined_later(until, slots, whole[0].series)
         rows = whole[0].series
         mine = self._store.scores(self._rule.id, first, last + 1, [self._row])
         fresh = self._read(rows, until + self._rule.interval_ms, last)
@@ -111,8 +113,45 @@ class _Past:
         else:
             others = self._store.scores(self._rule.id, first, last + 1)
         cuts = {slot.at: slot.cut for slot in slots}
-        expected, lower, upper, surprise = self._live(state, fresh, rows, first, others, cuts)
+        expected, lower, upper, surprise, _ = self._live(state, fresh, rows, first, others, cuts)
         return self._compare(fresh, rows, mine, expected, lower, upper, surprise)
+
+    def _joined_later(self, until: int, slots: list[RuleSlotRow], rows: I64) -> Replay:
+        """Of a series that came after the fit: its siblings live up to its coming, then it joins them as it did then.
+
+        A newcomer's scores are calibrated by those of its siblings, so these must be where they were.
+        """
+        first, last = slots[0].at, slots[-1].at
+        stored = {o.at: o for o in self._store.scores(self._rule.id, first, last + 1)}
+        mine = self._store.scores(self._rule.id, first, last + 1, [self._row])
+        came = next((o.at for o in mine if len(o.series)), 0)
+        if not came or came > self._episode.started_at:
+            raise _Cannot("the scores of the series' first slots are gone: the daemon's retention has passed")
+        state, cuts = self._fit(rows, until), {slot.at: slot.cut for slot in slots}
+        marks = [at for at in sorted(stored) if at <= came and set(stored[at].series.tolist()) - set(rows.tolist())]
+        begins = until + self._rule.interval_ms
+        for at in marks:
+            if at > begins:
+                state = self._lived(state, rows, begins, at - self._rule.interval_ms, first, stored, cuts)
+            newcomers = [row for row in stored[at].series.tolist() if row not in rows]
+            nothing = Block(tuple(self._labels[row] for row in newcomers), np.zeros(0, np.int64),
+                            np.zeros((len(newcomers), 0)))  # fmt: skip
+            state = replace(self._model.join(state, nothing), as_of=at - self._rule.interval_ms)
+            rows, begins = np.concatenate([rows, np.array(newcomers, np.int64)]), at
+        others: Iterable[Observation] = stored.values()
+        if rowwise(self._model.detector):
+            state, rows, others = state.take([int(np.flatnonzero(rows == self._row)[0])]), np.array([self._row]), mine
+        fresh = self._read(rows, came, last)
+        expected, lower, upper, surprise, _ = self._live(state, fresh, rows, came, others, cuts)
+        return self._compare(fresh, rows, mine, expected, lower, upper, surprise)
+
+    def _lived(
+        self, state: State, rows: I64, begins: int, ends: int, first: int, stored: dict[int, Observation],
+        cuts: dict[int, float],
+    ) -> State:  # fmt: skip
+        """The state after the slots from ``begins`` to ``ends``; of those before ``first`` nothing was stored."""
+        fresh = self._read(rows, begins, ends)
+        return self._live(state, fresh, rows, max(first, begins), stored.values(), cuts)[4]
 
     def _fitted_until(self) -> int:
         version, _, until = self._episode.model.rpartition("-")
@@ -176,14 +215,14 @@ class _Past:
     def _live(
         self, state: State, fresh: Block, rows: I64, first: int, stored: Iterable[Observation],
         cuts: dict[int, float],
-    ) -> tuple[F64, F64, F64, F64]:  # fmt: skip
-        """Score the samples; those that were flagged are not learned, as then."""
+    ) -> tuple[F64, F64, F64, F64, State]:  # fmt: skip
+        """Score the samples, those that were flagged not learned, as then; also the state after them."""
         kinds = {o.at: dict(zip(o.series.tolist(), o.verdicts.kind.tolist(), strict=True)) for o in stored}
         held = self._held(fresh, rows)
         learn_all = self._rule.learn == "all"
         out = [np.full(fresh.values.shape, np.nan) for _ in COLUMNS]
         known = int(np.searchsorted(fresh.times, first))
-        cut = cuts[first]
+        cut = cuts.get(first, next(iter(cuts.values())))
         if known:
             hold = held[:, known] if known < held.shape[1] else held[:, -1]
             _, state = score_and_learn(self._rule, self._model, state, fresh.window(0, known), cut, hold)
@@ -198,7 +237,7 @@ class _Past:
             if not learn_all and flagged.any():
                 _, after = score_and_learn(self._rule, self._model, state, one, cut, held[:, column] | flagged)
             state = after
-        return out[0], out[1], out[2], out[3]
+        return out[0], out[1], out[2], out[3], state
 
     def _held(self, fresh: Block, rows: I64) -> Bool:
         """Which series were in a live episode before each column, and so were not learned [N, T]."""

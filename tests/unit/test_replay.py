@@ -47,9 +47,9 @@ class Past:
     episodes: tuple[Episode, ...]
 
 
-def lived(rule: Rule) -> Past:
+def lived(rule: Rule, block: Block | None = None) -> Past:
     """A daemon's past, scores and all."""
-    store, block, inline = open_store("sqlite://"), loads(), InlineExecutor()
+    store, block, inline = open_store("sqlite://"), block or loads(), InlineExecutor()
     evaluator = Evaluator(
         store, {"default": RecordedSource({"load": block})}, annotate=render_annotations, links=lambda _: {},
         fit=inline, background=inline,
@@ -84,6 +84,31 @@ def test_scores_come_out_as_they_were_stored(change: dict[str, object]) -> None:
         assert (again.finding, again.causes) == (Finding.EQUAL, ())
         assert again.largest < 1e-6
         assert len(again.slots) == (episode.closed_at - episode.started_at) // STEP + 1
+    one.store.close()
+
+
+def with_newcomers() -> Block:
+    """Two hosts that come after the fit, ten slots apart, of which the later one fails before the next fit."""
+    block, rng = loads(), np.random.default_rng(5)
+    values = np.vstack([block.values, 30 + rng.normal(size=(2, len(block.times)))])
+    values[4, : PAST + 10] = np.nan
+    values[5, : PAST + 20] = np.nan
+    values[5, PAST + 71 : PAST + 80] += 25
+    return Block((*block.labels, *(make_labels({"host": f"h{i}"}) for i in (4, 5))), block.times, values)
+
+
+@pytest.mark.parametrize("detector", [
+    DetectorSpec("ewma"), DetectorSpec("mad", {"window": "8h"}), DetectorSpec("peer"),
+], ids=str)  # fmt: skip
+def test_a_series_that_joined_later_is_computed_again(detector: DetectorSpec) -> None:
+    """Its siblings live up to its coming, it joins them, and its scores come out as they were stored."""
+    one = lived(replace(RULE, detector=detector), with_newcomers())
+    joined = [e for e in one.episodes if dict(e.labels)["host"] == "h5"]
+    assert joined, "there is something to replay"
+    for episode in joined:
+        again = replay(episode, one.rule, one.store, RecordedSource({"load": one.block}))
+        assert (again.finding, again.causes) == (Finding.EQUAL, ()), again.largest
+        assert len(again.slots) >= 3
     one.store.close()
 
 
