@@ -40,6 +40,12 @@ FINDS: dict[str, set[str]] = {
     "lstm": {"point", "contextual"},
     "autoencoder": {"point", "contextual"},
     "peer": {"point", "contextual", "collective", "shift"},
+    "seasonal": {"point", "contextual", "collective", "shift"},
+    "knn": {"point", "contextual"},
+    "rls": {"point", "contextual"},
+    "extreme": {"point"},
+    "auto": {"point", "contextual", "collective", "shift"},
+    "ensemble": {"point", "contextual"},
 }
 """What a detector must find; a kind that is neither here nor in ``CANNOT`` is not promised."""
 
@@ -49,6 +55,8 @@ CANNOT: dict[str, set[str]] = {
     "mad": {"contextual", "collective"},
     "adwin": {"point"},
     "matrix_profile": {"shift"},
+    "extreme": {"contextual", "collective"},
+    "forecast": {"contextual", "collective"},
 }
 """What a detector does not find by nature; its docstring says so."""
 
@@ -81,6 +89,7 @@ PARAMS: dict[str, dict[str, object]] = {
     "matrix_profile": {"memory": "8d", "length": 18},
     "lstm": {"hidden": 16, "windows": 20_000},
     "autoencoder": {"windows": 40_000, "window": 12},
+    "forecast": {"limit": 400.0},
 }
 ECHO = {"autoencoder": 12}
 """Samples for which an anomaly stays in the stretch that is judged."""
@@ -127,6 +136,41 @@ def test_cannot_find_and_says_so(name: str, kind: str) -> None:
 
 
 def test_every_detector_has_a_place_in_the_table() -> None:
-    """Built-in detectors either find something here or are tested elsewhere, by their own tests."""
-    elsewhere = {"forecast", "knn", "rls", "extreme", "seasonal", "auto", "ensemble"}
-    assert set(detector_names()) - set(FINDS) <= elsewhere
+    """Every built-in detector finds something here; ``forecast``, whose subject is a limit, says what it cannot."""
+    assert set(detector_names()) - set(FINDS) == {"forecast"}
+    assert "forecast" in CANNOT
+
+
+@pytest.mark.parametrize("name", ["seasonal", "stl"])
+def test_an_hourly_rhythm_is_known(name: str) -> None:
+    """A job at the full hour is expected, the same height at half past is the day's highest score."""
+    rng = np.random.default_rng(4)
+    step, history = 5 * MINUTE_MS, 6 * 288
+    t = np.arange(history + 144)
+    values = 50 + 30.0 * (t % 12 == 0) + rng.normal(size=(1, len(t)))
+    values[0, history + 66] = 80.0  # 66 is half past
+    block = Block((make_labels({"job": "a"}),), START + step * t, values)
+    detector = make_detector(DetectorSpec(name, {}), Grid(step))
+    raw, _ = detector.score(detector.fit(block.window(0, history), 1), block.window(history))
+    assert int(np.nanargmax(raw.score[0])) == 66
+    full_hours = raw.score[0][np.arange(144) % 12 == 0]
+    assert np.median(full_hours) < 3
+
+
+@pytest.mark.parametrize("name", ["seasonal", "auto"])
+def test_the_day_follows_the_wall_clock(name: str) -> None:
+    """After the end of daylight-saving time office hours begin when the users' clock says so: nothing is odd."""
+    change = 1_761_440_400_000  # 2025-10-26 01:00 UTC: Madrid goes from UTC+2 to UTC+1
+    times = change + STEP * np.arange(-14 * DAY, 2 * DAY)
+    local = times + np.where(times < change, 7_200_000, 3_600_000)
+    hour = local // 3_600_000 % 24
+    values = np.where((hour >= 8) & (hour < 20), 90.0, 10.0) + np.random.default_rng(6).normal(size=(1, len(times)))
+    block = Block((make_labels({"office": "madrid"}),), times, values)
+    highest = []
+    for zone in ("Europe/Madrid", "UTC"):
+        detector = make_detector(DetectorSpec(name, {}), Grid(STEP, zone))
+        raw, _ = detector.score(detector.fit(block.window(0, 14 * DAY), 1), block.window(14 * DAY))
+        highest.append(float(np.nanmax(raw.score[0, 24:])))
+    assert highest[0] < highest[1]
+    if name == "seasonal":
+        assert highest[0] < 15 < 40 < highest[1]

@@ -10,7 +10,8 @@ Works for
     they are easy to explain.
 
 Fails when
-    The anomaly lies inside the range seen (nearly all contextual ones), or an accident has widened the range before.
+    The anomaly lies inside the range seen (nearly all contextual ones, and a collective one of ordinary values), or an
+    accident has widened the range before.
 
 Toy stream
     ``3 5 4 6 3 12``: the range is 3 to 6, so 12 lies 7.5 from the middle and scores 7.5 / 3 = 2.5.

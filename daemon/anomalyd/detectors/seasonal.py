@@ -7,8 +7,9 @@ Idea
     sample, from clipped errors: a spike teaches no more than a large ordinary error.
 
 Works for
-    Traffic with a daily or weekly rhythm, and anything without one: it does not have to be told which. Contextual
-    anomalies, such as a night's value at noon, and missing peaks.
+    Traffic with an hourly, daily or weekly rhythm, and anything without one: it does not have to be told which. Jobs at
+    the same minute of each hour are a part of the day's profile, whose bins are five minutes. Contextual anomalies,
+    such as a night's value at noon, and missing peaks.
 
 Fails when
     The rhythm is neither daily nor weekly (use ``stl`` with its period), or moves about within the hour. After a DST
