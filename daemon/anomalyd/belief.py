@@ -25,11 +25,11 @@ SLOPE = 8.0
 """How sharply real and false alarms part: at a score 15 % above m a vote is three times as likely "true"."""
 WRONG = 0.05
 """Share of votes that are wrong whatever the score."""
-SERIES_SPREAD = 1.0
+SERIES_SPREAD = 2.0
 """Prior spread of log m of a series around its rule's."""
-RULE_SPREAD = 0.1
+RULE_SPREAD = 0.03
 """Prior spread of log m of a rule around 0: narrow, since what is noise on one series is an outage on another."""
-BEYOND = 1.1
+BEYOND = 1.2
 """A cut is raised to this multiple of the highest score that was called false at most."""
 SERIES_WEIGHT_MAX = 4.0
 """Votes that one series counts for, at most, when its rule's m is estimated."""
@@ -49,7 +49,7 @@ class FeedbackPolicy:
         votes_per_person_per_day: more are refused.
     """
 
-    min_votes: int = 2
+    min_votes: int = 1
     max_factor: float = 6.0
     max_factor_per_day: float = 3.0
     min_factor: float = 0.5

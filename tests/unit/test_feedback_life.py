@@ -22,7 +22,7 @@ from anomalyd.score import Kind, Tier, Why
 from anomalyd.template import render_annotations
 from life import RULE, START, Life, M, change, recorded
 
-POLICY = FeedbackPolicy()
+POLICY = FeedbackPolicy(min_votes=2)
 MILD = replace(RULE, tiers=(TierPolicy(Tier.WARNING, surprise=3.0),))
 
 
