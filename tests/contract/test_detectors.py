@@ -189,6 +189,9 @@ def test_fit_of_a_streaming_detector_is_a_replay(name: str) -> None:
     block = rhythm(2)
     _, stepped = detector.score(detector.fit(block.window(0, 500), 7), block.window(500, 900))
     at_once = detector.fit(block.window(0, 900), 7)
+    assert stepped.as_of == at_once.as_of == int(block.times[899])
+    for key, array in at_once.arrays.items():
+        np.testing.assert_array_equal(array, stepped.arrays[key], err_msg=key)
     same(detector.score(stepped, block.window(900))[0], detector.score(at_once, block.window(900))[0])
 
 
@@ -308,7 +311,11 @@ def test_extreme_values(name: str) -> None:
     sane(raw, values[:, 300:])
     wild = np.repeat([[0.0, 1e308, -1e308, 1.0]], len(labels), axis=0)
     next_times = block.times[-1] + STEP * np.arange(1, 5)
-    sane(detector.score(state, Block(labels, next_times, wild))[0], wild)
+    raw, state = detector.score(state, Block(labels, next_times, wild))
+    sane(raw, wild)
+    assert state.as_of == int(next_times[-1])
+    assert raw.score.shape == raw.expected.shape == wild.shape
+    assert not np.isinf(raw.score).any()
 
 
 @every

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from anomalyd.block import Block, Bool, make_labels
+from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.detectors.base import Grid, Params, Raw, State, state_from_bytes
 from anomalyd.detectors.calibrate import FEWEST
 from anomalyd.detectors.kernels import tail
-from anomalyd.detectors.model import Model
+from anomalyd.detectors.model import Model, model_of
 from anomalyd.errors import DetectorError
-from anomalyd.rule import DetectorSpec
+from anomalyd.intervals import Interval
+from anomalyd.rule import DetectorSpec, Rule
 
 GRID = Grid(60_000)
 
@@ -170,3 +175,19 @@ def test_min_history_is_enough_for_a_surprise() -> None:
         state = m.fit(block(noise(1, m.min_history)))
         assert np.isfinite(m.score(state, block(noise(1, 1), m.min_history), 3.0)[0].surprise).all()
     assert model(True).min_history == 2 + FEWEST
+
+
+def test_a_version_names_all_that_decides_the_scores_but_the_samples() -> None:
+    """Query, history, detector, parameters, seed, zone, windows and delay are part of it; tiers and texts are not."""
+    rule = Rule("Load", "g", "load", detector=DetectorSpec("mad", {"window": "4h"}))
+    changes: list[dict[str, Any]] = [
+        {"expr": "load5"}, {"source": "edge"}, {"history_ms": DAY_MS}, {"detector": DetectorSpec("iqr")},
+        {"detector": DetectorSpec("mad", {"window": "5h"})}, {"seed": 1}, {"timezone": "Europe/Berlin"},
+        {"interval_ms": 5 * MINUTE_MS}, {"query_delay_ms": 0}, {"drop_labels": ("pod",)},
+        {"dont_learn": (Interval(times=((120, 180),)),)},
+    ]  # fmt: skip
+    versions = {model_of(replace(rule, **change)).version for change in [{}, *changes]}
+    assert len(versions) == len(changes) + 1
+    same = replace(rule, labels={"team": "a"}, direction="up", for_ms=MINUTE_MS, receivers=("x",), refit_on_drift=False)
+    assert model_of(same).version == model_of(rule).version
+    assert model_of(rule).version != Model(rule.detector, Grid(rule.interval_ms), rule.seed).version
