@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from anomalyd.rule import DetectorSpec, Rule, TierPolicy
 from anomalyd.score import Tier
 from anomalyd.store import open_store
 from anomalyd.threshold import NEVER
+from system.command import command
 
 STEP = 5 * MINUTE_MS
 START = 1_760_054_400_000
@@ -171,3 +173,16 @@ def test_votes_count_from_when_they_were_given(plain: Backtest) -> None:
         store.close()
     hosts = [[dict(e.labels)["host"] for e in found.episodes] for found in (without, with_votes)]
     assert hosts == [["a", "b", "a", "c"], ["a", "b", "c"]]
+
+
+def test_as_lived_needs_the_database(tmp_path: Path) -> None:
+    """Before anything is read: exit code 2, and what to do instead."""
+    (tmp_path / "r.yml").write_text("groups: [{name: g, rules: [{anomaly: A, expr: up}]}]\n")
+    settings = tmp_path / "anomalyd.yml"
+    settings.write_text(
+        "sources: {default: {url: 'http://127.0.0.1:9'}}\nrule_files: [r.yml]\ndatabase: {url: 'sqlite:///none.db'}\n"
+    )
+    done = command("backtest", "--as-lived", "--config", str(settings))
+    assert done.returncode == 2
+    assert "there is no database" in done.stderr
+    assert "leave the option out" in done.stderr
