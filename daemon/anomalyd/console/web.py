@@ -1,8 +1,9 @@
 """The HTTP application: probes and metrics, the API, the pages and charts, and the callbacks of Slack and PagerDuty.
 
 It knows the daemon through a few callables and never touches the loops. ``/metrics`` and the probes ask nobody for a
-token, links of messages and their charts are signed, everything else asks (see ``auth``). The address is loopback unless the user says otherwise; reloading is only
-there when ``web.enable_lifecycle`` says so, callbacks only where their secret is set.
+token, links of messages and their charts are signed, everything else asks (see ``auth``). The address is loopback
+unless the user says otherwise; reloading is only there when ``web.enable_lifecycle`` says so, callbacks only where
+their secret is set.
 """
 
 from __future__ import annotations
