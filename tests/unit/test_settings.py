@@ -181,7 +181,7 @@ def test_which_source_is_the_default() -> None:
         ("sources: {a: {url: 'http://x', basic_auth: {username: u, password: 12}}}\n",
          "anomalyd.yml:1:68: password: must be text, not a number (put it into quotes)"),
         ("sources: {a: {url: 'http://x', authorization: {credentials: c}, basic_auth: {username: u, password: p}}}\n",
-         "basic_auth and bearer exclude each other"),
+         "basic_auth, bearer (authorization) and oauth2 exclude each other"),
         ("sources: {a: {url: 'http://x', authorization: {}}}\n", "needs credentials or credentials_file"),
         ("sources: {a: {url: 'http://x', headers: {X: {}}}}\n", "needs secret or secret_file"),
         ("sources: {a: {url: 'http://x', tls_config: {cert_file: c}}}\n", "needs both cert_file and key_file"),
