@@ -52,6 +52,14 @@ class Slow(RecordedSource):
         return 1_000_000 * ((end_ms - start_ms) // step_ms + 1)
 
 
+class SlowInAll(Slow):
+    """As slow in ranges, by which slots that were missed are read."""
+
+    def range(self, expr: str, start_ms: int, end_ms: int, step_ms: int) -> RecordedReply:
+        self.clock.advance_to(self.clock.now_ms() + int(1000 * self.seconds))
+        return super().range(expr, start_ms, end_ms, step_ms)
+
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock(START)
@@ -109,7 +117,7 @@ def daemon(clock: VirtualClock) -> Iterator[Daemon]:
     store, inline = open_store("sqlite://"), InlineExecutor()
     rule = replace(RULE, max_series=2)
     evaluator = Evaluator(
-        store, {"default": Slow(3, clock, 90.0)}, annotate=render_annotations, links=lambda _: {}, fit=inline,
+        store, {"default": SlowInAll(3, clock, 90.0)}, annotate=render_annotations, links=lambda _: {}, fit=inline,
         background=inline,
     )  # fmt: skip
     evaluator.add(rule)
