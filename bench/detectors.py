@@ -19,14 +19,14 @@ MINUTE = 60_000
 
 def run(context: Context) -> Iterator[Figure]:
     """All figures; ``FULL=1`` adds STL at one minute with robustness weights and 100,000 series."""
-    yield from half_space_trees()
-    yield from stl(context.full)
-    yield from spike_kept()
-    yield from forests()
     yield from rolling_mad()
+    yield from spike_kept()
     yield from lof()
-    yield from lstm()
+    yield from forests()
+    yield from half_space_trees()
     yield from flatness(context.full)
+    yield from stl(context.full)
+    yield from lstm()
 
 
 def series(n: int, samples: int, period: int, seed: int = 1) -> np.ndarray:
