@@ -183,32 +183,10 @@ def note(found: I64, spans: I64, at: int, span: int) -> None:
 
 @kernel
 def drift(
-    values: F64,
-    times: I64,
-    civil: I64,
-    hold: Bool,
-    line: F64,
-    day: F64,
-    week: F64,
-    memories: F64,
-    floors: F64,
-    totals: F64,
-    variances: F64,
-    fill: I64,
-    window: F64,
-    drifted: I64,
-    found: I64,
-    spans: I64,
-    quiet_ms: int,
-    settled: int,
-    reach: float,
-    delta: float,
-    clock: int,
-    most: int,
-    least: int,
-    score: F64,
-    expected: F64,
-) -> None:
+    values: F64, times: I64, civil: I64, hold: Bool, line: F64, day: F64, week: F64, memories: F64, floors: F64,
+    totals: F64, variances: F64, fill: I64, window: F64, drifted: I64, found: I64, spans: I64, quiet_ms: int,
+    settled: int, reach: float, delta: float, clock: int, most: int, least: int, score: F64, expected: F64,
+) -> None:  # fmt: skip
     """Score each residual by the evidence that the window with it holds two means, then take it into the window.
 
     ``drifted`` [N, 2]: whether the last update found a drift, number of drifts so far. After a drift the expectation's
