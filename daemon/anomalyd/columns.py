@@ -21,7 +21,7 @@ from anomalyd.judge import judge
 from anomalyd.memory import Memory
 from anomalyd.rule import Rule
 from anomalyd.rulerun import Changes, RuleRun, band_cut, cut_of, hold_of
-from anomalyd.score import Kind, Observation, Scores, Tier, Verdicts, Why
+from anomalyd.score import REFUSED, Kind, Observation, Scores, Tier, Verdicts, Why
 from anomalyd.slot import NoticeKind, RuleSlot, make_notice
 from anomalyd.stretch import (
     SAMPLES_AT_ONCE,
@@ -122,7 +122,7 @@ class Columns:
     ) -> Memory:
         expected, surprise = scores.expected[:, 0], scores.surprise[:, 0]
         page = None if scores.page is None else scores.page[:, 0]
-        live = None if page is None else memory.hold()
+        live = None if page is None else memory.hold() | np.isin(memory.active, list(memory.stirred))
         learned = None if scores.learned is None else scores.learned[:, 0]
         young = None if learned is None else learned > 0
         verdicts = judge(rule, value, expected, surprise, memory.cuts, page, live, young)
@@ -130,6 +130,8 @@ class Columns:
             verdicts.kind[np.isin(memory.active, list(memory.relearn))] = Kind.WARMING_UP
         if memory.excused:
             memory = replace(memory, excused=_excuse(memory, surprise, verdicts))
+        stirred = _stirred(memory, verdicts) if page is not None else frozenset()
+        memory = replace(memory, stirred=stirred)
         seen_at = np.where(np.isfinite(value), at, memory.last_seen)
         observation = Observation(
             at, memory.active, value, expected, scores.lower[:, 0], scores.upper[:, 0], surprise, verdicts,
@@ -155,7 +157,7 @@ class Columns:
         verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts)
         sheet = sheet_of(memory.active, fresh, scores, verdicts)
         changes = [Changes() for _ in range(len(fresh.times))]
-        flagged = first_flagged(verdicts, fresh.values.shape)
+        flagged = first_flagged(verdicts, scores)
         restless = np.nonzero((flagged < len(fresh.times)) | np.isin(memory.active, _not_calm(memory)))[0]
         if len(restless):
             life = _Restless(self, run, memory, fresh, cut, sheet, changes)
@@ -239,8 +241,7 @@ class _Restless:
             column += 1
         parts = [self._live[row] if row in self._live else self._ahead[row].after for row in self._rows]
         m = self._memory
-        memory = replace(whole, episodes=m.episodes, incidents=m.incidents, relearn=m.relearn, excused=m.excused)
-        return memory, join_states(parts)
+        return _after(whole, m), join_states(parts)
 
     def _watched(self) -> set[int]:
         return set(_not_calm(self._memory))
@@ -267,9 +268,7 @@ class _Restless:
         assert after.state is not None, "a column is scored"
         assert after.last is not None, "a column is judged"
         self._sheet.put_slot(rows, column, after.last)
-        self._memory = replace(
-            whole, episodes=after.episodes, incidents=after.incidents, relearn=after.relearn, excused=after.excused
-        )  # fmt: skip
+        self._memory = _after(whole, after)
         watched = self._watched()
         for i, row in enumerate(rows.tolist()):
             self._live[row] = after.state.take([i])
@@ -284,7 +283,7 @@ class _Restless:
         scores = doubted(m.doubt, m.active[chosen], fresh.times, scores, m.cuts[chosen])
         verdicts = judge_sheet(self._run.rule, fresh.values, scores, m.cuts[chosen])
         self._sheet.put(chosen, column, scores, verdicts)
-        flagged = int(first_flagged(verdicts, fresh.values.shape)[0])
+        flagged = int(first_flagged(verdicts, scores)[0])
         self._ahead[row] = _Ahead(state, column, column + flagged, after)
 
 
@@ -295,7 +294,23 @@ def slot_of(rule: Rule, memory: Memory, sheet: Sheet, column: int, cut: float) -
 
 def _not_calm(memory: Memory) -> list[int]:
     """Rows of the series whose verdicts decide what they learn or say."""
-    return [*memory.episodes, *memory.relearn, *memory.excused]
+    return [*memory.episodes, *memory.relearn, *memory.excused, *memory.stirred]
+
+
+def _after(whole: Memory, lived: Memory) -> Memory:
+    """The whole rule's memory after some of its series were lived through."""
+    return replace(
+        whole, episodes=lived.episodes, incidents=lived.incidents, relearn=lived.relearn, excused=lived.excused,
+        stirred=lived.stirred,
+    )  # fmt: skip
+
+
+def _stirred(memory: Memory, verdicts: Verdicts) -> frozenset[int]:
+    """Rows whose news the rule refused just now, or a missing sample ago."""
+    refused = np.isin(verdicts.why, REFUSED)
+    absent = verdicts.kind == Kind.MISSING
+    here = frozenset(memory.active[~absent].tolist())
+    return (memory.stirred - here) | frozenset(memory.active[refused].tolist())
 
 
 def _excuse(memory: Memory, surprise: F64, verdicts: Verdicts) -> frozenset[int]:

@@ -73,7 +73,10 @@ def expire(memory: Memory, at: int) -> Memory:
     if not drop.any():
         return memory
     kept = keep_rows(memory, ~drop)
-    return replace(kept, relearn=memory.relearn & frozenset(kept.active.tolist()))
+    here = frozenset(kept.active.tolist())
+    return replace(
+        kept, relearn=memory.relearn & here, excused=memory.excused & here, stirred=memory.stirred & here
+    )
 
 
 def expiry(rule: Rule, memory: Memory) -> int:

@@ -61,6 +61,8 @@ class Memory:
         drifted_at: when a series was last found to drift since the last fit; 0: none was.
         relearn: rows whose new level was accepted and that wait for the next fit.
         excused: rows whose episode an analyst dismissed and that are not back to normal yet.
+        stirred: rows whose news was refused by the rule's ``direction`` or ``min_deviation`` and that have been above
+            the cut ever since: what goes on there is still news when it comes to matter.
         last: the newest observation, for /metrics and the console.
         at: the newest slot evaluated; 0 before the first.
         source_labels, source_position: label sets of the last answer and where each lies in ``active``, so that an
@@ -82,6 +84,7 @@ class Memory:
     incidents: Mapping[str, Incident] = field(default_factory=dict)
     relearn: frozenset[int] = frozenset()
     excused: frozenset[int] = frozenset()
+    stirred: frozenset[int] = frozenset()
     drifted_at: int = 0
     last: Observation | None = None
     at: int = 0

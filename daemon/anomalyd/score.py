@@ -106,6 +106,10 @@ class Why(IntEnum):
     """Above the cut, but an analyst called this very stretch false or expected."""
 
 
+REFUSED = (Why.DIRECTION, Why.MIN_DEVIATION)
+"""Above the cut, and of no interest to the rule as yet."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdicts:
     """One slot's verdicts on N series: kind, tier and reason as small integer arrays [N]."""

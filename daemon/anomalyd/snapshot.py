@@ -32,7 +32,7 @@ from anomalyd.logs import get_logger
 from anomalyd.memory import Memory, align, empty_memory
 from anomalyd.records import Fence, SnapshotPolicy
 from anomalyd.rulerun import RuleRun, band_cut, cuts_of, hold_of
-from anomalyd.score import Kind, Observation
+from anomalyd.score import REFUSED, Kind, Observation, Why
 from anomalyd.sources import Source
 from anomalyd.store import Store
 
@@ -185,6 +185,7 @@ class Snapshots:
             head = self._head(run, memory, at)
             if head is not None:
                 restored = _brought_up(run, self._load(run, memory, head), self._store, source)
+                restored = _as_last_said(restored, self._store)
                 run.fit_started_at = head.fit_started_at
                 self.kept[rule] = Kept(head.as_of, head.bytes, head.model, at)
                 log.info("state restored", rule=rule, series=len(restored.active), as_of=head.as_of, model=head.model)
@@ -312,6 +313,15 @@ def _brought_up(run: RuleRun, memory: Memory, store: Store, source: Source) -> M
     ended = [e for e in episodes if since < e.closed_at <= until and e.close in (Close.NEW_LEVEL, Close.NEW_NORMAL)]
     memory = replace(memory, relearn=memory.relearn | {memory.registry.index[e.labels] for e in ended})
     return expire(memory, until)
+
+
+def _as_last_said(memory: Memory, store: Store) -> Memory:
+    """What the newest verdicts go on from: stretches that an analyst dismissed, news that the rule refused."""
+    for seen in store.scores(memory.registry.rule, memory.at, memory.at + 1):
+        why = seen.verdicts.why
+        dismissed, refused = seen.series[why == Why.DISMISSED], seen.series[np.isin(why, REFUSED)]
+        memory = replace(memory, excused=frozenset(dismissed.tolist()), stirred=frozenset(refused.tolist()))
+    return memory
 
 
 def _as_of(memory: Memory) -> int:

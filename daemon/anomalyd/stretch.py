@@ -20,7 +20,7 @@ from anomalyd.detectors.base import Detector, State
 from anomalyd.detectors.stepping import with_rows_changed
 from anomalyd.judge import judge
 from anomalyd.rule import Rule
-from anomalyd.score import Kind, Observation, Scores, Verdicts
+from anomalyd.score import REFUSED, Kind, Observation, Scores, Verdicts
 
 SAMPLES_AT_ONCE = 1_000_000
 """Longer stretches are cut, so that memory stays small."""
@@ -94,11 +94,14 @@ def judge_sheet(rule: Rule, values: F64, scores: Scores, cuts: F64) -> Verdicts:
     return judge(rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each, page, young=young)
 
 
-def first_flagged(verdicts: Verdicts, shape: tuple[int, int]) -> I64:
-    """For each series the first column with an anomalous verdict, or T [N]."""
+def first_flagged(verdicts: Verdicts, scores: Scores) -> I64:
+    """For each series the first column with an anomalous verdict or with news that the rule refused, or T [N]."""
+    shape = scores.surprise.shape
     if not shape[1]:
         return np.zeros(shape[0], np.int64)
     flagged = verdicts.kind.reshape(shape) == Kind.ANOMALOUS
+    if scores.page is not None:
+        flagged |= np.isin(verdicts.why, REFUSED).reshape(shape)
     first: I64 = np.where(flagged.any(axis=1), flagged.argmax(axis=1), shape[1])
     return first
 
