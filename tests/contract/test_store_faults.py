@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ import sqlalchemy as sa
 from anomalyd.errors import StoreBusy, StoreError
 from anomalyd.incident import Outcome, OutcomeKind
 from anomalyd.records import OutboxState
-from anomalyd.store import Store, open_store
+from anomalyd.store import Store, look, open_store
 from contract.store_kit import MINUTE, RULE, notification, slot, whole_slot
 
 NOBODY = 65534
@@ -207,7 +209,9 @@ def test_the_file_is_deleted_or_replaced(store: Store, path: Path, replaced: boo
         assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"hello, world\n" * 1000, b"SQLite format 3\x00" + b"\xff" * 4096, b"x"])
+@pytest.mark.parametrize(
+    "content", [b"hello, world\n" * 1000, b"SQLite format 3\x00" + b"\xff" * 4096, b"x", b"SQLite"]
+)
 def test_garbage_is_refused_untouched(path: Path, content: bytes) -> None:
     """A file that is no database is not opened, not overwritten, and named with what to do."""
     path.write_bytes(content)
@@ -229,6 +233,20 @@ def test_somebody_elses_database_is_refused_untouched(path: Path) -> None:
         open_store(f"sqlite:///{path}")
     assert caught.value.reason == "foreign"
     assert path.read_bytes() == before
+
+
+def test_a_look_at_a_database_in_use_keeps_its_locks(store: Store, path: Path) -> None:
+    """After a look (a reload), another program that opens and closes the file does not take the log from under us."""
+    elsewhere = "import sys; from anomalyd.store import open_store; s = open_store(sys.argv[1]); {}; s.close()"
+
+    def run(what: str) -> str:
+        command = [sys.executable, "-c", elsewhere.format(what), f"sqlite:///{path}"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    look(f"sqlite:///{path}")
+    run("s.ping()")
+    store.commit_slot(slot(2 * MINUTE))
+    assert run("print(s.last_slot('shop'))") == f"{2 * MINUTE}\n"
 
 
 def test_a_damaged_page(path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ from anomalyd.store.faults import Place, store_error, translated
 APPLICATION_ID = 0x616E6F6D
 """``anom`` in the header of our SQLite files: tells them from anybody else's."""
 
-_MAGIC = b"SQLite format 3\x00"
+_SMALLEST = 512
+"""Bytes of the smallest page."""
 _JOURNAL_LIMIT = 64 * 1024 * 1024
 _PG_LIMITS = "SET LOCAL lock_timeout = '{lock}ms'; SET LOCAL statement_timeout = '120s'"
 
@@ -170,10 +172,10 @@ class FileIdentity:
 def identity(path: Path) -> FileIdentity | None:
     """The identity of the file at a path, None when there is none."""
     try:
-        stat = os.stat(path)
+        found = os.stat(path)
     except OSError:
         return None
-    return FileIdentity(stat.st_dev, stat.st_ino)
+    return FileIdentity(found.st_dev, found.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,19 +191,25 @@ class Header:
 
 
 def read_header(place: Place, busy_timeout_ms: int) -> Header | None:
-    """Read a SQLite file's header without changing it; None when there is no file or it is empty."""
+    """Read a SQLite file's header without changing it; None when there is no file or it is empty.
+
+    The file is opened by SQLite alone: who opens and closes it by other means in a process that has a store on it lets
+    go of all locks that this process holds on it (POSIX), and the next program that closes the database would delete
+    the write-ahead log under the store, with all that is committed from then on.
+    """
     if place.path is None:
         return None
     try:
-        with place.path.open("rb") as file:
-            start = file.read(len(_MAGIC))
+        found = place.path.stat()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise store_error(place, "connect", str(error)) from error
-    if not start:
+    if not stat.S_ISREG(found.st_mode):
+        raise store_error(place, "connect", "it is not a file")
+    if not found.st_size:
         return None
-    if start != _MAGIC:  # SQLite would take a file of a few bytes for an empty database, and write over it
+    if found.st_size < _SMALLEST:  # SQLite would take a file of a few bytes for an empty database, and write over it
         raise store_error(place, "foreign", "the file does not begin like a SQLite database")
     with translated(place), reading_only(place.path, busy_timeout_ms) as connection:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
