@@ -22,7 +22,7 @@ def picture(store: Store) -> tuple[object, ...]:
     return (
         store.last_slot("shop"), len(store.series(RULE)), store.rule_slots(RULE, 0, 2**62), store.episodes(),
         store.open_incidents(), store.notifications(), store.told("slack", "i1"), store.thresholds(RULE),
-        store.series_told("slack", RULE, ["fp1"]), store.model(RULE),
+        store.series_told("slack", RULE, ["fp1"]), store.model(RULE), store.model(RULE, "old"),
     )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "settle": lambda store: store.settle("n1", 5, Outcome(OutcomeKind.DELIVERED, memory={"ts": "1"})),
     "save_threshold": lambda store: store.save_threshold(ThresholdChange(RULE, 1, (1.0, 2.0, 3.0), "manual")),
     "save_model": lambda store: store.save_model(RULE, "v", "{}", b"x"),
-    "drop_models": lambda store: store.drop_models(RULE, ""),
+    "drop_models": lambda store: store.drop_models(RULE, "o"),
     "acquire_lease": lambda store: store.acquire_lease("leader", "a", 0, 10),
 }
 
@@ -42,6 +42,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
 def test_every_statement_may_fail(store: Store, name: str) -> None:
     """For N = 1, 2, ... the N-th statement fails: the picture is the old one; in the end the call goes through."""
     store.commit_slot(whole_slot(1))
+    store.save_model(RULE, "old", "{}", b"y")
     before, call = picture(store), CALLS[name]
     for failing in range(1, 100):
         left = failing
