@@ -60,9 +60,8 @@ def test_lists_come_in_pages() -> None:
 
 
 def test_a_vote_moves_the_cut_and_its_undo_moves_it_back() -> None:
-    """Votes, preview, history with before and after, undo: through the API alone."""
+    """A first vote, preview, history with before and after, undo: through the API alone."""
     console = Console()
-    console.past("p1", 3, FeedbackLabel.FALSE)
     client = console.client()
     body = {"label": "false", "episode": "e1"}
     promised = data(client.post(f"{V1}/feedback/preview", json=body))
