@@ -169,6 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Type", a.content_type)
         self.send_header("Content-Length", str(len(a.body)))
+        if self.close_connection:  # unsaid, a client might take the connection for its next request before it ends
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(a.body)
 
