@@ -156,7 +156,7 @@ def test_an_address_in_use_is_said_in_words(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         config = write_config(tmp_path, "http://127.0.0.1:1", RANGED, {}, web={"listen": f"127.0.0.1:{port}"})
         command = [sys.executable, "-m", "anomalyd", "run", "--config", str(config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2
     assert f"127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
