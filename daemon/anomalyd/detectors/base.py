@@ -207,6 +207,18 @@ class Choosing(Protocol):
         ...
 
 
+@runtime_checkable
+class Shaped(Protocol):
+    """What a detector has besides whose fit finds out what a series is like, such as its rhythm, before it learns it.
+
+    Scores of models that took a series for something else have another scale; calibrating one by the other is wrong.
+    """
+
+    def fit_as(self, history: Block, seed: int, model: State) -> State:
+        """Learn from history as ``fit`` does, with what ``model`` (same series) found, as far as the history allows."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DetectorInfo:
     """Where a detector lives, so that naming it costs no import."""

@@ -4,7 +4,8 @@ Pure and causal: each sample is scored from the state before it, then learned; t
 however they are cut into blocks. The state is one ``State`` whose array names say whose they are: ``d.`` the
 detector's, ``c.`` the calibration's, ``c.w.`` the watch's for drift, ``c.y.`` the stand-in's for young series. What
 `fit` learned in sample never reaches the calibration: streaming detectors are replayed, batch detectors score the newer
-part of the history with what the older part taught.
+part of the history with what the older part taught. Only what a series is like, such as the length of its rhythm, is
+taken from the whole (``Shaped``).
 """
 
 from __future__ import annotations
@@ -22,14 +23,25 @@ import numpy.typing as npt
 import anomalyd
 from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.detectors import young
-from anomalyd.detectors.base import Choosing, Detector, Forecasting, Forecasts, Grid, Raw, State, join_states, with_step
+from anomalyd.detectors.base import (
+    Choosing,
+    Detector,
+    Forecasting,
+    Forecasts,
+    Grid,
+    Raw,
+    Shaped,
+    State,
+    join_states,
+    with_step,
+)
 from anomalyd.detectors.calibrate import Calibrator
 from anomalyd.detectors.drift import Watch
 from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.score import Scores
 
-CODE = 3
+CODE = 4
 """Raise when the scores of an unchanged rule change; it is part of every model's version."""
 
 OLDER_SHARE = 0.6
@@ -163,12 +175,18 @@ class Model:
             raw, state = self.detector.score(start, history)
             surprise, _, calibration = self._calibrator.score(calibration, raw.score, 0.0)
             return state, calibration, self._link(links, surprise, history)[1]
+        learned = self.detector.fit(history, self.seed)
         split = int(len(history.times) * OLDER_SHARE)
         if split >= self.detector.min_history and split < len(history.times):
-            older = self.detector.fit(history.window(0, split), self.seed)
-            raw, _ = self.detector.score(older, history.window(split))
+            raw, _ = self.detector.score(self._older(history.window(0, split), learned), history.window(split))
             calibration = self._calibrator.score(calibration, raw.score, 0.0)[2]
-        return self.detector.fit(history, self.seed), calibration, self._begin_links(history)
+        return learned, calibration, self._begin_links(history)
+
+    def _older(self, history: Block, learned: State) -> State:
+        """What the older part of the history teaches; it takes a series for what the whole takes it for."""
+        if isinstance(self.detector, Shaped):
+            return self.detector.fit_as(history, self.seed, learned)
+        return self.detector.fit(history, self.seed)
 
 
 _Arrays = dict[str, npt.NDArray[Any]]

@@ -106,11 +106,27 @@ class Stl:
         return 2 * max(self.periods) if self.periods else LEAST_SAMPLES
 
     def fit(self, history: Block, seed: int) -> State:
+        even, first = self._even(clean(history.values), history.times)
+        return self._fit(history, even, first, self._find(even))
+
+    def fit_as(self, history: Block, seed: int, model: State) -> State:
+        """Learn with the periods of ``model``; a series with two cycles of none of them is looked at for its own.
+
+        The half of a history may show a rhythm that the whole has not, and the spread about it says nothing about that
+        about a level.
+        """
+        even, first = self._even(clean(history.values), history.times)
+        periods = model.arrays["periods"].copy()
+        periods[2 * periods > _lengths(even)[:, None]] = 0
+        lost = (periods == 0).all(axis=1) & (model.arrays["periods"] > 0).any(axis=1)
+        if lost.any():
+            periods[lost] = self._find(even[lost])
+        return self._fit(history, even, first, periods)
+
+    def _fit(self, history: Block, even: F64, first: int, periods: I64) -> State:
         from anomalyd.detectors.kernels.profile import fit_all
 
         n = len(history)
-        even, first = self._even(clean(history.values), history.times)
-        periods = self._find(even)
         memories, rates = self._memories(periods)
         profile = np.zeros((n, self.columns, self.bins), np.float32)
         unit, line = np.ones(n), np.zeros((n, 4))
@@ -170,3 +186,9 @@ class Stl:
         return np.maximum(10.0, shortest / 4), np.clip(6 / shortest, 0.005, 0.05)
 
 
+def _lengths(even: F64) -> I64:
+    """Samples from the first one present to the end, per series [N]."""
+    there = ~np.isnan(even)
+    begins = np.where(there.any(axis=1), there.argmax(axis=1), even.shape[1]) if even.shape[1] else 0
+    lengths: I64 = np.broadcast_to(np.asarray(even.shape[1] - begins, np.int64), (len(even),))
+    return lengths
