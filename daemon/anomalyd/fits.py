@@ -37,6 +37,9 @@ CATCH_UP_MS = 6 * HOUR_MS
 REFIT_PAUSE_MS = 10 * MINUTE_MS
 """Fits of one rule that new series or accepted levels ask for are at least this far apart."""
 
+DRIFT_LASTS_MS = 3 * HOUR_MS
+"""A drift asks for a fit when it is this old: what begins may be an incident below the cut, not to be learned yet."""
+
 DRIFT_PAUSE_MS = 6 * HOUR_MS
 """A rule that drifts on and on is fitted at most this often for it."""
 
@@ -163,7 +166,7 @@ def refit_at(run: RuleRun, memory: Memory) -> int:
     due = scheduled(run.rule, memory.fitted_at)
     if memory.drifted_at and run.rule.refit_on_drift:
         # What makes one rule drift, a release say, makes many: they are fitted one after another.
-        asked = memory.drifted_at + place_of(run.rule, REFIT_PAUSE_MS)
+        asked = memory.drifted_at + DRIFT_LASTS_MS + place_of(run.rule, REFIT_PAUSE_MS)
         due = min(due, max(asked, memory.fitted_at + DRIFT_PAUSE_MS))
     return max(soonest, due)
 

@@ -18,7 +18,7 @@ from anomalyd.detectors.model import Model
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.feedback import Unheard
-from anomalyd.fits import DRIFT_PAUSE_MS, REFIT_PAUSE_MS, Fits, refit_at, scheduled
+from anomalyd.fits import DRIFT_LASTS_MS, DRIFT_PAUSE_MS, REFIT_PAUSE_MS, Fits, refit_at, scheduled
 from anomalyd.intervals import Interval
 from anomalyd.memory import empty_memory
 from anomalyd.recorded import RecordedReply, RecordedSource
@@ -63,13 +63,13 @@ def test_a_streaming_model_is_not_refitted() -> None:
 
 
 def test_drift_asks_for_a_fit_unless_the_rule_says_no() -> None:
-    """A drift brings the next fit forward, at most every six hours, and not all rules to the same minute."""
+    """A drift that lasts brings the next fit forward, at most every six hours, and not all rules to the same minute."""
     at = START + 8 * HOUR_MS
     due = []
     for rule in RULES:
         run = run_of(rule, drifted_at=at)
         due.append(refit_at(run, run.memory))
-        assert at <= due[-1] < at + REFIT_PAUSE_MS
+        assert at <= due[-1] - DRIFT_LASTS_MS < at + REFIT_PAUSE_MS
         soon = run_of(rule, drifted_at=START + HOUR_MS)
         assert refit_at(soon, soon.memory) == START + DRIFT_PAUSE_MS
         deaf = run_of(replace(rule, refit_on_drift=False), drifted_at=at)
