@@ -19,7 +19,9 @@ from anomalyd.console.pageview import view_of
 from anomalyd.incident import Reason
 from anomalyd.records import FeedbackLabel
 from anomalyd.render import rfc3339
-from anomalyd.settings import Web
+from anomalyd.score import Tier
+from anomalyd.secret import Secret
+from anomalyd.settings import Token, Web
 from anomalyd.store import open_store
 from console_kit import KEY, NOW, RULE, Client, Console, episode, statement
 
@@ -237,6 +239,32 @@ def test_a_user_of_the_api_sees_the_page_without_a_signature() -> None:
     assert press(client, "/episodes/e1", "real").status_code == 303
     assert [(v.who, v.via) for v in console.store.feedback()] == [("local", "console")]
     assert client.get("/episodes/none").status_code == 404
+
+
+def test_the_front_page_tells_what_is_open_and_what_was() -> None:
+    """The worst first, each with a link to its page; labels stay text; nothing open is said so."""
+    console = Console()
+    client = console.client()
+    assert "Nothing is open" in client.get("/").text
+    evil = make_labels({"__name__": "latency_seconds", "region": "<b>eu</b>"})
+    console.store.save_episodes([
+        episode("calm", live=True, of=evil), replace(episode("bad", region="mx", live=True), tier=Tier.CRITICAL),
+    ])  # fmt: skip
+    page = client.get("/")
+    assert (page.status_code, "2 open alerts" in page.text, "<b>eu" in page.text) == (200, True, False)
+    assert page.text.index("episodes/bad") < page.text.index("episodes/calm") < page.text.index("episodes/e1")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path in re.findall('href="([^"]+)"', page.text):
+        if "ready" not in path:
+            assert client.get("/" + path).status_code == 200, path
+
+
+def test_the_front_page_is_for_users_of_the_api() -> None:
+    """Where tokens are asked for, a stranger learns nothing of what is open."""
+    console = Console(Web("127.0.0.1", 9640, tokens={"ana": Token(Secret("ana-token"))}))
+    console.store.save_episodes([episode("bad", live=True)])
+    answer = console.client().get("/")
+    assert (answer.status_code, "bad" in answer.text, "region" in answer.text) == (401, False, False)
 
 
 def test_the_limit_of_votes_is_told_on_the_page() -> None:

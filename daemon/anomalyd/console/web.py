@@ -23,6 +23,7 @@ from anomalyd import __version__
 from anomalyd.console.api import api_router
 from anomalyd.console.auth import Denied
 from anomalyd.console.charts import add_charts
+from anomalyd.console.front import add_front
 from anomalyd.console.page import add_pages
 from anomalyd.console.pagerduty import add_pagerduty
 from anomalyd.console.parts import MAX_BODY, Json, Parts
@@ -69,6 +70,7 @@ def build_web(probes: Probes, registry: CollectorRegistry, parts: Parts | None =
 def _add_console(web: FastAPI, parts: Parts) -> None:
     web.include_router(api_router(parts))
     add_pages(web, parts)
+    add_front(web, parts)
     add_charts(web, parts)
     settings = parts.settings().web
     if settings.slack_signing_secret is not None:
