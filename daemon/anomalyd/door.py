@@ -23,7 +23,7 @@ FORGET_MS = DAY_MS
 """A series that was not seen for this long begins anew."""
 
 ROOM = 50_000
-"""No more series wait than this; the one that was not seen for longest makes room."""
+"""No more series of a rule wait than this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,10 +42,14 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On what terms a rule lets series in: seen in so many slots, or outside the range that is right."""
+    """On what terms a rule lets series in: seen in so many slots, or outside the range that is right.
+
+    No more than ``room`` wait; the one that was not seen for longest makes room.
+    """
 
     admit_after: int
     valid_range: tuple[float, float] | None = None
+    room: int = ROOM
 
     def alarming(self, value: float) -> bool:
         """Whether a value is a fault without any past to hold it against."""
@@ -82,7 +86,7 @@ def knock(
         for i in entering:
             admitted[i] = None
             seen.pop(keys[i], None)
-        _make_room(seen)
+        _make_room(seen, terms.room)
     newest = max(door.at, int(times[-1])) if len(times) else door.at
     return Knocked(Door(_trimmed(seen, newest), newest), tuple(sorted(admitted)), len(times))
 
@@ -99,8 +103,8 @@ def _may_enter(known: tuple[int, int] | None, at: int, value: float, terms: Term
     return before + 1 >= terms.admit_after or terms.alarming(value)
 
 
-def _make_room(seen: dict[int, tuple[int, int]]) -> None:
-    while len(seen) > ROOM:
+def _make_room(seen: dict[int, tuple[int, int]], room: int) -> None:
+    while len(seen) > room:
         del seen[next(iter(seen))]
 
 

@@ -210,10 +210,14 @@ class ModelSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPolicy:
-    """How often learned states are kept (0: never), and how large one may be."""
+    """How often learned states are kept (0: never), and how large one may be.
+
+    They are written in parts of about ``part_bytes``: none keeps the database's writer for long.
+    """
 
     every_ms: int = 10 * MINUTE_MS
     max_bytes: int = 2 << 30
+    part_bytes: int = 32 << 20
 
 
 NO_SNAPSHOTS = SnapshotPolicy(0)

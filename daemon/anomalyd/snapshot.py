@@ -38,9 +38,6 @@ from anomalyd.store import Store
 
 FORMAT = 1
 HEAD = "state"
-PART_BYTES = 32 << 20
-"""Parts of a snapshot are about this large: none keeps the database's writer for long."""
-
 BYTES_PER_S = 256 << 10
 """Large states are written less often, so that all writing stays below this rate: 22 GB a day."""
 
@@ -151,7 +148,7 @@ class Snapshots:
             return
         series, generation, fence = len(memory.active), f"{HEAD}/{state.as_of}/", self._fence()
         whole = _with_memory(state, memory)
-        rows = max(1, series * PART_BYTES // max(1, size))
+        rows = max(1, series * self.policy.part_bytes // max(1, size))
         digests: list[str] = []
         written = 0
         for number, first in enumerate(range(0, max(1, series), rows)):

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyd import door as door_module
 from anomalyd.block import Block, make_labels
 from anomalyd.clock import MINUTE_MS
 from anomalyd.door import FORGET_MS, Door, Terms, knock
@@ -58,12 +57,11 @@ def test_who_was_away_for_long_begins_anew() -> None:
     assert list(knocked.door.seen.values()) == [(2, int(times[-1]))]
 
 
-def test_the_door_forgets_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_door_forgets_and_is_bounded() -> None:
     """Who was not seen for a day is forgotten, and when the room is full the longest unseen makes room."""
-    monkeypatch.setattr(door_module, "ROOM", 2)
-    door = Door()
+    door, small = Door(), replace(TERMS, room=2)
     for i, labels in enumerate(NAMES):
-        door = knock(door, [labels], np.array([[1.0]]), np.array([i + 1]), TERMS).door
+        door = knock(door, [labels], np.array([[1.0]]), np.array([i + 1]), small).door
     assert list(door.seen) == [hash(NAMES[1]), hash(NAMES[2])]
     assert knock(door, [], np.zeros((0, 1)), np.array([FORGET_MS + 3]), TERMS).door.seen == {}
 

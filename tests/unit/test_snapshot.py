@@ -189,10 +189,9 @@ def test_a_state_that_is_too_large_is_not_written() -> None:
     assert life.store.model(RULE.id) is None
 
 
-def test_large_states_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_states_come_in_parts() -> None:
     """Five series in five parts are the same state again."""
-    monkeypatch.setattr("anomalyd.snapshot.PART_BYTES", 1)
-    life = Life(eventful(), EMA, snapshots=EVERY)
+    life = Life(eventful(), EMA, snapshots=replace(EVERY, part_bytes=1))
     life.live(0, 45)
     before = life.evaluator.runs[RULE.id].memory.state
     life.evaluator.snapshots.finish(life.evaluator.runs.values())
