@@ -27,6 +27,7 @@ from anomalyd.matcher import check_matcher
 from anomalyd.records import Feedback, FeedbackLabel, Matcher, MatchOp, OutboxState, Silence
 from anomalyd.render import rfc3339
 from anomalyd.slot import NoticeKind
+from anomalyd.store import Store
 
 MAX_LIMIT = 1_000
 MAX_OFFSET = 10_000
@@ -98,7 +99,9 @@ def api_router(parts: Parts) -> APIRouter:
         return parts.guard.actor(request)
 
     readers = [Depends(reader)]
-    _add_history(router, parts, readers)
+    _add_history(router, parts.store, readers)
+    _add_told(router, parts.store, readers)
+    _add_rules(router, parts, readers)
     add_forecast(router, parts, readers)
     _add_feedback(router, parts, readers, actor)
     _add_silences(router, parts, readers, actor)
@@ -107,9 +110,7 @@ def api_router(parts: Parts) -> APIRouter:
     return router
 
 
-def _add_history(router: APIRouter, parts: Parts, readers: Sequence[Any]) -> None:
-    store = parts.store
-
+def _add_history(router: APIRouter, store: Store, readers: Sequence[Any]) -> None:
     @router.get("/episodes", dependencies=readers, tags=["episodes"])
     def episodes(
         rule: Name | None = None, phase: Literal["pending", "open", "closed"] | None = None,
@@ -150,6 +151,8 @@ def _add_history(router: APIRouter, parts: Parts, readers: Sequence[Any]) -> Non
         extra = {"episodes": [view.episode(e) for e in members], "feedback": votes, "notifications": told}
         return _ok({**view.incident(found), **extra})
 
+
+def _add_told(router: APIRouter, store: Store, readers: Sequence[Any]) -> None:
     @router.get("/notifications", dependencies=readers, tags=["notifications"])
     def notifications(
         incident: Name | None = None, receiver: Name | None = None,
@@ -174,6 +177,8 @@ def _add_history(router: APIRouter, parts: Parts, readers: Sequence[Any]) -> Non
         )  # fmt: skip
         return _page("notices", found, limit, offset, view.notice)
 
+
+def _add_rules(router: APIRouter, parts: Parts, readers: Sequence[Any]) -> None:
     @router.get("/rules", dependencies=readers, tags=["rules"])
     def rules() -> Json:
         """The rules that are running, with their own cuts and those that feedback has moved."""
