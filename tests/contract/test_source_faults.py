@@ -369,6 +369,7 @@ class TestCredentials:
         fake.authorization = "Bearer second"
         source.instant("up", AT)
         source.close()
+        assert [one.headers["authorization"] for one in fake.seen] == ["Bearer first", "Bearer second"]
 
     def test_missing_file(self, fake: FakePrometheus, tmp_path: Path) -> None:
         """A credential that cannot be read is an authentication trouble that names its file."""
