@@ -337,6 +337,15 @@ def within(clock: Clock, limit_s: float) -> Callable[[], bool]:
     return lambda: clock.monotonic_s() < until
 
 
+def _write(judged: Sequence[Judged], report: Path | None, json_out: bool) -> None:
+    """All results at once, for machines and as a report."""
+    if json_out:
+        print(json.dumps([as_json(one) for one in judged], indent=2, allow_nan=False))
+    if report is not None:
+        write_sheets(report, "Evaluation", [sheet_of(one) for one in judged])
+        print(f"report: {report}", file=sys.stderr)
+
+
 def run_evaluate(
     targets: Annotated[
         list[str] | None, typer.Argument(metavar="[RULE|FILE]...", help="Rules by name, or rules files. Default: all.")
@@ -394,8 +403,4 @@ def run_evaluate(
         raise StoreError("nothing", "nothing to evaluate: a longer --since, or --replay to score history anew")
     if rows is not None:
         warn_unmatched(rows, [one.test for one in judged])
-    if json_out:
-        print(json.dumps([as_json(one) for one in judged], indent=2, allow_nan=False))
-    if report is not None:
-        write_sheets(report, "Evaluation", [sheet_of(one) for one in judged])
-        print(f"report: {report}", file=sys.stderr)
+    _write(judged, report, json_out)
