@@ -16,6 +16,7 @@ from anomalyd.ballot import StoredFeedback
 from anomalyd.clock import Clock
 from anomalyd.console.mount import console_of
 from anomalyd.console.places import graph_url
+from anomalyd.daemon import Daemon
 from anomalyd.deliver import Deliverer, Delivery
 from anomalyd.errors import ConfigError
 from anomalyd.escalate import Escalation, last_receivers
@@ -38,7 +39,6 @@ from anomalyd.records import NO_SNAPSHOTS, Fence
 from anomalyd.routing import receivers_for
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, diff, load_rules
-from anomalyd.run import Daemon
 from anomalyd.score import Tier
 from anomalyd.settings import Settings
 from anomalyd.snapshot import forget_gone

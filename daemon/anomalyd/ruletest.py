@@ -17,6 +17,7 @@ import numpy as np
 
 from anomalyd.block import Block, Labels
 from anomalyd.clock import VirtualClock
+from anomalyd.daemon import Daemon, run_virtually
 from anomalyd.deliver import Deliverer
 from anomalyd.durations import format_duration
 from anomalyd.episode import Episode
@@ -31,7 +32,6 @@ from anomalyd.receivers.base import Pace
 from anomalyd.recorded import RecordedSource
 from anomalyd.render import Rendered
 from anomalyd.rule import Rule, RuleGroup
-from anomalyd.run import Daemon, run_virtually
 from anomalyd.store import open_store
 from anomalyd.template import render_annotations
 from anomalyd.testfile import ExpectedEpisode, ExpectedNotification, RuleTest, shown

@@ -17,12 +17,12 @@ from anomalyd.app import build, open_sources
 from anomalyd.backtest import Backtest, backtest, grid_span, read_history
 from anomalyd.cli import main
 from anomalyd.clock import DAY_MS, MINUTE_MS, VirtualClock
+from anomalyd.daemon import run_virtually
 from anomalyd.episode import Episode
 from anomalyd.querycost import Query, measure
 from anomalyd.relived import Surroundings, surroundings
 from anomalyd.replay import Finding, replay
 from anomalyd.rules import load_rules
-from anomalyd.run import run_virtually
 from anomalyd.settings import Settings, load_settings
 from anomalyd.store import open_store
 from fakes.webhook import FakeWebhook

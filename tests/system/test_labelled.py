@@ -11,8 +11,8 @@ import pytest
 
 from anomalyd.app import build
 from anomalyd.clock import DAY_MS, VirtualClock
+from anomalyd.daemon import run_virtually
 from anomalyd.rules import load_rules
-from anomalyd.run import run_virtually
 from anomalyd.settings import load_settings
 from fakes.grafana import TOKEN, FakeGrafana
 from fakes.pagerduty import KEY, FakePagerDuty

@@ -10,6 +10,7 @@ import pytest
 
 from anomalyd.ballot import Ballot
 from anomalyd.clock import DAY_MS, HOUR_MS, VirtualClock
+from anomalyd.daemon import Daemon
 from anomalyd.deliver import Deliverer
 from anomalyd.errors import StoreBusy
 from anomalyd.evaluate import Evaluator
@@ -25,7 +26,6 @@ from anomalyd.receivers.pagerduty import PagerDutySettings
 from anomalyd.receivers.slack import SlackSettings
 from anomalyd.records import FeedbackLabel, OutboxState
 from anomalyd.render import Background
-from anomalyd.run import Daemon
 from anomalyd.score import Tier
 from anomalyd.secret import Secret
 from anomalyd.store import Store, open_store

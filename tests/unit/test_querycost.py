@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from anomalyd.block import Block, make_labels
 from anomalyd.cli.querycost import print_costs
 from anomalyd.clock import DAY_MS, MINUTE_MS, VirtualClock
+from anomalyd.daemon import Daemon
 from anomalyd.deliver import Deliverer
 from anomalyd.errors import SourceUnavailable
 from anomalyd.evaluate import Evaluator
@@ -23,7 +24,6 @@ from anomalyd.metrics import Metrics
 from anomalyd.querycost import measure
 from anomalyd.recorded import RecordedReply, RecordedSource
 from anomalyd.rule import DetectorSpec, Rule, RuleGroup
-from anomalyd.run import Daemon
 from anomalyd.store import open_store
 from anomalyd.template import render_annotations
 

@@ -14,12 +14,12 @@ import yaml
 
 from anomalyd.app import App, build
 from anomalyd.clock import VirtualClock
+from anomalyd.daemon import run_virtually
 from anomalyd.demo.prometheus import DemoPrometheus
 from anomalyd.demo.report import Found, Report, compare
 from anomalyd.demo.shop import Shop, shop
 from anomalyd.demo.sink import Received, WebhookSink
 from anomalyd.rules import load_rules
-from anomalyd.run import run_virtually
 from anomalyd.settings import load_settings
 
 START_MS = 1_767_571_200_000
