@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,10 @@ BEYOND = 1.2
 """A cut is raised to this multiple of the highest score that was called false at most."""
 SERIES_WEIGHT_MAX = 4.0
 """Votes that one series counts for, at most, when its rule's m is estimated."""
+
+TRUST_RIGHT, TRUST_VOTES = 9.0, 10.0
+"""A voter of whom nothing is known is taken to be right in nine of ten cases, as if that had been seen ten times."""
+LEAST_TRUST = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,24 @@ class Judged:
     weight: float = 1.0
     missed: bool = False
     incident: str = ""
+
+
+def trust(said: Iterable[Mapping[str, bool]]) -> dict[str, float]:
+    """What each voter's word weighs, between ``LEAST_TRUST`` and 1, by how often others agreed on the same alerts.
+
+    Args:
+        said: for each alert, who called it real and who did not.
+    """
+    seen: Counter[str] = Counter()
+    agreed: dict[str, float] = {}
+    for alert in said:
+        for who, real in alert.items():
+            others = [word == real for other, word in alert.items() if other != who]
+            seen[who] += bool(others)
+            agreed[who] = agreed.get(who, 0.0) + (sum(others) / len(others) if others else 0.0)
+    usual = TRUST_VOTES / TRUST_RIGHT
+    word = {who: usual * (TRUST_RIGHT + agreed[who]) / (TRUST_VOTES + seen[who]) for who in agreed}
+    return {who: max(LEAST_TRUST, min(1.0, weight)) for who, weight in word.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from anomalyd.belief import FeedbackPolicy as FeedbackPolicy
 from anomalyd.belief import Judged as Judged
 from anomalyd.belief import believe as believe
 from anomalyd.belief import factors as factors
+from anomalyd.belief import trust as trust
 from anomalyd.block import F64, Fingerprint
 from anomalyd.clock import DAY_MS, WEEK_MS
 from anomalyd.episode import Close, Episode
@@ -140,12 +141,14 @@ def judgements(
     for vote in votes:
         if vote.label in (FeedbackLabel.TRUE, FeedbackLabel.FALSE) and vote.episode in episodes:
             by_episode.setdefault(vote.episode, []).append(vote)
+    word = trust({voter(vote): vote.label == FeedbackLabel.TRUE for vote in given} for given in by_episode.values())
     found = []
     for name, given in by_episode.items():
         episode, newest = episodes[name], max(vote.at for vote in given)
-        real = sum(vote.label == FeedbackLabel.TRUE for vote in given) / len(given)
+        said = sum(word[voter(vote)] for vote in given)
+        real = sum(word[voter(vote)] for vote in given if vote.label == FeedbackLabel.TRUE) / said
         if score := _score(episode.peak_surprise, base):
-            weight = _fading(now - newest, policy)
+            weight = _fading(now - newest, policy) * min(1.0, said)
             group = episode.incident or name
             found.append(Judged(episode.fingerprint, score, real, newest, weight, incident=group))
     for vote in votes:
@@ -347,9 +350,7 @@ def preview(
 ) -> Preview:  # fmt: skip
     """What feedback would have made of the episodes told within ``days``, had its cuts been in effect all along."""
     told = [e for e in episodes if e.opened_at and e.started_at >= now - days * DAY_MS]
-    in_effect = {name: Moved(moved.factor, 0) for name, moved in after.moved.items()}
-    ever = replace(policy, half_life_ms=10**6 * WEEK_MS)
-    standing = RuleFeedback(in_effect, after.recurring)
+    standing, ever = in_effect(after, now, policy)
     removed = []
     for episode in told:
         cuts = apply(standing, np.array([base]), [episode.fingerprint], episode.peak_at or episode.started_at, ever)
@@ -358,6 +359,12 @@ def preview(
     confirmed = sum(after.labels.get(e.id) == FeedbackLabel.TRUE for e in removed)
     words = tuple(one.words for one in after.recurring)
     return Preview(days, len(removed), len(told) - len(removed), confirmed, words)
+
+
+def in_effect(feedback: RuleFeedback, now: int, policy: FeedbackPolicy) -> tuple[RuleFeedback, FeedbackPolicy]:
+    """What holds at ``now`` as if it had always held, with the policy to apply it by."""
+    moved = {name: Moved(faded(one, max(now, one.at), policy), 0) for name, one in feedback.moved.items()}
+    return RuleFeedback(moved, feedback.recurring), replace(policy, half_life_ms=10**6 * WEEK_MS)
 
 
 # For the evaluation --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anomalyd.belief import LEAST_TRUST, trust
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.episode import Close, Phase
 from anomalyd.feedback import (
@@ -186,7 +187,23 @@ def test_people_who_disagree_are_heard_both() -> None:
     votes = [vote(e, FALSE, "a"), vote(e, FALSE, "b"), vote(e, TRUE, "c")]
     assert labels_of(votes) == {"e": FALSE}
     (one,) = judgements(counted(votes, POLICY), {"e": e}, {}, 3.5, NOW, POLICY)
-    assert (one.real, one.score, one.weight) == (pytest.approx(1 / 3), pytest.approx(2.0), pytest.approx(1.0))
+    assert (one.real, one.score, one.weight) == (pytest.approx(1 / 3, abs=0.02), pytest.approx(2.0), pytest.approx(1.0))
+
+
+def test_who_is_contradicted_weighs_less() -> None:
+    """Fault 94: of a voter whom two others contradict time and again the word weighs little; theirs hardly less."""
+    found = trust([{"ana": True, "ben": True, "mallory": False}] * 40)
+    assert found["mallory"] == LEAST_TRUST
+    assert found["ana"] == found["ben"] > 0.6
+    assert trust([{"ana": True}] * 30) == {"ana": 1.0}
+    agreeing = trust([{"ana": True, "ben": True}] * 5)
+    assert agreeing == {"ana": 1.0, "ben": 1.0}
+    alone = [vote(episode(f"a{i}", started=NOW - i * HOUR_MS), FALSE, "mallory", at=NOW + i) for i in range(3)]
+    words = (("ana", TRUE), ("ben", TRUE), ("mallory", FALSE))
+    both = [vote(episode("x"), label, who, at=NOW + 9) for who, label in words]
+    known = {v.episode: episode(v.episode) for v in [*alone, *both]}
+    weights = {round(one.weight, 2) for one in judgements([*alone, *both], known, {}, 3.5, NOW, POLICY)}
+    assert weights == {0.91, 1.0}, "alone it weighs as little as it is trusted, together never more than one vote"
 
 
 def test_expected_makes_a_weekly_exception_in_the_rules_time_zone() -> None:
