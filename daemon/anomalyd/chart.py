@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from anomalyd.block import F64, I64
+from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.render import clean, cut, number
 
 WIDTH, HEIGHT, DPI = 4.8, 2.7, 150
@@ -91,7 +92,24 @@ def _label_axes(axes: Any, chart: Drawn) -> None:
         axes.set_xticks([])
         return
     first, last = int(chart.times[0]), int(chart.times[-1])
-    pattern = "%H:%M" if last - first <= 36 * 3_600_000 else "%d %b %H:%M"
-    ticks = np.linspace(first, last, 4)
-    axes.set_xticks(ticks / 1000, [datetime.fromtimestamp(t / 1000, UTC).strftime(pattern) for t in ticks])
+    ticks = round_times(first, last)
+    axes.set_xticks([t / 1000 for t in ticks], [_time_text(t) for t in ticks])
     axes.set_xlabel("UTC", fontsize=9, color=_INK, loc="right")
+
+
+_STEPS = (
+    *(m * MINUTE_MS for m in (1, 2, 5, 10, 15, 30)), *(h * HOUR_MS for h in (1, 2, 3, 6, 12)),
+    *(d * DAY_MS for d in (1, 2, 7, 14, 28, 91, 365)),
+)  # fmt: skip
+
+
+def round_times(first: int, last: int, most: int = 5) -> tuple[int, ...]:
+    """Round times in a span (UTC milliseconds), at most so many; its begin where it holds no round time."""
+    step = next((s for s in _STEPS if last // s - -(-first // s) < most), _STEPS[-1])
+    times = tuple(range(-(-first // step) * step, last + 1, step))
+    return times if times or last <= first else (first,)
+
+
+def _time_text(at: int) -> str:
+    """The hour, or at midnight the day that begins."""
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%d %b" if at % DAY_MS == 0 else "%H:%M")
