@@ -283,6 +283,11 @@ def picture(browser: Browser, body: str) -> bytes:
     return small.getvalue()
 
 
+def write(path: Path, png: bytes) -> None:
+    path.write_bytes(png)
+    assert len(png) < 60_000, f"{path.name}: {len(png)} bytes"
+
+
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "messages"
     folder.mkdir(exist_ok=True)
@@ -291,9 +296,8 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         for name, show in SHOWN.items():
             shown = messages[:1] if name == "webhook" else messages
-            png = picture(browser, "".join(show(one) for one in shown))
-            (folder / f"{name}.png").write_bytes(png)
-            assert len(png) < 60_000, f"{name}: {len(png)} bytes"
+            write(folder / f"{name}.png", picture(browser, "".join(show(one) for one in shown)))
+        write(folder / "slack-first.png", picture(browser, slack(messages[0])))  # for the README
         browser.close()
 
 
