@@ -17,7 +17,8 @@ from anomalyd.clock import Clock
 from anomalyd.console.mount import console_of
 from anomalyd.console.places import graph_url
 from anomalyd.daemon import Daemon
-from anomalyd.deliver import Deliverer, Delivery
+from anomalyd.deliver import Deliverer
+from anomalyd.delivery import Delivery
 from anomalyd.errors import ConfigError
 from anomalyd.escalate import Escalation, last_receivers
 from anomalyd.evaluate import Evaluator

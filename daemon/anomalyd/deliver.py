@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
-from typing import Protocol, runtime_checkable
 
 from anomalyd.budget import Budget
 from anomalyd.clock import MINUTE_MS, SECOND_MS, Clock, SystemClock
 from anomalyd.crashpoint import crashpoint
+from anomalyd.delivery import DROPPED, HELD, Delivery, KeepsAlive, Outbox, Pass, note
 from anomalyd.errors import redact_urls
 from anomalyd.flap import Flaps
 from anomalyd.gate import Gate
-from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind, Reason, Statement
+from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.lane import Lane, Waiting
 from anomalyd.logs import get_logger
 from anomalyd.receivers.base import Receiver
-from anomalyd.records import Fence, OutboxRow, OutboxState, Told
-from anomalyd.render import Rendered
-from anomalyd.score import Tier
+from anomalyd.records import Fence, OutboxState, Told
 from anomalyd.suppress import STAGES, Drop, Hold, Quiet, Reword, Stage, Subject, collapse, decide
 from anomalyd.trouble import REASONS, TROUBLE_RULE, instead, trouble
 from anomalyd.words import Words
@@ -41,75 +39,7 @@ FAILURES_BEFORE_REST = 3
 REST_MAX_MS = MINUTE_MS
 MAX_INTERNAL_ATTEMPTS = 10
 
-HELD = "held"
-DROPPED = "dropped"
-
 log = get_logger("deliver")
-
-
-class Outbox(Protocol):
-    """What is asked of the store (see ``store.Store``)."""
-
-    def claim(
-        self, receiver: str, now: int, lease_ms: int, limit: int, *, fence: Fence | None = None
-    ) -> list[Notification]: ...
-
-    def settle(
-        self, id: str, now: int, outcome: Outcome, next_at: int | None = None, *, attempt: int | None = None
-    ) -> bool: ...
-
-    def drop(self, id: str, now: int, reason: str) -> bool: ...
-
-    def told(self, receiver: str, incident: str) -> Told | None: ...
-
-    def series_told(self, receiver: str, rule: str, fingerprints: Sequence[str]) -> dict[str, tuple[int, Tier]]: ...
-
-    def enqueue(self, notifications: Sequence[Notification]) -> None: ...
-
-    def open_incidents(self, rule: str | None = None) -> list[Incident]: ...
-
-    def notifications(
-        self, *, incident: str | None = None, receiver: str | None = None, state: OutboxState | None = None,
-        limit: int = 100,
-    ) -> list[OutboxRow]: ...  # fmt: skip
-
-
-@runtime_checkable
-class KeepsAlive(Protocol):
-    """A receiver whose peer forgets what is not repeated (Alertmanager)."""
-
-    def beat_at(self) -> int | None: ...
-
-    def keep_alive(self, now: int) -> Outcome: ...
-
-    def restore(self, statement: Statement, rendered: Rendered, now: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What became of one notification in a pass, for metrics and logs.
-
-    Attributes:
-        outcome: delivered, retry, failed, held or dropped.
-        reason: closed set, a metric label.
-    """
-
-    receiver: str
-    notification: Notification
-    outcome: str
-    reason: str
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One pass over one receiver's outbox; ``next_at`` is when to come again, None when nothing is known to wait."""
-
-    deliveries: tuple[Delivery, ...] = ()
-    next_at: int | None = None
-
-    def count(self, outcome: str) -> int:
-        return sum(1 for delivery in self.deliveries if delivery.outcome == outcome)
 
 
 class Deliverer:
@@ -391,22 +321,5 @@ class _Run:
         self.deliveries.append(delivery)
         for account in self._deliverer._told_of:
             account(self._receiver.name, row, outcome, self.now())
-        _log(delivery)
+        note(delivery)
         self._deliverer._observe(delivery)
-
-
-def _log(delivery: Delivery) -> None:
-    s = delivery.notification.statement
-    facts = {
-        "receiver": delivery.receiver, "rule": s.rule, "incident": s.incident, "statement": s.reason.value,
-        "tier": s.tier.word, "reason": delivery.reason, "notification": delivery.notification.id,
-    }  # fmt: skip
-    if delivery.outcome == OutcomeKind.FAILED:
-        log.error("notification failed for good", **facts, error=delivery.message)
-    elif delivery.outcome == OutcomeKind.RETRY:
-        log.warning("notification not delivered, will be tried again", **facts, error=delivery.message)
-    elif delivery.outcome == OutcomeKind.DELIVERED:
-        log.info("notification delivered", **facts)
-    else:
-        log.debug(f"notification {delivery.outcome}", **facts)
-

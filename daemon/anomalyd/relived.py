@@ -18,7 +18,8 @@ from typing import cast
 from anomalyd.ballot import StoredFeedback
 from anomalyd.budget import Budget
 from anomalyd.clock import MINUTE_MS, VirtualClock
-from anomalyd.deliver import Deliverer, Delivery
+from anomalyd.deliver import Deliverer
+from anomalyd.delivery import Delivery
 from anomalyd.feedback import FeedbackPolicy, RuleFeedback
 from anomalyd.flap import Flaps
 from anomalyd.hush import Firing, InhibitRule, MuteWindow, below_tier, firing_of, inhibited, muted, silenced

@@ -8,7 +8,7 @@ from prometheus_client import generate_latest
 
 from anomalyd.app import Wiring
 from anomalyd.budget import BUDGET
-from anomalyd.deliver import Delivery
+from anomalyd.delivery import Delivery
 from anomalyd.escalate import ACKNOWLEDGED, WAITING
 from anomalyd.flap import FLAPPING
 from anomalyd.hush import BELOW_TIER, INHIBITED, MUTED, SILENCED

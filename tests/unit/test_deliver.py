@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from anomalyd.clock import HOUR_MS, SECOND_MS, VirtualClock
-from anomalyd.deliver import LEASE_MS, Deliverer, Delivery, Pass
+from anomalyd.deliver import LEASE_MS, Deliverer
+from anomalyd.delivery import Delivery, Pass
 from anomalyd.incident import Outcome, OutcomeKind, Reason, Statement
 from anomalyd.receivers.base import Pace
 from anomalyd.records import OutboxState
