@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from anomalyd.arrangement import Arrangement, arrangement_of, deliverer_of
 from anomalyd.ballot import StoredFeedback
 from anomalyd.clock import Clock
 from anomalyd.console.mount import console_of
@@ -20,11 +21,9 @@ from anomalyd.daemon import Daemon
 from anomalyd.deliver import Deliverer
 from anomalyd.delivery import Delivery
 from anomalyd.errors import ConfigError
-from anomalyd.escalate import Escalation, last_receivers
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor, open_executor
-from anomalyd.flap import Flaps
-from anomalyd.incident import Incident, Statement
+from anomalyd.incident import Incident
 from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Metrics
@@ -33,14 +32,11 @@ from anomalyd.past import Past
 from anomalyd.picture import Pictures, pictures
 from anomalyd.preflight import load_checked
 from anomalyd.prometheus.source import PrometheusSource
-from anomalyd.quiet import arrange
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.records import NO_SNAPSHOTS, Fence
-from anomalyd.routing import receivers_for
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, diff, load_rules
-from anomalyd.score import Tier
 from anomalyd.settings import Settings
 from anomalyd.snapshot import forget_gone
 from anomalyd.sources import Source
@@ -66,26 +62,17 @@ class Wiring:
         """Where a reader can look: the rule's expression on its source. From configuration only, never from a label."""
         return {"Prometheus": graph_url(self.settings, rule)}
 
+    def arrangement(self) -> Arrangement:
+        """Who is told of what, as of now."""
+        return arrangement_of(self.settings)
+
     def recipients(self, rule: Rule, incident: Incident) -> Sequence[str]:
         """Who is told of an incident: at once, or in the end when nobody acknowledges it."""
-        first = self.first(rule, dict(incident.group_labels), incident.tier)
-        return tuple(dict.fromkeys((*first, *last_receivers(self.settings.escalation, incident.tier))))
+        return self.arrangement().recipients(rule, incident)
 
-    def first(self, rule: Rule, group_labels: Mapping[str, str], tier: Tier) -> Sequence[str]:
-        """The receivers that the rule names, or else those that the routes lead to."""
-        if not rule.routed:
-            return rule.receivers
-        return receivers_for(self.settings.route, {**group_labels, **rule.labels, "alertname": rule.name}, tier)
-
-    def told_first(self, s: Statement) -> Sequence[str]:
-        """The receivers that are told of a statement at once; of what has no rule, whoever is owed it."""
-        rule = self.rules.rule(s.rule)
-        return tuple(self.settings.receivers) if rule is None else self.first(rule, dict(s.group_labels), s.tier)
-
-    def rule_labels(self, rule_id: str) -> Mapping[str, str]:
-        """A rule's own labels; none for one that is gone."""
-        rule = self.rules.rule(rule_id)
-        return rule.labels if rule is not None else {}
+    def rule(self, rule_id: str) -> Rule | None:
+        """A rule by its id; None for one that is gone."""
+        return self.rules.rule(rule_id)
 
     def account(self, delivery: Delivery) -> None:
         """Count what became of a notification."""
@@ -94,7 +81,7 @@ class Wiring:
 
     def repeats(self) -> Mapping[str, int]:
         """How often each receiver is reminded of what is still open, milliseconds; 0: never."""
-        return {name: receiver.repeat_interval for name, receiver in self.settings.receivers.items()}
+        return self.arrangement().repeats()
 
 
 @dataclass(slots=True)
@@ -158,7 +145,7 @@ class App:
         def change() -> None:
             self.wiring.settings, self.wiring.rules = settings, rules
             daemon.evaluator.use_sources(sources, settings.default_receivers)
-            deliverer = deliverer_of(self.wiring, self.store, receivers, daemon.clock, daemon.evaluator.fence)
+            deliverer = _deliverer(self.wiring, self.store, receivers, daemon.clock, daemon.evaluator.fence)
             deliverer.adopt(daemon.deliverer)
             daemon.use_deliverer(deliverer)
             apply_rules(daemon.evaluator, old, rules, daemon.clock.now_ms())
@@ -193,9 +180,9 @@ def build(
     background: Executor = InlineExecutor() if inline else ThreadPoolExecutor(4, thread_name_prefix="warm-up")
     metrics = Metrics()
     drawn = pictures(store)
-    console = console_of(settings, store, charts=drawn is not None)
-    words = Words(console.actions, console.places, drawn, console.charts, Past(store))
-    wiring = Wiring(settings, rules, metrics, observe, words, drawn)
+    wiring = Wiring(settings, rules, metrics, observe, Words(), drawn)
+    console = console_of(lambda: wiring.settings, store, charts=drawn is not None)
+    wiring.words = Words(console.actions, console.places, drawn, console.charts, Past(store))
     feedback = StoredFeedback(store, settings.feedback)
     evaluator = Evaluator(
         store, sources, annotate=render_annotations, links=wiring.links, fit=fit, background=background,
@@ -204,7 +191,7 @@ def build(
     )  # fmt: skip
     for rule in rules.rules:
         evaluator.add(rule)
-    deliverer = deliverer_of(wiring, store, receivers, clock, fence)
+    deliverer = _deliverer(wiring, store, receivers, clock, fence)
     daemon = Daemon(
         store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms, leadership, wiring.repeats
     )
@@ -217,21 +204,12 @@ def build(
     return app
 
 
-def deliverer_of(
+def _deliverer(
     wiring: Wiring, store: Store, receivers: Mapping[str, Receiver], clock: Clock, fence: Callable[[], Fence | None]
 ) -> Deliverer:
-    """The deliverer with the stages that keep quiet, as the settings ask for them."""
-    s = wiring.settings
-    stages, budget, together = arrange(
-        store, s.receivers, receivers, wiring.rule_labels, s.mute_windows, s.inhibit_rules, s.together
-    )
-    flaps = Flaps({name: one.flaps_per_hour for name, one in s.receivers.items()}, store)
-    escalation = Escalation(s.escalation, store, wiring.told_first)
-    return Deliverer(
-        store, receivers, stages=(escalation.stage, flaps.stage, *stages), budget=budget, flaps=flaps,
-        rewords=(escalation.reword,), words=replace(wiring.words, company=together.words), updates=together.updates,
-        observe=wiring.account,
-        clock=clock, fence=fence, fallbacks={name: one.fallback for name, one in s.receivers.items()},
+    return deliverer_of(
+        wiring.arrangement, store, receivers, wiring.rule, clock, words=wiring.words, observe=wiring.account,
+        fence=fence,
     )  # fmt: skip
 
 

@@ -1,15 +1,16 @@
 """Backtest: a rule lives through history as the daemon would have lived it, hundreds of times faster.
 
-History is read once, in chunks, the warm-up before the span included. Then the daemon's own ``Evaluator`` and
-``Deliverer`` live through it on a recorded source, a store in memory and a virtual clock: causal, refits at their
-cadence, suppression counted. Who would have been told, and what would have kept them quiet, is in ``relived``.
+History is read once, in chunks, the warm-up before the span included. Then the daemon's own ``Evaluator`` lives
+through it on a recorded source and a store in memory: causal, refits at their cadence. Who would have been told, and
+what would have kept them quiet, is in ``relived``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from anomalyd.errors import QueryRejected
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.recorded import RecordedSource
-from anomalyd.relived import EMPTY, NOTHING_AROUND, Mail, Sent, Surroundings, Timeline
+from anomalyd.records import Fence
+from anomalyd.relived import NOTHING_AROUND, Letter, Sent, Surroundings, Told, deliver, letter_of
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.score import Kind
+from anomalyd.slot import SlotCommit
 from anomalyd.sources import Source
-from anomalyd.store import open_store
+from anomalyd.store import Store, open_store
 from anomalyd.stretch import Sheet
 from anomalyd.template import render_annotations
 from anomalyd.threshold import initial_threshold
@@ -91,7 +94,7 @@ class Backtest:
         kinds: verdicts by kind.
         cut: the lowest tier's cut on surprise.
         included: what besides the rule counted, in words.
-        timeline: the rule's open incidents, where they may keep others quiet.
+        letters: what it came to owe, slot by slot.
     """
 
     rule: Rule
@@ -107,7 +110,7 @@ class Backtest:
     tape: Tape
     cut: float
     included: tuple[str, ...] = ()
-    timeline: Timeline = EMPTY
+    letters: tuple[Letter, ...] = ()
 
     @property
     def told(self) -> tuple[tuple[str, int], ...]:
@@ -162,7 +165,19 @@ def backtest(
     rule: Rule, history: Block, start: int, end: int, progress: Progress = _quiet,
     around: Surroundings = NOTHING_AROUND,
 ) -> Backtest:  # fmt: skip
-    """Live through the slots from ``start`` to ``end``; raise what evaluating the rule raises."""
+    """Live through the slots from ``start`` to ``end`` and tell of it; raise what evaluating the rule raises.
+
+    Nothing is known of other rules: see ``told_with``.
+    """
+    test = lived(rule, history, start, end, progress, around)
+    return told_with((test,), (), around)[0]
+
+
+def lived(
+    rule: Rule, history: Block, start: int, end: int, progress: Progress = _quiet,
+    around: Surroundings = NOTHING_AROUND,
+) -> Backtest:  # fmt: skip
+    """Live through the slots from ``start`` to ``end`` and tell nobody as yet."""
     if not len(history):
         raise QueryRejected("bad_data", f"{rule.where or rule.id}: the expression gives no series in this span")
     life = Life(rule, history, start, end, around)
@@ -172,6 +187,56 @@ def backtest(
         return life.result()
     finally:
         life.close()
+
+
+def told_with(tests: Sequence[Backtest], others: Sequence[Backtest], around: Surroundings) -> list[Backtest]:
+    """The same backtests, with what was told: delivered together, in order of time.
+
+    A rule that tells nobody (``mode: shadow``) is told of as if it were live, in the place of the one it is to replace.
+
+    Args:
+        others: rules that were lived through only because they may change who is told.
+    """
+    live = [test for test in (*tests, *others) if test.rule.mode == "live"]
+    together = _delivered(live, around)
+    found = []
+    for test in tests:
+        rest = [one for one in live if not _replaces(test.rule, one.rule)]
+        told = together if test.rule.mode == "live" else _delivered([*rest, test], around)
+        mine = told.get(test.rule.id, Told((), {}))
+        found.append(replace(test, sent=mine.sent, held=mine.held))
+    return found
+
+
+def _replaces(shadow: Rule, live: Rule) -> bool:
+    """Whether a rule in the shadow looks like a version of a live one: by its name or by what it reads."""
+    return shadow.name.startswith(live.name) or shadow.expr == live.expr
+
+
+def _delivered(tests: Sequence[Backtest], around: Surroundings) -> Mapping[str, Told]:
+    if not tests:
+        return {}
+    letters = (letter for test in tests for letter in test.letters)
+    rules = {**around.rules, **{test.rule.id: test.rule for test in tests}}
+    end = max(test.end + test.rule.interval_ms + test.rule.query_delay_ms for test in tests)
+    return deliver(letters, replace(around, rules=rules), min(test.start for test in tests), end)
+
+
+class _Noting:
+    """A store that notes what is committed."""
+
+    def __init__(self, store: Store, rule: Rule):
+        self._store, self._rule = store, rule
+        self.letters: list[Letter] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def commit_slot(self, commit: SlotCommit, *, fence: Fence | None = None) -> bool:
+        done = self._store.commit_slot(commit, fence=fence)
+        if commit.episodes or commit.incidents or commit.outbox:
+            self.letters.append(letter_of(self._rule, commit))
+        return done
 
 
 class Life:
@@ -187,14 +252,14 @@ class Life:
         self._history = history
         self._group = RuleGroup(rule.group, rule.interval_ms, (self.rule,))
         self._store = open_store("sqlite://")
+        self._noted = _Noting(self._store, self.rule)
         inline = InlineExecutor()
         self._evaluator = Evaluator(
-            self._store, {rule.source: RecordedSource({rule.expr: history})}, annotate=render_annotations,
+            cast(Store, self._noted), {rule.source: RecordedSource({rule.expr: history})}, annotate=render_annotations,
             links=_no_links, fit=inline, background=inline, recipients=around.recipients, feedback=around.heard,
         )  # fmt: skip
         self._evaluator.add(self.rule)
         self._recorder = Recorder(self.rule, len(history), start, end)
-        self._mail = Mail(self._store, self.rule, start, around)
 
     def run(self) -> Iterator[int]:
         """Live, and give the next slot after each step."""
@@ -203,7 +268,6 @@ class Life:
             until = min(self._until(at), at + SLOTS_AT_ONCE * self.rule.interval_ms)
             at = self._evaluator.live(self._group, at, until, self)
             yield at
-        self._mail.until(self.end + self.rule.interval_ms)
 
     def _until(self, at: int) -> int:
         """The last slot of which the same had been said as in ``at``."""
@@ -214,7 +278,7 @@ class Life:
         self._recorder.saw(sheet)
 
     def committed(self, at: int, owed: int) -> None:
-        self._mail.committed(at, owed)
+        """What was committed is noted by the store."""
 
     def result(self) -> Backtest:
         """All that came of it."""
@@ -222,9 +286,9 @@ class Life:
         rows = self._evaluator.runs[self.rule.id].memory.registry.rows
         return Backtest(
             self._asked, self.start, self.end, self._history, tuple(row.labels for row in rows),
-            tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), tuple(self._mail.sent),
-            dict(self._mail.held), self._recorder.kinds(), self._recorder.hits(), self._recorder.tape(),
-            initial_threshold(self.rule, max(1, len(rows))).lowest, self._around.included(), self._mail.timeline(),
+            tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), (), {}, self._recorder.kinds(),
+            self._recorder.hits(), self._recorder.tape(), initial_threshold(self.rule, max(1, len(rows))).lowest,
+            self._around.included(), tuple(self._noted.letters),
         )  # fmt: skip
 
     def close(self) -> None:

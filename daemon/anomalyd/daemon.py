@@ -136,14 +136,18 @@ class Daemon:
         if self.leading:
             if self.retention_ms:
                 self.store.delete_before(now - self.retention_ms)
-            reminded = reminders(self.store, self.repeats(), now)
-            if owed := [*reminded, *self._verdicts(now), *self.deliverer.updates(now)]:
-                self.store.enqueue(owed)
-                for event in self.wake.values():
-                    event.set()
+            self.remind(now)
         for receiver, stat in self.store.outbox_stats(now).items():
             self.metrics.outbox_pending.labels(receiver).set(stat.pending)
             self.metrics.outbox_oldest.labels(receiver).set(stat.oldest_age_ms / 1000)
+
+    def remind(self, now: int) -> None:
+        """Owe what is due because of what is still open, what people have said, and what waits for company."""
+        reminded = reminders(self.store, self.repeats(), now)
+        if owed := [*reminded, *self._verdicts(now), *self.deliverer.updates(now)]:
+            self.store.enqueue(owed)
+            for event in self.wake.values():
+                event.set()
 
     def _verdicts(self, now: int) -> list[Notification]:
         """What is owed to receivers that show what people say; asked only when somebody has said something."""
@@ -305,15 +309,17 @@ def run_virtually(
     receivers = list(daemon.deliverer.receivers)
     next_delivery: dict[str, int | None] = dict.fromkeys(receivers, clock.now_ms())
     starts = {name: daemon.tick(name) for name in daemon.groups}
+    remind_at: int | None = clock.now_ms() + MINUTE_MS
     while True:
-        retries = [at for at in next_delivery.values() if at is not None]
-        now = max(clock.now_ms(), min([*starts.values(), *retries]))
+        waits = [at for at in (*next_delivery.values(), remind_at) if at is not None]
+        now = max(clock.now_ms(), min([*starts.values(), *waits]))
         if now > until_ms:
             return
         clock.advance_to(now)
         for name, start in starts.items():
             if start <= now:
                 starts[name] = daemon.tick(name)
+        remind_at = _reminded(daemon, remind_at, now)
         for receiver in receivers:
             wake, at = daemon.wake[receiver], next_delivery[receiver]
             if wake.is_set() or (at is not None and at <= now):
@@ -321,3 +327,13 @@ def run_virtually(
                 again = daemon.deliver(receiver)
                 next_delivery[receiver] = None if again is None else max(again, now + 1)
         progress(now)
+
+
+def _reminded(daemon: Daemon, remind_at: int | None, now: int) -> int | None:
+    """Remind every minute from the first news on, while something is open; return when to look again."""
+    if remind_at is None:
+        return now + MINUTE_MS if any(event.is_set() for event in daemon.wake.values()) else None
+    if remind_at > now:
+        return remind_at
+    daemon.remind(now)
+    return now + MINUTE_MS if daemon.store.open_incidents() else None

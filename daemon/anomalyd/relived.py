@@ -1,39 +1,37 @@
 """Who would have been told in the past, and what would have kept them quiet: the part of a backtest after evaluation.
 
-Taken from the settings as they are now: receivers with their budgets, lowest tiers, flap limits and reminders, routes,
-mute windows, and inhibition by the incidents of other rules that lived through the same span. Taken from the daemon's
-database, when it is asked for: the silences and the votes of that time, each from the moment it was made. Not known
-afterwards: acknowledgements (so nobody is told for want of one), slots that the source did not answer, deliveries that
-failed. A rule lives alone: a budget counts its own messages, and not those of other rules to the same receiver.
+Rules live through history each by itself; what they came to owe is then delivered together, in order of time, by the
+daemon's own ``Deliverer``. Taken from the settings as they are now: all of ``Arrangement``, reminders included. Taken
+from the daemon's database, when it is asked for: the silences, votes and acknowledgements of that time, each from the
+moment it was made; without it nobody acknowledges anything. Not known afterwards: slots that the source did not answer,
+deliveries that failed, and what rules that were not lived through told the same receivers.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import cast
 
+from anomalyd.arrangement import Arrangement, arrangement_of, deliverer_of
 from anomalyd.ballot import StoredFeedback
-from anomalyd.budget import Budget
 from anomalyd.clock import MINUTE_MS, VirtualClock
-from anomalyd.deliver import Deliverer
 from anomalyd.delivery import Delivery
+from anomalyd.episode import Episode
 from anomalyd.feedback import FeedbackPolicy, RuleFeedback
-from anomalyd.flap import Flaps
-from anomalyd.hush import Firing, InhibitRule, MuteWindow, below_tier, firing_of, inhibited, muted, silenced
 from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind
 from anomalyd.matcher import matches
-from anomalyd.receivers.base import Pace, ReceiverSettings
+from anomalyd.receivers.base import Pace
 from anomalyd.records import Feedback, Matcher, Silence, ThresholdChange
 from anomalyd.remind import reminders
 from anomalyd.render import Rendered
-from anomalyd.routing import Route, receivers_for
 from anomalyd.rule import Rule
-from anomalyd.score import Tier
 from anomalyd.settings import Settings
-from anomalyd.store import Store
+from anomalyd.slot import SlotCommit
+from anomalyd.store import Store, open_store
 
 RECEIVER = "backtest"
 """Who is told where the settings name nobody."""
@@ -52,19 +50,22 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
-    """The open incidents of a rule over time: from ``at[i]`` on those of ``firing[i]``."""
+class Letter:
+    """What a rule came to owe in one slot; ``at`` is when the daemon would have known, wall milliseconds."""
 
-    at: tuple[int, ...]
-    firing: tuple[tuple[Firing, ...], ...]
-
-    def on(self, now: int) -> tuple[Firing, ...]:
-        """The incidents that were open."""
-        place = bisect_right(self.at, now)
-        return self.firing[place - 1] if place else ()
+    at: int
+    rule: str
+    episodes: tuple[Episode, ...]
+    incidents: tuple[Incident, ...]
+    outbox: tuple[Notification, ...]
 
 
-EMPTY = Timeline((), ())
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was sent of a rule's incidents, in order of time, and how many notifications were not, by reason."""
+
+    sent: tuple[Sent, ...]
+    held: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +73,25 @@ class Surroundings:
     """What besides a rule decided who was told of it.
 
     Attributes:
-        receivers: by name; without any, one stand-in is told everything.
-        rule_labels: the labels of the rules by id, for inhibition.
-        others: the incidents of other rules, by rule id.
+        arrangement: without receivers, one stand-in is told everything.
+        rules: those that are live, by id.
         silences: all that were ever made; each counts from when it was made.
         heard: the votes of the time, or None.
     """
 
-    receivers: Mapping[str, ReceiverSettings] = field(default_factory=dict)
-    route: Route = field(default_factory=Route)
-    mute_windows: tuple[MuteWindow, ...] = ()
-    inhibit_rules: tuple[InhibitRule, ...] = ()
-    rule_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    others: Mapping[str, Timeline] = field(default_factory=dict)
+    arrangement: Arrangement = field(default_factory=Arrangement)
+    rules: Mapping[str, Rule] = field(default_factory=dict)
     silences: tuple[Silence, ...] = ()
     heard: HeardThen | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The receivers."""
-        return tuple(self.receivers) or (RECEIVER,)
+        return tuple(self.arrangement.receivers) or (RECEIVER,)
 
     def recipients(self, rule: Rule, incident: Incident) -> Sequence[str]:
-        """Who is told of an incident at once, by the rule or by the routes."""
-        if not self.receivers:
-            return (RECEIVER,)
-        if not rule.routed:
-            return rule.receivers
-        labels = {**dict(incident.group_labels), **rule.labels, "alertname": rule.name}
-        return receivers_for(self.route, labels, incident.tier)
+        """Who is owed news of an incident, by the rule, the routes or escalation."""
+        return self.arrangement.recipients(rule, incident) if self.arrangement.receivers else (RECEIVER,)
 
     def next_word(self, at: int) -> int | None:
         """When somebody next said something, or took it back, after ``at``."""
@@ -108,12 +99,14 @@ class Surroundings:
 
     def included(self) -> tuple[str, ...]:
         """What of the surroundings counted, in words."""
-        budgets = any(one.budget_per_hour or one.flaps_per_hour for one in self.receivers.values())
-        reminded = any(one.repeat_interval for one in self.receivers.values())
+        one, receivers = self.arrangement, self.arrangement.receivers.values()
+        escalation = "escalation" if self.heard is not None else "escalation, as if nobody had acknowledged"
         parts = (
-            ("mute windows", bool(self.mute_windows)), ("inhibition", bool(self.others)),
-            ("the receivers' budgets", budgets), ("reminders", reminded),
-            ("the silences and votes of that time", self.heard is not None),
+            ("mute windows", bool(one.mute_windows)), ("inhibition", bool(one.inhibit_rules)),
+            ("incidents told together", one.together is not None), (escalation, bool(one.escalation)),
+            ("the receivers' budgets", any(r.budget_per_hour or r.flaps_per_hour for r in receivers)),
+            ("reminders", any(r.repeat_interval for r in receivers)),
+            ("the silences, votes and acknowledgements of that time", self.heard is not None),
         )  # fmt: skip
         return tuple(name for name, there in parts if there)
 
@@ -123,10 +116,7 @@ NOTHING_AROUND = Surroundings()
 
 def surroundings(settings: Settings, rules: Sequence[Rule]) -> Surroundings:
     """What the settings say; ``rules`` are all that are live."""
-    return Surroundings(
-        settings.receivers, settings.route, settings.mute_windows, settings.inhibit_rules,
-        {rule.id: rule.labels for rule in rules},
-    )  # fmt: skip
+    return Surroundings(arrangement_of(settings), {rule.id: rule for rule in rules})
 
 
 def remembering(around: Surroundings, store: Store, policy: FeedbackPolicy) -> Surroundings:
@@ -134,10 +124,16 @@ def remembering(around: Surroundings, store: Store, policy: FeedbackPolicy) -> S
     return replace(around, silences=tuple(store.silences()), heard=HeardThen(store, policy))
 
 
+def concerns(other: Rule, rule: Rule, around: Surroundings) -> bool:
+    """Whether incidents of one rule may change who is told of another's, as far as labels that are known tell."""
+    return other.id != rule.id and (may_inhibit(other, rule, around) or _may_join(other, rule, around))
+
+
 def may_inhibit(source: Rule, target: Rule, around: Surroundings) -> bool:
-    """Whether an incident of one rule could keep one of another quiet, as far as labels that are known tell."""
+    """Whether an incident of one rule could keep one of another quiet."""
     return source.id != target.id and any(
-        _could_match(one.source, source) and _could_match(one.target, target) for one in around.inhibit_rules
+        _could_match(one.source, source) and _could_match(one.target, target)
+        for one in around.arrangement.inhibit_rules
     )
 
 
@@ -146,11 +142,23 @@ def _could_match(matchers: Sequence[Matcher], rule: Rule) -> bool:
     return all(matches((one,), known) for one in matchers if one.name in known)
 
 
+def _may_join(other: Rule, rule: Rule, around: Surroundings) -> bool:
+    """Whether incidents of both could be about one service and be told as one."""
+    terms = around.arrangement.together
+    if terms is None:
+        return False
+    known = [{**dict.fromkeys(one.group_by), **one.labels} for one in (other, rule)]
+    return all(
+        all(name in labels for labels in known) and len({labels[name] for labels in known} - {None}) <= 1
+        for name in terms.labels
+    )
+
+
 class HeardThen:
     """Feedback as it stood at each slot: votes that had been given and not yet been taken back."""
 
     def __init__(self, store: Store, policy: FeedbackPolicy):
-        self.policy = policy
+        self.policy, self._daemon = policy, store
         self._book = _AsOf(store)
         self._stored = StoredFeedback(cast(Store, self._book), policy)
 
@@ -158,11 +166,19 @@ class HeardThen:
         self._book.at = at
         return self._stored(rule, at)
 
-
     def next_word(self, at: int) -> int | None:
         """When somebody next said something, or took it back, after ``at``."""
         place = bisect_right(self._book.words, at)
         return self._book.words[place] if place < len(self._book.words) else None
+
+    def votes(self, rule: str | None, at: int) -> list[Feedback]:
+        """What had been said by then of a rule's episodes, as it stood."""
+        self._book.at = at
+        return self._book.feedback(rule)
+
+    def episode(self, id: str) -> Episode | None:
+        """An episode as the daemon's database knows it."""
+        return self._daemon.episode(id)
 
 
 class _AsOf:
@@ -194,64 +210,107 @@ class _AsOf:
         return given, sum(0 < v.undone_at <= self.at for v in self._votes)
 
 
-class Mail:
+class _Book:
+    """The store of a delivery in the past, with what people had said by ``at``."""
+
+    def __init__(self, store: Store, around: Surroundings):
+        self._store, self._around = store, around
+        self.at = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def silences(self, now: int | None = None) -> list[Silence]:
+        return [one for one in self._around.silences if now is None or one.created_at <= now]
+
+    def feedback(self, rule: str | None = None, episode: str | None = None) -> list[Feedback]:
+        heard = self._around.heard
+        votes = heard.votes(rule, self.at) if heard is not None else []
+        return [v for v in votes if episode in (None, v.episode)]
+
+    def episode(self, id: str) -> Episode | None:
+        """An episode by its id; of one that the daemon knew and that came otherwise here, what it was meant to be."""
+        if (found := self._store.episode(id)) is not None or self._around.heard is None:
+            return found
+        then = self._around.heard.episode(id)
+        if then is None:
+            return None
+        alike = self._store.episodes(rule=then.rule, fingerprint=then.fingerprint, limit=1_000)
+        return next((e for e in alike if _overlap(e, then)), None)
+
+
+def _overlap(one: Episode, other: Episode) -> bool:
+    return not (0 < one.closed_at < other.started_at or 0 < other.closed_at < one.started_at)
+
+
+def letter_of(rule: Rule, commit: SlotCommit) -> Letter:
+    """What a rule owes after a commit."""
+    return Letter(commit.at + rule.query_delay_ms, rule.id, commit.episodes, commit.incidents, commit.outbox)
+
+
+def deliver(letters: Iterable[Letter], around: Surroundings, start: int, end: int) -> Mapping[str, Told]:
+    """Deliver what rules came to owe between two times, as the daemon would have; by the id of the rule."""
+    store = open_store("sqlite://")
+    try:
+        mail = _Mail(store, around, start)
+        for at, batch in groupby(sorted(letters, key=lambda one: (one.at, one.rule)), key=lambda one: one.at):
+            mail.take(at, list(batch))
+        mail.until(end)
+        return mail.told()
+    finally:
+        store.close()
+
+
+class _Mail:
     """Delivers to stand-ins for the receivers, at the times at which the daemon would have."""
 
-    def __init__(self, store: Store, rule: Rule, start: int, around: Surroundings = NOTHING_AROUND):
-        self.sent: list[Sent] = []
-        self.held: Counter[str] = Counter()
-        self._store, self._delay, self._around = store, rule.query_delay_ms, around
+    def __init__(self, store: Store, around: Surroundings, start: int):
+        self._store, self._around = store, around
+        self._book = _Book(store, around)
         self._clock = VirtualClock(start)
-        self._firing: list[tuple[int, tuple[Firing, ...]]] = []
-        self._labels = {**around.rule_labels, rule.id: rule.labels}
-        self._deliverer = self._made()
-        self._repeats = {name: one.repeat_interval for name, one in around.receivers.items() if one.repeat_interval}
+        self._sent: list[Sent] = []
+        self._held: dict[str, Counter[str]] = {}
+        self._rule_of: dict[str, str] = {}
+        arrangement = around.arrangement
+        wanted = arrangement.receivers
+        boxes = {
+            name: _Box(self._sent, name, wanted[name].send_resolved if name in wanted else True)
+            for name in around.names
+        }
+        self._deliverer = deliverer_of(
+            lambda: arrangement, cast(Store, self._book), boxes, around.rules.get, self._clock, observe=self._observe
+        )
+        self._repeats = {name: every for name, every in arrangement.repeats().items() if every}
+        self._looks = bool(self._repeats) or arrangement.together is not None
         self._next_at: dict[str, int] = {}
         self._remind_at: int | None = None
         self._held_ids: set[str] = set()
 
-    def _made(self) -> Deliverer:
-        around, wanted = self._around, self._around.receivers
-        boxes = {
-            name: _Box(self, name, wanted[name].send_resolved if name in wanted else True) for name in around.names
-        }
-        budget = Budget({name: one.budget_per_hour for name, one in wanted.items()}, self._store)
-        flaps = Flaps({name: one.flaps_per_hour for name, one in wanted.items()}, self._store)
-        stages = (
-            flaps.stage, below_tier({name: Tier[one.min_tier.upper()] for name, one in wanted.items()}),
-            inhibited(around.inhibit_rules, self._all_firing), muted(around.mute_windows), silenced(self._silences),
-            budget.stage,
-        )  # fmt: skip
-        return Deliverer(
-            self._store, boxes, stages=stages, budget=budget, flaps=flaps, observe=self._observe, clock=self._clock
-        )
-
-    def _all_firing(self, now: int) -> Sequence[Firing]:
-        mine = self._firing[-1][1] if self._firing else ()
-        return [*mine, *(one for line in self._around.others.values() for one in line.on(now))]
-
-    def _silences(self, now: int) -> Sequence[Silence]:
-        return [one for one in self._around.silences if one.created_at <= now]
-
-    def committed(self, at: int, owed: int) -> None:
-        """A slot is committed: tell what is owed."""
+    def take(self, at: int, letters: Sequence[Letter]) -> None:
+        """What is owed since ``at``: written down, and told."""
         self.until(at)
-        if self._around.inhibit_rules:
-            found = tuple(firing_of(one, self._labels.get(one.rule, {})) for one in self._store.open_incidents())
-            self._firing.append((at + self._delay, found))
-        if owed:
+        for letter in letters:
+            self._rule_of |= {incident.id: letter.rule for incident in letter.incidents}
+            self._store.save_episodes(letter.episodes, letter.incidents, letter.outbox)
+        if any(letter.outbox for letter in letters):
             for name in self._around.names:
-                self._deliver(name, at + self._delay)
-            if self._repeats:
-                self._remind_at = self._remind_at or at + self._delay + MINUTE_MS
+                self._deliver(name, at)
+            if self._looks:
+                self._remind_at = self._remind_at or at + MINUTE_MS
 
-    def timeline(self) -> Timeline:
-        """When which incidents were open; empty without rules of inhibition."""
-        return Timeline(tuple(at for at, _ in self._firing), tuple(found for _, found in self._firing))
+    def told(self) -> Mapping[str, Told]:
+        """By rule; digests and the like are of no rule, unless there is only one."""
+        rules = {*self._rule_of.values()}
+        alone = next(iter(rules)) if len(rules) == 1 else ""
+        sent: dict[str, list[Sent]] = {rule: [] for rule in rules}
+        for one in self._sent:
+            if rule := self._rule_of.get(one.incident, alone):
+                sent[rule].append(one)
+        return {rule: Told(tuple(sent[rule]), dict(self._held.get(rule, {}))) for rule in rules}
 
     def until(self, at: int) -> None:
-        """Serve what was held back or is due again before the slot ``at`` is evaluated."""
-        while (now := self._due()) is not None and now < at + self._delay:
+        """Serve what was held back or is due again before ``at``."""
+        while (now := self._due()) is not None and now < at:
             if self._remind_at is not None and self._remind_at <= now:
                 self._remind(now)
             for name in [name for name, due in self._next_at.items() if due <= now]:
@@ -264,7 +323,7 @@ class Mail:
     def _remind(self, now: int) -> None:
         """Every minute while something is open, as the daemon does."""
         self._remind_at = now + MINUTE_MS if self._store.open_incidents() else None
-        if owed := reminders(self._store, self._repeats, now):
+        if owed := [*reminders(self._store, self._repeats, now), *self._deliverer.updates(now)]:
             self._store.enqueue(owed)
             for name in {one.receiver for one in owed}:
                 self._next_at[name] = min(now, self._next_at.get(name, now))
@@ -273,17 +332,22 @@ class Mail:
         """One pass; ``now`` never runs backwards."""
         now = max(now, self._clock.now_ms())
         self._clock.advance_to(now)
+        self._book.at = now
         again = self._deliverer.deliver_once(name, now).next_at
         self._next_at.pop(name, None)
         if again is not None:
             self._next_at[name] = max(again, now + 1)
 
     def _observe(self, delivery: Delivery) -> None:
+        rule = self._rule_of.get(delivery.notification.statement.incident)
+        if rule is None:
+            return
+        held = self._held.setdefault(rule, Counter())
         if delivery.outcome == "dropped":
-            self.held[delivery.reason] += 1
+            held[delivery.reason] += 1
         elif delivery.outcome == "held" and delivery.notification.id not in self._held_ids:
             self._held_ids.add(delivery.notification.id)
-            self.held[f"{delivery.reason} (told later if still true)"] += 1
+            held[f"{delivery.reason} (told later if still true)"] += 1
 
 
 class _Box:
@@ -292,12 +356,12 @@ class _Box:
     kind = "backtest"
     pace = Pace()
 
-    def __init__(self, mail: Mail, name: str, send_resolved: bool):
-        self._mail, self.name, self.send_resolved = mail, name, send_resolved
+    def __init__(self, sent: list[Sent], name: str, send_resolved: bool):
+        self._sent, self.name, self.send_resolved = sent, name, send_resolved
 
     def send(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
         s = notification.statement
-        self._mail.sent.append(Sent(now, s.reason.value, s.tier.word, s.incident, rendered.title, self.name))
+        self._sent.append(Sent(now, s.reason.value, s.tier.word, s.incident, rendered.title, self.name))
         return Outcome(OutcomeKind.DELIVERED)
 
     def close(self) -> None:

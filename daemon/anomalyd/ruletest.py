@@ -1,9 +1,9 @@
 """Runs a rule test: the daemon's own evaluation and delivery, on recorded series, under a virtual clock.
 
 What runs is what runs in production: ``Evaluator``, ``Deliverer`` and a store (SQLite in memory), driven by
-``run_virtually``. Only the source and the receivers are stand-ins. The result is every episode and every delivered
-notification, held against what the test expects; whatever it does not expect is a failure, so a test is also a promise
-of quiet.
+``run_virtually``. Only the source and the receivers are stand-ins; whom they are told, and when again, is as the
+settings say that the test names. The result is every episode and every delivered notification, held against what the
+test expects; whatever it does not expect is a failure, so a test is also a promise of quiet.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import TypeVar
 
 import numpy as np
 
+from anomalyd.arrangement import deliverer_of
 from anomalyd.block import Block, Labels
 from anomalyd.clock import VirtualClock
 from anomalyd.daemon import Daemon, run_virtually
-from anomalyd.deliver import Deliverer
 from anomalyd.durations import format_duration
 from anomalyd.episode import Episode
 from anomalyd.errors import SourceError
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
-from anomalyd.incident import Notification, Outcome, OutcomeKind
+from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason
 from anomalyd.metrics import Metrics
 from anomalyd.prometheus.throwaway import evaluated
 from anomalyd.promql import reach_ms
@@ -32,7 +32,8 @@ from anomalyd.receivers.base import Pace
 from anomalyd.recorded import RecordedSource
 from anomalyd.render import Rendered
 from anomalyd.rule import Rule, RuleGroup
-from anomalyd.store import open_store
+from anomalyd.store import Store, open_store
+from anomalyd.tell import named_receivers
 from anomalyd.template import render_annotations
 from anomalyd.testfile import ExpectedEpisode, ExpectedNotification, RuleTest, shown
 
@@ -44,16 +45,15 @@ class RecordingReceiver:
     """Takes every notification and remembers when it came."""
 
     kind = "test"
-    send_resolved = True
     pace = Pace()
 
-    def __init__(self, name: str, log: list[Sent]):
-        self.name = name
+    def __init__(self, name: str, log: list[Sent], send_resolved: bool = True):
+        self.name, self.send_resolved = name, send_resolved
         self._log = log
 
     def send(self, notification: Notification, rendered: Rendered, now: int) -> Outcome:
-        statement = notification.statement
-        self._log.append(Sent(now, statement.reason.value, statement.tier.word, self.name, rendered.title))
+        s = notification.statement
+        self._log.append(Sent(now, s.reason.value, s.tier.word, self.name, rendered.title, s.rule))
         return Outcome(OutcomeKind.DELIVERED)
 
     def close(self) -> None:
@@ -69,6 +69,7 @@ class Sent:
     tier: str
     receiver: str
     title: str
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def run_test(test: RuleTest, prometheus: str = "prometheus") -> Verdict:
         block = returned(test, prometheus)
     except (SourceError, ValueError) as error:
         return Verdict(test, Outcomes((), ()), (f"! {error}",))
-    outcomes = live(test.rule, block, test.start, test.until)
+    outcomes = live(test, block)
     lines = [f"! {error}" for error in outcomes.errors]
     if test.raw is not None and not len(block):
         lines.append("! the expression gives nothing for the raw series: compare names and labels with those in expr")
@@ -114,7 +115,7 @@ def run_test(test: RuleTest, prometheus: str = "prometheus") -> Verdict:
         at = _data_time(test)
         missing, extra = _match(test.notifications, outcomes.sent, lambda e, a: _arrives(e, a, at(a)))
         lines += [f"- notification {_wanted_notification(e)}" for e in missing]
-        lines += [f"+ notification {_got_notification(a, at(a))}" for a in extra]
+        lines += [f"+ notification {_got_notification(a, at(a), bool(test.beside))}" for a in extra]
     return Verdict(test, outcomes, tuple(lines))
 
 
@@ -134,30 +135,48 @@ def returned(test: RuleTest, prometheus: str) -> Block:
     return Block(block.labels, block.times, values)
 
 
-def live(rule: Rule, block: Block, start: int, until: int) -> Outcomes:
-    """Evaluate and deliver one rule over recorded series from ``start`` for ``until`` milliseconds."""
-    group = RuleGroup(rule.group, rule.interval_ms, (rule,))
-    clock = VirtualClock(start + rule.query_delay_ms + rule.interval_ms // 4)
+def live(test: RuleTest, block: Block) -> Outcomes:
+    """Evaluate and deliver a test's rule over what its expression returns, and the rules beside it over theirs."""
+    rule = test.rule
+    clock = VirtualClock(test.start + rule.query_delay_ms + rule.interval_ms // 4)
     sent: list[Sent] = []
     store = open_store("sqlite://")
-    inline = InlineExecutor()
     try:
-        sources = {rule.source: RecordedSource({rule.expr: block})}
-        evaluator = Evaluator(
-            store, sources, annotate=render_annotations, links=_no_links, fit=inline,
-            background=inline,
-        )  # fmt: skip
-        evaluator.add(rule)
-        receivers = {name: RecordingReceiver(name, sent) for name in rule.receivers}
-        daemon = Daemon(store, evaluator, Deliverer(store, receivers, clock=clock), Metrics(), clock, [group])
+        daemon = _daemon(test, [(rule, block), *((one.rule, one.block) for one in test.beside)], store, clock, sent)
         # Until the last sample's slot was evaluated and what it owes was sent.
-        run_virtually(daemon, clock, start + until + rule.query_delay_ms + rule.interval_ms // 2)
-        episodes = [e for e in store.episodes(limit=100_000) if e.opened_at]
-        slots = store.rule_slots(rule.id, 0, 1 << 62)
+        run_virtually(daemon, clock, test.start + test.until + rule.query_delay_ms + rule.interval_ms // 2)
+        episodes = [e for e in store.episodes(rule=rule.id, limit=100_000) if e.opened_at]
+        slots = [slot for one in test.rules for slot in store.rule_slots(one.id, 0, 1 << 62)]
         failed = sorted({f"{slot.reason}: {slot.detail}" for slot in slots if slot.outcome == "error"})
         return Outcomes(tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), tuple(sent), tuple(failed))
     finally:
         store.close()
+
+
+def _daemon(
+    test: RuleTest, given: Sequence[tuple[Rule, Block]], store: Store, clock: VirtualClock, sent: list[Sent]
+) -> Daemon:
+    inline, arrangement = InlineExecutor(), test.arrangement
+    evaluator = Evaluator(
+        store, {rule.source: RecordedSource({rule.expr: block}) for rule, block in given}, annotate=render_annotations,
+        links=_no_links, fit=inline, background=inline,
+        recipients=arrangement.recipients if arrangement.receivers else named_receivers,
+    )  # fmt: skip
+    for rule, _ in given:
+        evaluator.add(rule)
+    names = tuple(arrangement.receivers) or tuple(dict.fromkeys(n for rule, _ in given for n in rule.receivers))
+    resolved = {name: one.send_resolved for name, one in arrangement.receivers.items()}
+    receivers = {name: RecordingReceiver(name, sent, resolved.get(name, True)) for name in names}
+    rules = {rule.id: rule for rule, _ in given}
+    deliverer = deliverer_of(lambda: arrangement, store, receivers, rules.get, clock)
+    return Daemon(store, evaluator, deliverer, Metrics(), clock, _groups(list(rules.values())),
+                  repeats=arrangement.repeats)  # fmt: skip
+
+
+def _groups(rules: Sequence[Rule]) -> list[RuleGroup]:
+    names = dict.fromkeys(rule.group for rule in rules)
+    members = {name: tuple(rule for rule in rules if rule.group == name) for name in names}
+    return [RuleGroup(name, mine[0].interval_ms, mine) for name, mine in members.items()]
 
 
 def _no_links(rule: Rule) -> Mapping[str, str]:
@@ -197,9 +216,17 @@ def _fits(wanted: ExpectedEpisode, got: Episode, start: int) -> bool:
 
 
 def _data_time(test: RuleTest) -> Callable[[Sent], int]:
-    """When the data were from that made us send, milliseconds since the start: the newest slot by then."""
+    """When the data were from that made us send, milliseconds since the start: the newest slot by then.
+
+    Of an escalation the time itself: what nobody acknowledges waits from its slot on.
+    """
     interval, delay = test.rule.interval_ms, test.rule.query_delay_ms
-    return lambda sent: (sent.at - delay - test.start) // interval * interval
+
+    def at(sent: Sent) -> int:
+        waited = sent.reason == Reason.ESCALATED
+        return (sent.at - (0 if waited else delay) - test.start) // interval * interval
+
+    return at
 
 
 def _arrives(wanted: ExpectedNotification, got: Sent, at: int) -> bool:
@@ -208,6 +235,7 @@ def _arrives(wanted: ExpectedNotification, got: Sent, at: int) -> bool:
         and wanted.reason == got.reason
         and wanted.tier in ("", got.tier)
         and wanted.receiver in ("", got.receiver)
+        and wanted.rule in ("", got.rule, got.rule.rpartition("/")[2])
     )
 
 
@@ -234,8 +262,10 @@ def _got_episode(rule: Rule, got: Episode, start: int) -> str:
 
 
 def _wanted_notification(wanted: ExpectedNotification) -> str:
-    return ", ".join(w for w in (f"at {wanted.at}", wanted.reason, wanted.tier, wanted.receiver) if w)
+    return ", ".join(w for w in (f"at {wanted.at}", wanted.reason, wanted.tier, wanted.receiver, wanted.rule) if w)
 
 
-def _got_notification(got: Sent, at: int) -> str:
-    return f"at {format_duration(at)}, {got.reason}, {got.tier}, {got.receiver}: {got.title}"
+def _got_notification(got: Sent, at: int, several: bool) -> str:
+    """With the rule where the test has several."""
+    rule = f", {got.rule}" if several else ""
+    return f"at {format_duration(at)}, {got.reason}, {got.tier}, {got.receiver}{rule}: {got.title}"

@@ -15,63 +15,31 @@
 Times count from the moment the rule goes live, which is its ``history`` after the first sample. A series may have
 ``csv``, a file, instead of ``values``; ``expect: labels`` then takes what the file labels. A test may have
 ``raw_series``, what is scraped, instead of ``input_series``: a real Prometheus then evaluates ``expr``.
+
+``settings``, a file, says who is told of what, and when again: routes, reminders, escalation, quiet. Rules ``beside``
+the tested one live at the same time on series of their own; what is told of them counts too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-
+from anomalyd.arrangement import Arrangement, arrangement_of
 from anomalyd.block import Block, Labels, empty_block
-from anomalyd.clock import MINUTE_MS
-from anomalyd.conform import PositiveDuration, Section, Whole, conform
-from anomalyd.durations import format_duration, parse_duration
+from anomalyd.conform import conform
+from anomalyd.durations import format_duration
 from anomalyd.errors import ConfigError
-from anomalyd.incident import Reason
 from anomalyd.rule import Rule
 from anomalyd.rules import RuleSet, load_rules
-from anomalyd.testseries import (
-    Given,
-    RawSeriesModel,
-    Recording,
-    SeriesField,
-    SeriesModel,
-    first_of,
-    read_given,
-    record,
-)
+from anomalyd.settings import load_settings
+from anomalyd.testmodel import START, EpisodeModel, TestFileModel, TestModel, Window
+from anomalyd.testseries import Given, Recording, first_of, read_given, record
 from anomalyd.yamlfile import Document, Loc, did_you_mean
-
-START = "2026-01-05T00:00:00Z"
-"""When a test goes live unless it says otherwise: a Monday, midnight UTC."""
-
-
-Trap = Literal[
-    "deploy", "nightly_job", "restart", "dst", "drop_to_zero", "slow_leak", "scrape_gap", "rhythm", "spike",
-    "neighbour", "below_floor",
-]  # fmt: skip
-"""What is known to call people for nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A time, or a span in which something happens; milliseconds since the test went live, both ends included."""
-
-    first: int
-    last: int
-
-    def __contains__(self, at: int) -> bool:
-        return self.first <= at <= self.last
-
-    def __str__(self) -> str:
-        span = format_duration(self.first)
-        return span if self.first == self.last else f"{span}..{format_duration(self.last)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +69,15 @@ class ExpectedNotification:
     reason: str
     tier: str = ""
     receiver: str = ""
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """A rule that lives beside the tested one, and what its expression returns."""
+
+    rule: Rule
+    block: Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +90,7 @@ class RuleTest:
         until: end of the test, milliseconds since ``start``.
         notifications: None when the test does not care.
         traps: which of the things that call people for nothing the series hold.
+        arrangement: who is told of what; without receivers whom the rules name, or one of the name "test".
     """
 
     name: str
@@ -125,81 +103,13 @@ class RuleTest:
     where: str
     raw: Recording | None = None
     traps: tuple[str, ...] = ()
+    beside: tuple[Beside, ...] = ()
+    arrangement: Arrangement = field(default_factory=Arrangement)
 
-
-def _window(value: Any) -> Any:
-    if isinstance(value, Window):
-        return value
-    if not isinstance(value, str) and value != 0:
-        raise ValueError("must be a time such as 6h, or a span such as 6h..6h15m")
-    first, dots, last = str(value).partition("..")
-    window = Window(parse_duration(first), parse_duration(last if dots else first))
-    if window.first > window.last:
-        raise ValueError("the span ends before it begins")
-    return window
-
-
-def _instant(text: str) -> str:
-    try:
-        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        raise ValueError(f"{text!r} is not a time; write for example {START}") from None
-    if at.tzinfo is None:
-        raise ValueError(f"{text!r} has no time zone; write for example {START}")
-    return text
-
-
-WindowField: TypeAlias = Annotated[Window, BeforeValidator(_window)]
-TierWord: TypeAlias = Literal["", "warning", "critical", "emergency"]
-
-
-class EpisodeModel(Section):
-    """An episode that must come."""
-
-    series: SeriesField = ()
-    opens: WindowField
-    closes: Annotated[Window | None, BeforeValidator(lambda v: None if v == "never" else _window(v))] = None
-    tier: TierWord = ""
-    close: Literal["", "recovered", "ended", "new_level"] = ""
-
-
-class NotificationModel(Section):
-    """A notification that must be delivered."""
-
-    at: WindowField
-    reason: Annotated[str, AfterValidator(lambda text: Reason(text).value)]
-    tier: TierWord = ""
-    receiver: str = ""
-
-
-class TestModel(Section):
-    """One test of one rule."""
-
-    name: str = Field(min_length=1)
-    rule: str
-    start: Annotated[str, AfterValidator(_instant)] = ""
-    interval: PositiveDuration | None = None
-    history: PositiveDuration | None = None
-    seed: Whole = 1
-    traps: list[Trap] = Field(default_factory=list)
-    input_series: list[SeriesModel] | None = Field(None, min_length=1)
-    raw_series: list[RawSeriesModel] | None = Field(None, min_length=1)
-    scrape_interval: PositiveDuration = MINUTE_MS
-    expect: Literal["labels"] | list[EpisodeModel]
-    notifications: list[NotificationModel] | None = None
-
-    @model_validator(mode="after")
-    def _one_input(self) -> TestModel:
-        if (self.input_series is None) == (self.raw_series is None):
-            raise ValueError("needs either input_series (what expr returns) or raw_series (what expr reads)")
-        return self
-
-
-class TestFileModel(Section):
-    """A file of rule tests."""
-
-    rule_files: list[str] = Field(min_length=1)
-    tests: list[Any] = Field(min_length=1)
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The tested rule and those beside it."""
+        return (self.rule, *(one.rule for one in self.beside))
 
 
 def is_tests(data: Any) -> bool:
@@ -210,11 +120,11 @@ def is_tests(data: Any) -> bool:
 def read_tests(document: Document) -> tuple[RuleTest, ...]:
     """Make tests of a parsed file; raise ``ConfigError`` with all problems, those of the rules files included."""
     model = conform(document, TestFileModel)
-    document_rules = _rules(document, model) if model else RuleSet(())
+    book = _book(document, model) if model else _Book(RuleSet(()), Arrangement())
     tests: list[RuleTest] = []
     names: set[str] = set()
     for i in range(len(model.tests) if model else 0):
-        test = _test(document, ("tests", i), document_rules)
+        test = _test(document, ("tests", i), book)
         if test is None:
             continue
         if test.name in names:
@@ -225,34 +135,74 @@ def read_tests(document: Document) -> tuple[RuleTest, ...]:
     return tuple(tests)
 
 
-def _rules(document: Document, model: TestFileModel) -> RuleSet:
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """What all tests of a file share."""
+
+    rules: RuleSet
+    arrangement: Arrangement
+
+
+def _book(document: Document, model: TestFileModel) -> _Book:
     folder = Path(document.file).parent
     try:
-        return load_rules([str(folder / pattern) for pattern in model.rule_files])
+        settings = load_settings(folder / model.settings) if model.settings else None
+        rules = load_rules([str(folder / pattern) for pattern in model.rule_files], settings)
     except ConfigError as error:
         document.problems += error.problems
         document.raise_problems()
         raise
+    return _Book(rules, arrangement_of(settings) if settings is not None else Arrangement())
 
 
-def _test(document: Document, loc: Loc, rules: RuleSet) -> RuleTest | None:
+def _test(document: Document, loc: Loc, book: _Book) -> RuleTest | None:
     model = conform(document, TestModel, loc)
     if model is None:
         return None
-    found = [rule for rule in rules.rules if model.rule in (rule.name, rule.id)]
-    if len(found) != 1:
-        known = [rule.name for rule in rules.rules]
-        message = f"{len(found)} rules are called {model.rule!r}" if found else f"unknown rule {model.rule!r}"
-        hint = "write group/rule" if found else did_you_mean(model.rule, known)
-        document.problem((*loc, "rule"), message, hint)
+    found = _found(document, (*loc, "rule"), model.rule, book.rules)
+    test = _made(document, loc, model, _prepared(found, model, model.history, "test")) if found is not None else None
+    if test is None:
         return None
-    rule = found[0]
-    if model.interval is not None and model.interval != rule.interval_ms:
-        rule = replace(rule, interval_ms=model.interval)
-    history = (model.history or rule.history_ms) // rule.interval_ms * rule.interval_ms
-    rule = replace(rule, history_ms=history, source="test", receivers=rule.receivers or ("test",))
-    return _made(document, loc, model, replace(rule, history_ms=history, source="test",
-                                               receivers=rule.receivers or ("test",)))  # fmt: skip
+    made = [_beside(document, loc, i, test, model, book) for i in range(len(model.beside))]
+    test = replace(test, beside=tuple(one for one in made if one is not None), arrangement=book.arrangement)
+    if len({rule.id for rule in test.rules}) < len(test.rules):
+        document.problem((*loc, "beside"), "a rule lives once in a test", "name another rule")
+    return test
+
+
+def _found(document: Document, loc: Loc, name: str, rules: RuleSet) -> Rule | None:
+    found = [rule for rule in rules.rules if name in (rule.name, rule.id)]
+    if len(found) == 1:
+        return found[0]
+    known = [rule.name for rule in rules.rules]
+    message = f"{len(found)} rules are called {name!r}" if found else f"unknown rule {name!r}"
+    document.problem(loc, message, "write group/rule" if found else did_you_mean(name, known))
+    return None
+
+
+def _prepared(rule: Rule, model: TestModel, history: int | None, source: str) -> Rule:
+    """A rule as the test wants it: its interval and history, and a source of its own."""
+    interval = model.interval or rule.interval_ms
+    history = (history or rule.history_ms) // interval * interval
+    receivers = rule.receivers or ("test",)
+    return replace(rule, interval_ms=interval, history_ms=history, source=source, receivers=receivers)
+
+
+def _beside(document: Document, loc: Loc, i: int, test: RuleTest, model: TestModel, book: _Book) -> Beside | None:
+    wanted, loc = model.beside[i], (*loc, "beside", i)
+    found = _found(document, (*loc, "rule"), wanted.rule, book.rules)
+    if found is None:
+        return None
+    rule = _prepared(found, model, wanted.history, f"test {i}")
+    given = read_given(document, (*loc, "input_series"), wanted.input_series, rule.interval_ms, "interval")
+    if given is None:
+        return None
+    try:
+        recording = record(given, test.start - rule.history_ms, rule.interval_ms, model.seed)
+    except ValueError as error:
+        document.problem((*loc, "input_series"), str(error))
+        return None
+    return Beside(rule, recording.block)
 
 
 def _made(document: Document, loc: Loc, model: TestModel, rule: Rule) -> RuleTest | None:
@@ -323,7 +273,9 @@ def _episode(model: EpisodeModel) -> ExpectedEpisode:
 def _notifications(model: TestModel) -> tuple[ExpectedNotification, ...] | None:
     if model.notifications is None:
         return None
-    return tuple(ExpectedNotification(n.at, n.reason, n.tier, n.receiver) for n in model.notifications)
+    return tuple(
+        ExpectedNotification(n.at, n.reason, n.tier, n.receiver, n.rule) for n in model.notifications
+    )
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")

@@ -49,7 +49,7 @@ def told(console: Console, reason: Reason = Reason.NEW) -> Statement:
 
 def words(console: Console) -> Words:
     """As the composition root puts them together."""
-    made = console_of(console.settings, console.store, charts=True)
+    made = console_of(lambda: console.settings, console.store, charts=True)
     key = link_charts(console.signer, URL, WEEK)
     return Words(made.actions, link_places(console.signer, URL, WEEK), console.pictures, key)
 
@@ -258,8 +258,9 @@ def test_what_has_no_chart_carries_no_address() -> None:
     assert charts(told(console)) is not None
     assert charts(told(console, Reason.TEST)) is None
     assert charts(broken) is None
-    assert console_of(console.settings, console.store, charts=False).charts is None
-    nowhere = console_of(replace(console.settings, web=Web("127.0.0.1", 9640)), console.store, charts=True)
+    assert console_of(lambda: console.settings, console.store, charts=False).charts is None
+    without = replace(console.settings, web=Web("127.0.0.1", 9640))
+    nowhere = console_of(lambda: without, console.store, charts=True)
     assert (nowhere.actions, nowhere.charts) == (None, None)
     rendered = Words(nowhere.actions, nowhere.places, console.pictures, nowhere.charts).of(
         told(console), NOW, FakeReceiver()
@@ -276,7 +277,7 @@ def test_messages_lead_to_the_dashboard_that_is_drawn_on() -> None:
         "dashboard_uid: shop}}\n", "anomalyd.yml",
     ))  # fmt: skip
     console = Console()
-    places = console_of(settings, console.store, charts=True).places
+    places = console_of(lambda: settings, console.store, charts=True).places
     assert places is not None
     (link,) = places(told(console), "slack")
     start, at = console.first.started_at, told(console).at

@@ -204,3 +204,63 @@ def test_check_takes_test_files(folder: Path, capsys: pytest.CaptureFixture[str]
     finally:
         sys.argv = argv
     assert "SUCCESS: 1 test found" in capsys.readouterr().out
+
+
+SETTINGS = """\
+sources: {default: {url: 'http://127.0.0.1:9'}}
+receivers:
+  pager: {type: webhook, url: 'http://127.0.0.1:9/', repeat_interval: 15m, send_resolved: false}
+  chief: {type: webhook, url: 'http://127.0.0.1:9/'}
+escalation: [{after: 10m, receivers: [chief], from_tier: warning}]
+"""
+
+
+def with_settings(folder: Path, notifications: str, more: str = "") -> tuple[str, ...]:
+    """The diff of a test whose settings remind after 15 minutes and escalate after ten."""
+    (folder / "anomalyd.yml").write_text(SETTINGS)
+    body = f"  - name: t\n    rule: Errors\n{SERIES}{FOUND}    notifications: [{notifications}]\n{more}"
+    return run_test(read(folder, "settings: anomalyd.yml\n" + HEAD + body)[0]).diff
+
+
+def test_settings_say_who_is_reminded_and_who_hears_of_it_last(folder: Path) -> None:
+    """A reminder and an escalation at their times; each of them that is left out, or comes otherwise, is a diff."""
+    new, last = "{at: 1h10m, reason: new, receiver: pager}", "{at: 1h20m, reason: escalated, receiver: chief}"
+    again, over = "{at: 1h25m, reason: repeat, receiver: pager}", "{at: 1h30m, reason: resolved, receiver: chief}"
+    assert with_settings(folder, f"{new}, {last}, {again}, {over}") == ()
+    (line,) = with_settings(folder, f"{new}, {last}, {over}")
+    assert line.startswith("+ notification at 1h25m, repeat, warning, pager: ")
+    late = again.replace("1h25m", "1h40m")
+    assert with_settings(folder, f"{new}, {last}, {late}, {over}")[0] == "- notification at 1h40m, repeat, pager"
+
+
+def test_a_rule_beside_the_tested_one_tells_too(folder: Path) -> None:
+    """Its notifications are expected by its name, and are shown with it; its episodes are its own business."""
+    (folder / "r.yml").write_text(RULES + RULES.partition("rules:\n")[2].replace("Errors", "Late"))
+    series = "{series: '{a=\"1\"}', values: 5x1d 5x30m 50x20m 5x2h, noise: 0.3}"
+    beside = f"    beside: [{{rule: Late, input_series: [{series}]}}]\n"
+    late = "{at: 40m, reason: new, rule: g/Late}, {at: 50m..1h, reason: resolved, rule: Late}"
+    expected = f"{late}, {{at: 1h10m, reason: new}}"
+    body = f"  - name: t\n    rule: Errors\n{SERIES}{FOUND}{beside}"
+    (line,) = run_test(read(folder, HEAD + body + f"    notifications: [{expected}]\n")[0]).diff
+    assert line.startswith("+ notification at 1h30m, resolved, warning, pager, g/Errors: ")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("beside: [{rule: Nobody, input_series: [{series: '{}', values: 1x1d}]}]", "unknown rule 'Nobody'"),
+        ("beside: [{rule: Errors, input_series: [{series: '{}', values: 1x1d}]}]", "a rule lives once in a test"),
+        ("beside: [{rule: Errors}]", "missing key 'input_series'"),
+    ],
+)
+def test_a_rule_beside_that_cannot_live_is_told(folder: Path, more: str, told: str) -> None:
+    """With its place; nothing has run."""
+    with pytest.raises(ConfigError, match=told):
+        read(folder, f"{HEAD}  - name: t\n    rule: Errors\n{SERIES}{FOUND}    {more}\n")
+
+
+def test_settings_that_are_wrong_are_told_with_their_place(folder: Path) -> None:
+    """As they would be by check."""
+    (folder / "anomalyd.yml").write_text(SETTINGS + "lgo: {}\n")
+    with pytest.raises(ConfigError, match=r"anomalyd.yml:6:1: unknown key 'lgo'"):
+        read(folder, "settings: anomalyd.yml\n" + HEAD + "  - name: t\n    rule: Errors\n" + SERIES + FOUND)

@@ -19,20 +19,13 @@ from rich.table import Table
 
 from anomalyd import logs
 from anomalyd.app import open_sources
-from anomalyd.backtest import Backtest, History, backtest, grid_span, read_history
+from anomalyd.backtest import Backtest, History, grid_span, lived, read_history, told_with
 from anomalyd.clock import Clock, SystemClock
 from anomalyd.durations import parse_duration, read_time
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.htmlreport import Judged, dummy_line, label_text, own_line, rough_duration, share, when, write_report
 from anomalyd.prometheus.source import PrometheusSource
-from anomalyd.relived import (
-    NOTHING_AROUND,
-    Surroundings,
-    Timeline,
-    may_inhibit,
-    remembering,
-    surroundings,
-)
+from anomalyd.relived import NOTHING_AROUND, Surroundings, concerns, remembering, surroundings
 from anomalyd.report.figures import (
     Span,
     alarms_of,
@@ -96,6 +89,16 @@ def _old_versions(rules: Sequence[Rule], file: Path | None, settings: Settings) 
     return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lived:
+    """A rule that lived through history, how long reading and living took in seconds, and its other version if any."""
+
+    test: Backtest
+    read_s: float
+    lived_s: float
+    old: Backtest | None = None
+
+
 class Runner:
     """Reads histories, once for each expression, and lives through them."""
 
@@ -104,39 +107,45 @@ class Runner:
         around: Surroundings = NOTHING_AROUND,
     ):  # fmt: skip
         self._clock, self._console, self._around = clock, console, around
-        self._timelines: dict[str, Timeline] = {}
         self._since, self._until = since, until
         self._sources: dict[str, Source] = dict(open_sources(settings))
         self._read: dict[tuple[str, str, int, int], tuple[History, float]] = {}
 
-    def judge(self, rule: Rule, old: Rule | None, spans: tuple[Span, ...], confirmed: Sequence[Span]) -> Judged:
-        """Backtest a rule, and its other version if there is one."""
-        test, read_s, lived_s = self.live(rule)
-        slack = rule.for_ms + rule.interval_ms
+    def live_all(self, wanted: Wanted) -> list[Lived]:
+        """Live through the rules and their other versions, and through those of all that may change who is told."""
+        names, chosen = {rule.id for rule in wanted.rules}, wanted.rules
+        others = [
+            self.live(rule)[0] for rule in wanted.all
+            if rule.mode == "live" and rule.id not in names and any(concerns(rule, one, self._around) for one in chosen)
+        ]  # fmt: skip
+        mine = []
+        for rule in chosen:  # the other version at once, while its history is at hand
+            found, old = self.live(rule), wanted.old.get(rule.id)
+            mine.append(Lived(*found, self.live(old)[0] if old is not None else None))
+        told = told_with([one.test for one in mine], others, self._around)
+        return [replace(one, test=test) for one, test in zip(mine, told, strict=True)]
+
+    def judge(self, found: Lived, spans: tuple[Span, ...], confirmed: Sequence[Span]) -> Judged:
+        """Hold a backtest against labels, and against the rule's other version if there is one."""
+        test = found.test
+        slack = test.rule.for_ms + test.rule.interval_ms
         scored = dummy = None
         spans = tuple(span for span in spans if any(span.holds(labels) for labels in test.labels))
         if spans:
             scored = score(alarms_of(test.episodes, test.end), spans, test.start, test.end, slack)
             dummy = score(dummy_alarms(test), spans, test.start, test.end, slack)
-        change = compare(test, self.live(old)[0], (*spans, *confirmed)) if old is not None else None
-        return Judged(test, change, scored, dummy, spans, read_s, lived_s)
-
-    def inhibitors(self, chosen: Sequence[Rule], rules: Sequence[Rule]) -> None:
-        """Live through the rules whose incidents may keep a chosen one quiet, so that they are known when it lives."""
-        for rule in rules:
-            if rule.mode == "live" and any(may_inhibit(rule, one, self._around) for one in chosen):
-                self._timelines[rule.id] = self.live(rule)[0].timeline
+        change = compare(test, found.old, (*spans, *confirmed)) if found.old is not None else None
+        return Judged(test, change, scored, dummy, spans, found.read_s, found.lived_s)
 
     def live(self, rule: Rule) -> tuple[Backtest, float, float]:
+        """Live through a rule; how long reading and living took, seconds."""
         start, end = grid_span(rule, self._since, self._until)
         if end < start:
             raise ConfigError([Problem("--since", 0, 0, f"the span holds no slot of {rule.id}", "make it longer")])
         history, read_s = self._history(rule, start, end)
         began = self._clock.monotonic_s()
         with bar(self._console, f"{rule.name}: living") as tick:
-            others = {name: line for name, line in self._timelines.items() if name != rule.id}
-            around = replace(self._around, others=others)
-            test = backtest(rule, history.block, start, end, tick, around)
+            test = lived(rule, history.block, start, end, tick, self._around)
         return test, read_s, self._clock.monotonic_s() - began
 
     def _history(self, rule: Rule, start: int, end: int) -> tuple[History, float]:
@@ -329,7 +338,7 @@ def run_backtest(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="HTML", help="Write a report into one file.")] = None,
     as_lived: Annotated[
-        bool, typer.Option("--as-lived", help="Count the silences and votes of that time, from the daemon's database.")
+        bool, typer.Option("--as-lived", help="Count silences, votes and acknowledgements of that time, from the database.")
     ] = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -349,11 +358,10 @@ def run_backtest(
     around = remembering(around, store, wanted.settings.feedback) if store is not None else around
     runner = Runner(wanted.settings, clock, Console(stderr=True), first, last, around)
     try:
-        runner.inhibitors(wanted.rules, wanted.all)
         judged = []
-        for rule in wanted.rules:
-            confirmed = confirmed_spans(wanted.settings, rule, first, last) if diff else []
-            one = runner.judge(rule, wanted.old.get(rule.id), spans, confirmed)
+        for found in runner.live_all(wanted):
+            confirmed = confirmed_spans(wanted.settings, found.test.rule, first, last) if diff else []
+            one = runner.judge(found, spans, confirmed)
             judged.append(one)
             if not json_out:
                 print_judged(console, one)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from anomalyd.ballot import Ballot
 from anomalyd.clock import Clock
@@ -40,15 +39,18 @@ class Console:
     charts: Charts | None = None
 
 
-def console_of(settings: Settings, store: Store, charts: bool) -> Console:
+def console_of(settings: Callable[[], Settings], store: Store, charts: bool) -> Console:
     """The buttons, links and addresses of charts in messages.
 
     Args:
+        settings: those in force; the web server's are of the start, the dashboards' follow a reload.
         charts: whether charts can be drawn here.
     """
-    web = settings.web
-    signer = signer_of(settings, store)
-    places = link_places(signer, web.external_url, web.link_lifetime_ms, partial(dashboard_links, settings))
+    now = settings()
+    web, signer = now.web, signer_of(now, store)
+    places = link_places(
+        signer, web.external_url, web.link_lifetime_ms, lambda since, until: dashboard_links(settings(), since, until)
+    )
     if not web.external_url:
         return Console(places=places)
     return Console(
