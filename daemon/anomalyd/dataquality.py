@@ -199,12 +199,12 @@ def doubt_of(rule: Rule, active: I64, times: I64, flags: I8) -> Doubt | None:
 
 
 def doubted(doubt: Doubt | None, active: I64, times: I64, scores: Scores, cuts: F64) -> Scores:
-    """The scores with no news in samples that are doubted, but for emergencies: an open episode goes on, none opens."""
+    """The scores with doubted samples set apart, but for emergencies: an episode goes on, and none opens by them."""
     if doubt is None:
         return scores
     held = doubt.at(active, times) & ~(scores.surprise > cuts[:, Tier.EMERGENCY - 1][:, None])
     page = scores.surprise if scores.page is None else scores.page
-    return replace(scores, page=np.where(held, 0.0, page))
+    return replace(scores, page=np.where(held, -np.inf, page))
 
 
 def quality_rule(rule_id: str) -> str:

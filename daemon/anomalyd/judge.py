@@ -1,10 +1,10 @@
 """From scores to verdicts: cuts, direction, business facts. Pure and over whole slots.
 
 Precedence, tested whole: no finite sample → missing · outside ``valid_range`` → anomalous at the lowest tier whatever
-the score · no surprise yet → warming up · surprise at or below the cut → ok · above it, but no news and no episode that
-could go on → ok · wrong direction → ok · deviation below ``min_deviation`` → ok · else anomalous at the highest tier
-whose cut is exceeded, but in a young series at the tier warning, and where the rule has none it is still warming up. A
-series that is missing while the rule says `missing: alert` is anomalous at the lowest tier.
+the score · no surprise yet → warming up · surprise at or below the cut → ok · above it, but no news, or doubted, and no
+episode that could go on → ok · wrong direction → ok · deviation below ``min_deviation`` → ok · else anomalous at the
+highest tier whose cut is exceeded, but in a young series at the tier warning, and where the rule has none it is still
+warming up. A series that is missing while the rule says `missing: alert` is anomalous at the lowest tier.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def judge(
     Args:
         value, expected, surprise: [N]; NaN where there is none.
         cuts: [N, 3], each series' cut per tier, infinity where the rule does not have the tier.
-        page: [N], the surprise with which an episode may open; None where that is ``surprise``.
+        page: [N], the surprise with which an episode may open, minus infinity where the sample is doubted; None where
+            that is ``surprise``.
         live: [N], which series are in an episode, pending or open; None where none is.
         young: [N], which series are too young to be known well; None where none is.
     """
@@ -41,6 +42,8 @@ def judge(
     why[above & ~news] = Why.NO_NEWS
     above &= news
 
+    if page is not None:
+        why[above & ~news & np.isneginf(page)] = Why.DOUBTED
     kind[warming] = Kind.WARMING_UP
     wrong_side = above & _wrong_side(rule, value, expected)
     too_small = above & ~wrong_side & _too_small(rule, value, expected)

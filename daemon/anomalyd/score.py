@@ -26,7 +26,8 @@ class Scores:
         lower, upper: the band outside which the lowest tier begins, in the series' unit.
         surprise: -log10 of the tail probability, never negative; NaN while warming up or where the sample is missing.
         page: the surprise with which an episode may open, where the detector knows news from what goes on; None where
-            every sample may open one. Whether an episode goes on is up to ``surprise`` alone.
+            every sample may open one; minus infinity where the sample itself is doubted. Whether an episode goes on is
+            up to ``surprise`` alone.
     """
 
     learned: I64 | None = field(default=None, kw_only=True)
@@ -106,11 +107,16 @@ class Why(IntEnum):
     """Above the cut, but an analyst called this very stretch false or expected."""
 
 
+    DOUBTED = 9
+    """Above the cut, but the series has sudden gaps, and what its remaining samples show is doubted."""
 REFUSED = (Why.DIRECTION, Why.MIN_DEVIATION)
 """Above the cut, and of no interest to the rule as yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+UNOPENED = (Why.NO_NEWS, Why.DOUBTED)
+"""Above the cut, and no episode may open by it."""
+
 class Verdicts:
     """One slot's verdicts on N series: kind, tier and reason as small integer arrays [N]."""
 

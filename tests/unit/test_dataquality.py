@@ -181,7 +181,7 @@ def test_anomalies_of_series_with_sudden_gaps_wait_and_emergencies_do_not() -> N
         if mode == "hold":
             seen = life.store.scores(RULE.id, START + 120 * M, START + 140 * M)
             why = {(Kind(int(o.verdicts.kind[1])), Why(int(o.verdicts.why[1]))) for o in seen if o.value[1] > 20}
-            assert (Kind.OK, Why.NO_NEWS) in why
+            assert (Kind.OK, Why.DOUBTED) in why
             assert {kind for kind, _ in why} == {Kind.OK}
     assert found["hold"] == ([], 1)
     assert [span[0] for span in found["tell"][0]] == ["h1"]

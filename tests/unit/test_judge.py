@@ -89,6 +89,9 @@ def test_counts_account_for_every_series() -> None:
 )
 def test_an_episode_opens_by_news_and_goes_on_by_surprise(
     surprise: float, page: float, live: bool, verdict: tuple[Kind, Tier, Why]
+        (4.0, -math.inf, False, (Kind.OK, Tier.NONE, Why.DOUBTED)),
+        (4.0, -math.inf, True, WARNING),
+        (2.0, -math.inf, False, OK),
 ) -> None:
     """Where a detector tells news from what goes on, only news opens; the tier is the surprise's either way."""
     cuts = np.array([CUTS])
