@@ -74,7 +74,7 @@ def _learned(labels: tuple[Labels, ...]) -> tuple[Memory, float]:
     rows = np.arange(SERIES)
     memory = replace(
         empty_memory(RULE.id), registry=registry, active=rows, last_seen=np.full(SERIES, AT),
-        cuts=cuts_of(RULE, SERIES), state=replace(state.take(rows % FITTED), as_of=AT), fitted_at=AT,
+        cuts=cuts_of(RULE, np.arange(SERIES)), state=replace(state.take(rows % FITTED), as_of=AT), fitted_at=AT,
         model=f"{model.version}-{AT}", at=AT, quality=Quality().grown(SERIES),
     )  # fmt: skip
     return memory, fit.cpu_s * SERIES / FITTED

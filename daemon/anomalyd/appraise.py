@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from anomalyd import quality
-from anomalyd.backtest import Backtest, Recorder
+from anomalyd.backtest import Backtest, Recorder, of_units
 from anomalyd.block import F32, F64, I64, Block, Bool
 from anomalyd.clock import DAY_MS
+from anomalyd.jointly import count_units
+from anomalyd.memory import registry_of
 from anomalyd.report.figures import Alarm, alarms_of, score
 from anomalyd.rule import Rule
-from anomalyd.score import Observation, Verdicts
+from anomalyd.score import UNOPENED, Observation, Verdicts
 from anomalyd.store import Store
 from anomalyd.stretch import sheet_of_slot
 from anomalyd.threshold import initial_threshold
@@ -83,12 +85,17 @@ class Unlabelled:
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """How like the rule another version of it is: rank correlation of the scores, and shared flagged samples."""
+    """How like the rule another version of it is: rank correlation of the scores, and shared flagged samples.
+
+    Where something is known of the span, also how right that version is by itself: F1 by event and VUS-PR.
+    """
 
     name: str
     correlation: float
     overlap: float
     alerts: int
+    f1: float = NONE
+    vus_pr: float = NONE
 
 
 # The past ------------------------------------------------------------------------------------------------------------
@@ -109,10 +116,10 @@ def stored(store: Store, rule: Rule, start: int, end: int) -> Backtest | None:
     episodes = [e for e in store.episodes(rule=rule.id, start=start, end=end + 1, limit=1_000_000) if e.opened_at]
     labels = tuple(rows[row] for row in sorted(rows))
     nothing = Block((), np.zeros(0, np.int64), np.zeros((0, 0)))
-    cut = initial_threshold(rule, max(1, len(labels))).lowest
+    cut = initial_threshold(rule, max(1, count_units(rule, labels))).lowest
     return Backtest(
         rule, start, end, nothing, labels, tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), (), {},
-        recorder.kinds(), recorder.hits(), recorder.tape(), cut,
+        recorder.kinds(), of_units(registry_of(rule, store.series(rule.id)), recorder.hits()), recorder.tape(), cut,
     )  # fmt: skip
 
 
@@ -121,9 +128,11 @@ def _placed(slot: Observation, place: Mapping[int, int]) -> Observation:
     keep = np.array([row in place for row in slot.series.tolist()], bool)
     rows = np.array([place[row] for row in slot.series[keep].tolist()], np.int64)
     v = slot.verdicts
+    # What may open an episode is not stored; that a sample above the cut was no news is.
+    opens = np.where(np.isin(v.why, UNOPENED), np.nan, slot.surprise)
     return Observation(
         slot.at, rows, slot.value[keep], slot.expected[keep], slot.lower[keep], slot.upper[keep], slot.surprise[keep],
-        Verdicts(v.kind[keep], v.tier[keep], v.why[keep]),
+        Verdicts(v.kind[keep], v.tier[keep], v.why[keep]), opens=opens[keep],
     )  # fmt: skip
 
 
@@ -169,6 +178,12 @@ def appraise(test: Backtest, truth: Truth) -> Labelled:
     """Hold a rule's scores and alerts against what is known."""
     samples = samples_of(test, truth)
     return _held(test, truth, alarms_of(test.episodes, test.end), samples, samples.surprise)
+
+
+def appraise_alarms(test: Backtest, truth: Truth, raised: Sequence[Alarm]) -> Labelled:
+    """The same of other alerts on these scores."""
+    samples = samples_of(test, truth)
+    return _held(test, truth, raised, samples, samples.surprise)
 
 
 def appraise_dummy(test: Backtest, truth: Truth) -> Labelled:
@@ -294,8 +309,11 @@ def _points(test: Backtest) -> F64:
     return np.stack([deviation, np.nan_to_num(step)], axis=2)
 
 
-def likeness(name: str, test: Backtest, other: Backtest) -> Likeness:
-    """Compare two versions of a rule over the series that both know; positions in their tapes must agree."""
+def likeness(name: str, test: Backtest, other: Backtest, truth: Truth | None = None) -> Likeness:
+    """Compare two versions of a rule over the series that both know; positions in their tapes must agree.
+
+    ``truth`` is what is known of the span, where anything is.
+    """
     place = {labels: i for i, labels in enumerate(other.labels)}
     both = [(i, place[labels]) for i, labels in enumerate(test.labels) if labels in place]
     mine: I64 = np.array([pair[0] for pair in both], np.int64)
@@ -304,7 +322,10 @@ def likeness(name: str, test: Backtest, other: Backtest) -> Likeness:
     keep = slice(None, None, max(1, -(-len(one) // SAMPLES_MAX)))
     correlation = quality.rank_correlation(one[keep], two[keep])
     shared = quality.overlap(np.nan_to_num(one) > test.cut, np.nan_to_num(two) > other.cut)
-    return Likeness(name, correlation, shared, len(other.episodes))
+    if truth is None:
+        return Likeness(name, correlation, shared, len(other.episodes))
+    own = appraise(other, truth)
+    return Likeness(name, correlation, shared, len(other.episodes), own.f1, own.vus_pr)
 
 
 def curve(test: Backtest, truth: Truth, points: int = 200) -> list[tuple[float, float]]:

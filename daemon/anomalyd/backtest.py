@@ -19,12 +19,14 @@ from anomalyd.episode import Episode
 from anomalyd.errors import QueryRejected
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
+from anomalyd.jointly import count_units, rows_needed
+from anomalyd.memory import Registry
 from anomalyd.recorded import RecordedSource
 from anomalyd.records import Fence
 from anomalyd.relived import NOTHING_AROUND, Letter, Sent, Surroundings, Told, deliver, letter_of
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.score import Kind
-from anomalyd.slot import SlotCommit
+from anomalyd.slot import SeriesRow, SlotCommit
 from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
 from anomalyd.stretch import Sheet
@@ -60,11 +62,20 @@ class History:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
-    """Samples that would be anomalous if the cut were low enough, in order of time: row, time and surprise [H]."""
+    """Samples that would be anomalous if the cut were low enough, in order of time: row, time and surprise [H].
+
+    ``opens`` is the surprise with which an alert may begin by the sample, NaN where none may: what is above a cut and
+    no news goes on with an alert, and makes none.
+    """
 
     row: I64
     at: I64
     surprise: F32
+    opens: F32
+
+    def take(self, chosen: Bool) -> Hits:
+        """Some of them."""
+        return Hits(self.row[chosen], self.at[chosen], self.surprise[chosen], self.opens[chosen])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,7 +270,7 @@ class Life:
             links=_no_links, fit=inline, background=inline, recipients=around.recipients, feedback=around.heard,
         )  # fmt: skip
         self._evaluator.add(self.rule)
-        self._recorder = Recorder(self.rule, len(history), start, end)
+        self._recorder = Recorder(self.rule, rows_needed(self.rule, history), start, end)
 
     def run(self) -> Iterator[int]:
         """Live, and give the next slot after each step."""
@@ -283,17 +294,27 @@ class Life:
     def result(self) -> Backtest:
         """All that came of it."""
         episodes = [e for e in self._store.episodes(rule=self.rule.id, limit=1_000_000) if e.opened_at]
-        rows = self._evaluator.runs[self.rule.id].memory.registry.rows
+        registry = self._evaluator.runs[self.rule.id].memory.registry
+        rows = registry.rows
         return Backtest(
             self._asked, self.start, self.end, self._history, tuple(row.labels for row in rows),
             tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), (), {}, self._recorder.kinds(),
-            self._recorder.hits(), self._recorder.tape(), initial_threshold(self.rule, max(1, len(rows))).lowest,
+            of_units(registry, self._recorder.hits()), self._recorder.tape(), _lowest_cut(self.rule, rows),
             self._around.included(), tuple(self._noted.letters),
         )  # fmt: skip
 
     def close(self) -> None:
         """Let go of the store."""
         self._store.close()
+
+
+def of_units(registry: Registry, hits: Hits) -> Hits:
+    """Those by which alerts may begin: of a joint rule they are of its groups, not of the series in them."""
+    return hits if registry.units is None else hits.take(registry.units[hits.row] == hits.row)
+
+
+def _lowest_cut(rule: Rule, rows: Sequence[SeriesRow]) -> float:
+    return initial_threshold(rule, max(1, count_units(rule, [row.labels for row in rows]))).lowest
 
 
 def _no_links(rule: Rule) -> Mapping[str, str]:
@@ -312,7 +333,7 @@ class Recorder:
             name: np.full((series, columns), np.nan, np.float32)
             for name in ("low", "high", "expected", "lower", "upper", "surprise")
         }
-        self._hits: list[tuple[I64, I64, F32]] = []
+        self._hits: list[tuple[I64, I64, F32, F32]] = []
         self._kinds = np.zeros(len(Kind), np.int64)
 
     def saw(self, sheet: Sheet) -> None:
@@ -341,8 +362,8 @@ class Recorder:
         row, column = np.nonzero(far)
         keep = of_interest(self._rule, sheet.value[row, column], sheet.expected[row, column])
         row, column = row[keep], column[keep]
-        surprise = sheet.surprise[row, column].astype(np.float32)
-        self._hits.append((sheet.series[row], sheet.times[column], surprise))
+        surprise, opens = (a[row, column].astype(np.float32) for a in (sheet.surprise, sheet.opens))
+        self._hits.append((sheet.series[row], sheet.times[column], surprise, opens))
 
     def kinds(self) -> Mapping[str, int]:
         """Verdicts by kind."""
@@ -351,10 +372,11 @@ class Recorder:
     def hits(self) -> Hits:
         """All hits in order of time."""
         if not self._hits:
-            return Hits(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-        row, at, surprise = (np.concatenate(parts) for parts in zip(*self._hits, strict=True))
+            nothing = np.zeros(0, np.float32)
+            return Hits(np.zeros(0, np.int64), np.zeros(0, np.int64), nothing, nothing.copy())
+        row, at, surprise, opens = (np.concatenate(parts) for parts in zip(*self._hits, strict=True))
         order = np.lexsort((row, at))
-        return Hits(row[order], at[order], surprise[order])
+        return Hits(row[order], at[order], surprise[order], opens[order])
 
     def tape(self) -> Tape:
         """The tape as it was recorded."""

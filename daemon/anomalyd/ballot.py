@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from anomalyd.block import F64, I64, Fingerprint
 from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError, StoreError
@@ -24,10 +25,12 @@ from anomalyd.feedback import (
     Moved,
     Preview,
     RuleFeedback,
+    apply,
     believe,
     changes_of,
     counted,
     factors,
+    in_effect,
     judgements,
     labels_of,
     moved_of,
@@ -36,6 +39,7 @@ from anomalyd.feedback import (
     steps,
     voter,
 )
+from anomalyd.jointly import count_units
 from anomalyd.logs import get_logger
 from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
 from anomalyd.recurring import Recurring, recurring
@@ -255,9 +259,26 @@ class Ballot:
 
 
 def base_cuts(store: Store, rule: Rule) -> tuple[float, float, float]:
-    """A rule's own cuts; a budget stated per rule is shared by all its series."""
+    """A rule's own cuts; a budget stated per rule is shared by all its series, or groups of a joint rule."""
     shared = any(policy.budget is not None and policy.budget.per == "rule" for policy in rule.tiers)
-    return initial_threshold(rule, max(1, len(store.series(rule.id))) if shared else 1).cuts
+    units = count_units(rule, [row.labels for row in store.series(rule.id)]) if shared else 1
+    return initial_threshold(rule, max(1, units)).cuts
+
+
+def cuts_now(
+    store: Store, rule: Rule, series: Sequence[Fingerprint], rows: I64, times: I64, now: int, policy: FeedbackPolicy
+) -> F64:
+    """The lowest cut that a sample of ``series[row]`` at a time would meet today [H], votes and exceptions included."""
+    heard, own = StoredFeedback(store, policy)(rule, now), policy_of(rule, policy)
+    base, (standing, ever) = np.array([base_cuts(store, rule)]), in_effect(heard, now, own)
+    plain = RuleFeedback(standing.moved)
+    whole = apply(plain, np.repeat(base, len(series), axis=0), series, now, ever).min(axis=1)
+    cuts: F64 = whole[rows]
+    for one in heard.recurring:
+        mine = [i for i, row in enumerate(rows.tolist()) if series[row] == one.fingerprint]
+        for i in mine:
+            cuts[i] = apply(standing, base, [one.fingerprint], int(times[i]), ever).min()
+    return cuts
 
 
 def _feedback(

@@ -14,9 +14,10 @@ import numpy as np
 
 from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.dataquality import doubted
-from anomalyd.detectors.base import State, join_states
+from anomalyd.detectors.base import State, join_states, rowwise
 from anomalyd.detectors.drift import new_drifts
 from anomalyd.episode import Close, Phase, Seen, advance, begin
+from anomalyd.jointly import furthest_of, groups_seen, with_groups
 from anomalyd.judge import judge
 from anomalyd.memory import Memory
 from anomalyd.rule import Rule
@@ -30,7 +31,6 @@ from anomalyd.stretch import (
     judge_sheet,
     last_seen,
     put_rows,
-    rowwise,
     sheet_of,
 )
 from anomalyd.tell import Annotate, Happened, Recipients, count_siblings, episode_id, tell
@@ -122,12 +122,13 @@ class Columns:
     ) -> Memory:
         expected, surprise = scores.expected[:, 0], scores.surprise[:, 0]
         page = None if scores.page is None else scores.page[:, 0]
-        live = None if page is None else memory.hold() | np.isin(memory.active, list(memory.stirred))
+        live = None if page is None else memory.hold() | np.isin(memory.units, list(memory.stirred))
         learned = None if scores.learned is None else scores.learned[:, 0]
         young = None if learned is None else learned > 0
-        verdicts = judge(rule, value, expected, surprise, memory.cuts, page, live, young)
+        side = None if scores.side is None else scores.side[:, 0]
+        verdicts = judge(rule, value, expected, surprise, memory.cuts, page, live, young, side)
         if memory.relearn:
-            verdicts.kind[np.isin(memory.active, list(memory.relearn))] = Kind.WARMING_UP
+            verdicts.kind[np.isin(memory.units, list(memory.relearn))] = Kind.WARMING_UP
         if memory.excused:
             memory = replace(memory, excused=_excuse(memory, surprise, verdicts))
         stirred = _stirred(memory, verdicts) if page is not None else frozenset()
@@ -135,14 +136,14 @@ class Columns:
         seen_at = np.where(np.isfinite(value), at, memory.last_seen)
         observation = Observation(
             at, memory.active, value, expected, scores.lower[:, 0], scores.upper[:, 0], surprise, verdicts,
-            learned=learned,
+            learned=learned, opens=page,
         )  # fmt: skip
         memory = replace(memory, last_seen=seen_at, last=observation)
-        happened = _advance_episodes(rule, memory, observation)
+        groups = groups_seen(memory, observation)
+        happened = _advance_episodes(rule, memory, groups)
         memory = self.tell(rule, memory, happened, at, changes)
-        changes.slots.append(
-            RuleSlot(rule.id, at, "ok", cut=cut, model=memory.model, observation=observation)
-        )
+        kept = with_groups(memory, observation, groups)
+        changes.slots.append(RuleSlot(rule.id, at, "ok", cut=cut, model=memory.model, observation=kept))
         return memory
 
     def live_stretch(self, run: RuleRun, memory: Memory, fresh: Block) -> Stretch:
@@ -184,9 +185,11 @@ class Columns:
                 relearn.add(row)
             elif what.episode.close == Close.DISMISSED:
                 excused.add(row)
+        total = len(memory.siblings) if memory.registry.units is None else len(memory.unit_labels())
         told = tell(
             rule, at, happened, live.values(), memory.incidents, lambda e: cut_of(memory, e), self.annotate,
-            self.links(rule), self.recipients, count_siblings(rule, len(memory.siblings), memory.active_labels),
+            self.links(rule), self.recipients, count_siblings(rule, total, memory.unit_labels),
+            lambda labels: furthest_of(memory, labels),
         )  # fmt: skip
         by_id = {episode.id: episode for episode in told.episodes}
         changes.episodes.update(by_id)
@@ -309,17 +312,19 @@ def _stirred(memory: Memory, verdicts: Verdicts) -> frozenset[int]:
     """Rows whose news the rule refused just now, or a missing sample ago."""
     refused = np.isin(verdicts.why, REFUSED)
     absent = verdicts.kind == Kind.MISSING
-    here = frozenset(memory.active[~absent].tolist())
-    return (memory.stirred - here) | frozenset(memory.active[refused].tolist())
+    units = memory.units
+    here = frozenset(units[~absent].tolist())
+    return (memory.stirred - here) | frozenset(units[refused].tolist())
 
 
 def _excuse(memory: Memory, surprise: F64, verdicts: Verdicts) -> frozenset[int]:
     """Let be what an analyst dismissed until it is over, but for emergencies; the rows that stay excused."""
-    here = np.isin(memory.active, list(memory.excused))
+    units = memory.units
+    here = np.isin(units, list(memory.excused))
     let_be = here & (verdicts.kind == Kind.ANOMALOUS) & (verdicts.tier < Tier.EMERGENCY)
     verdicts.kind[let_be], verdicts.tier[let_be], verdicts.why[let_be] = Kind.OK, Tier.NONE, Why.DISMISSED
     over = here & ~let_be & np.isfinite(surprise) & (surprise <= memory.cuts.min(axis=1))
-    return memory.excused - frozenset(memory.active[over].tolist())
+    return memory.excused - frozenset(units[over].tolist())
 
 
 def _unlearned(
@@ -359,18 +364,19 @@ _SURPRISE_DRIFTS = "samples are more surprising, and stay so, than what was lear
 def _advance_episodes(rule: Rule, memory: Memory, seen: Observation) -> list[Happened]:
     """Move the live episodes by one slot and begin new ones; only series that are or were abnormal are touched."""
     verdicts = seen.verdicts
-    position = {int(row): i for i, row in enumerate(memory.active)} if memory.episodes else {}
+    position = {int(row): i for i, row in enumerate(seen.series)} if memory.episodes else {}
+    lowest = _lowest_cuts(memory, seen)
     happened: list[Happened] = []
     for row, episode in memory.episodes.items():
         at = position.get(row)
-        what = _seen(seen, at) if at is not None else _NOT_SEEN
+        what = _seen(seen, at, float(lowest[at])) if at is not None else _NOT_SEEN
         happened.append(Happened(*advance(episode, rule, seen.at, what)))
     for i in np.nonzero(verdicts.kind == Kind.ANOMALOUS)[0].tolist():
-        row = int(memory.active[i])
+        row = int(seen.series[i])
         if row in memory.episodes:
             continue
         series = memory.registry.rows[row]
-        what = _seen(seen, i)
+        what = _seen(seen, i, float(lowest[i]))
         identity = episode_id(rule.id, series.fingerprint, seen.at)
         fresh = begin(identity, rule, series.fingerprint, series.labels, seen.at, what)
         fresh = replace(fresh, model=memory.model)
@@ -378,12 +384,22 @@ def _advance_episodes(rule: Rule, memory: Memory, seen: Observation) -> list[Hap
     return happened
 
 
+def _lowest_cuts(memory: Memory, seen: Observation) -> F64:
+    """The cut where anything begins, of each series or group that was seen."""
+    lowest: F64 = memory.cuts.min(axis=1)
+    if memory.registry.units is None:
+        return lowest
+    first = np.unique(memory.units, return_index=True)[1]  # in the order of ``groups_seen``
+    return lowest[first]
+
+
 _NOT_SEEN = Seen(Kind.MISSING, Tier.NONE, Why.NOTHING, math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
-def _seen(o: Observation, i: int) -> Seen:
+def _seen(o: Observation, i: int, cut: float) -> Seen:
+    news = o.opens is not None and bool(o.opens[i] > cut)
     return Seen(
         Kind(int(o.verdicts.kind[i])), Tier(int(o.verdicts.tier[i])), Why(int(o.verdicts.why[i])),
         float(o.value[i]), float(o.expected[i]), float(o.lower[i]), float(o.upper[i]), float(o.surprise[i]),
-        0 if o.learned is None else int(o.learned[i]),
+        0 if o.learned is None else int(o.learned[i]), news,
     )  # fmt: skip

@@ -24,11 +24,11 @@ from anomalyd.detectors.model import model_of
 from anomalyd.episode import Close, Episode, Phase, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
 from anomalyd.feedback import Heard, Unheard, apply, policy_of
-from anomalyd.fits import Fits, refit_at
+from anomalyd.fits import Fits, news_of_models, refit_at
 from anomalyd.incident import Incident, Notification
 from anomalyd.intake import comings, expire, expiry, read_from, take_in, terms_of
 from anomalyd.judge import uniform
-from anomalyd.memory import Memory, align, empty_memory, registry_from_rows
+from anomalyd.memory import Memory, align, empty_memory, registry_of
 from anomalyd.records import NO_SNAPSHOTS, FeedbackLabel, Fence, SnapshotPolicy
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.rulerun import Advanced, Changes, RuleRun, as_of, attendance_of, cuts_of, labels_of
@@ -109,7 +109,7 @@ class Evaluator:
     def add(self, rule: Rule) -> None:
         """Take up a rule: its registry, live episodes and open incidents come from the store."""
         model = model_of(rule)
-        registry = registry_from_rows(rule.id, self._store.series(rule.id))
+        registry = registry_of(rule, self._store.series(rule.id))
         live = self._store.live_episodes(rule.id)
         episodes = {registry.index[e.labels]: e for e in live if e.labels in registry.index}
         incidents = {incident.key: incident for incident in self._store.open_incidents(rule.id)}
@@ -126,7 +126,7 @@ class Evaluator:
         """Change a rule whose learned state stays valid (same ``model_key``): tiers, direction, routing, texts."""
         run = self.runs[rule.id]
         run.rule = rule
-        run.memory = replace(run.memory, cuts=cuts_of(rule, len(run.memory.active)))
+        run.memory = replace(run.memory, cuts=cuts_of(rule, run.memory.units))
 
     def remove(self, rule_id: str, at: int) -> None:
         """Let go of a rule that the files no longer name: close its episodes and tell whoever was told of them."""
@@ -182,7 +182,7 @@ class Evaluator:
             for rule_id, one in advanced.items():
                 self.runs[rule_id].memory = one.memory
                 if one.failure is None:
-                    self.runs[rule_id].attendance = attendance_of(one)
+                    self.runs[rule_id].attendance = attendance_of(one, self.runs[rule_id].model)
                 self.snapshots.keep(self.runs[rule_id], at)
             self.health.update(health)
         return Evaluated(group.name, at, missed, committed, len(commit.outbox), advanced)
@@ -241,6 +241,7 @@ class Evaluator:
                 reply = self._read(rule, memory, at)
                 values = align(memory, reply.block, rule.drop_labels, rule.max_series).values
         changes = Changes()
+        changes.notices += news_of_models(run, memory, at)
         memory = self._hear(run, memory, at, changes)
         if reply.partial and rule.partial_response == "hold":
             changes.slots.append(_unknown(rule, memory, at, values[:, -1], Kind.PARTIAL, "partial", reply.warnings))
@@ -268,9 +269,9 @@ class Evaluator:
     def _hear(self, run: RuleRun, memory: Memory, at: int, changes: Changes) -> Memory:
         """Take in what analysts said: move the cuts, close what they call the new normal, false or expected."""
         heard = self._feedback(run.rule, at)
-        cuts = cuts_of(run.rule, len(memory.active))
+        cuts = cuts_of(run.rule, memory.units)
         if heard.moves_cuts:
-            names = [memory.registry.rows[row].fingerprint for row in memory.active.tolist()]
+            names = [memory.registry.rows[row].fingerprint for row in memory.units.tolist()]
             cuts = apply(heard, cuts, names, at, policy_of(run.rule, self._feedback.policy))
         memory = replace(memory, cuts=cuts)
         said = [(e, heard.labels.get(e.id)) for e in memory.episodes.values()]

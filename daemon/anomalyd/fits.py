@@ -20,14 +20,17 @@ import numpy as np
 from anomalyd.block import I64, Block, Labels, fingerprint
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.dataquality import past_quality, positions
-from anomalyd.detectors.base import Grid, State
-from anomalyd.detectors.model import Model
+from anomalyd.detectors.base import State
+from anomalyd.detectors.grouped import left_out
+from anomalyd.detectors.model import Model, grid_of
 from anomalyd.feedback import Heard, Unheard, training_gaps
+from anomalyd.jointly import rows_by_unit
 from anomalyd.logs import get_logger
 from anomalyd.memory import Memory, align, empty_memory
 from anomalyd.rule import Rule
 from anomalyd.rulerun import Fitted, RuleRun, as_of, labels_of, without_windows
 from anomalyd.shard import FitTask, blank_history, fit_shard
+from anomalyd.slot import Notice, NoticeKind, make_notice
 from anomalyd.sources import Source
 from anomalyd.store import Store
 
@@ -93,9 +96,8 @@ class Fits:
             return memory
         state = _arrange(run.model, fitted, memory)
         version = f"{run.model.version}-{fitted.until}"
-        verdict = run.model.verdict(fitted.state)
-        if verdict:
-            log.info("fitted", rule=run.rule.id, until=fitted.until, verdict=verdict)
+        for choice in run.model.choices(fitted.state):
+            log.info("fitted", rule=run.rule.id, until=fitted.until, group=dict(choice.labels), verdict=str(choice))
         quality = memory.quality.adopt(positions(fitted.rows, memory.active), fitted.quality)
         memory = replace(memory, quality=quality)
         return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset(), drifted_at=0)
@@ -137,7 +139,7 @@ class Fits:
         whole = Block(labels, reply.block.times, values)
         quality, history = past_quality(rule, whole), without_windows(rule, whole)
         hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until, live)
-        task = FitTask(rule.detector, Grid(rule.interval_ms, rule.timezone), rule.seed, blank_history(history, hidden))
+        task = FitTask(rule.detector, grid_of(rule), rule.seed, blank_history(history, hidden))
         return Fitted(rows, replace(self._fit.submit(fit_shard, task).result(), as_of=until), until, quality)
 
     def _hidden_spans(
@@ -147,28 +149,59 @@ class Fits:
 
         The slot in hand is not committed yet: of the episodes that the store takes for open, ``live`` ones still are.
         """
-        rows = {fingerprint(labels): row for labels, row in position.items()}
+        rows = rows_by_unit(rule, list(position))
         episodes = self._store.episodes(rule=rule.id, start=start, end=until + 1, limit=100_000)
         heard = self._feedback(rule, until)
         gaps = training_gaps(heard, episodes, start, until, live, rule.learn == "all")
-        return [(rows[name], first, stop) for name, first, stop in gaps if name in rows]
+        places = list(position.values())
+        return [(places[i], first, stop) for name, first, stop in gaps for i in rows.get(name, ())]
+
+
+def news_of_models(run: RuleRun, memory: Memory, at: int) -> list[Notice]:
+    """What a fit that was just taken up has put to work, where that is another model than before, or cut short."""
+    if memory.state is None or memory.fitted_at == run.memory.fitted_at:
+        return []
+    before = run.memory.state
+    known = {(c.labels, c.runs) for c in run.model.choices(before)} if before is not None else set()
+    texts: dict[Labels, list[str]] = {}
+    for choice in run.model.choices(memory.state):
+        if choice.stopped or (choice.labels, choice.runs) not in known:
+            texts.setdefault(choice.labels, []).append(str(choice))
+    return [
+        make_notice(NoticeKind.MODEL, run.rule.id, at, "; ".join(said), labels=labels,
+                    fingerprint=fingerprint(labels) if labels else "")
+        for labels, said in texts.items()
+    ]  # fmt: skip
 
 
 def refit_at(run: RuleRun, memory: Memory) -> int:
     """When the next fit is due as things are."""
     soonest = run.fit_started_at + REFIT_PAUSE_MS
-    registered = [memory.registry.rows[row].first_seen for row in memory.active[-1:].tolist()]
-    newcomers = bool(registered) and registered[0] > memory.fitted_at + run.rule.interval_ms
-    if memory.relearn or newcomers:
+    if memory.relearn or (not run.rule.detector.joint and _newcomers(run, memory)):
         return soonest
     if run.model.streaming:
         return FAR_MS
-    due = scheduled(run.rule, memory.fitted_at)
+    due = min(scheduled(run.rule, memory.fitted_at), _grown_at(run, memory))
     if memory.drifted_at and run.rule.refit_on_drift:
         # What makes one rule drift, a release say, makes many: they are fitted one after another.
         asked = memory.drifted_at + DRIFT_LASTS_MS + place_of(run.rule, REFIT_PAUSE_MS)
         due = min(due, max(asked, memory.fitted_at + DRIFT_PAUSE_MS))
     return max(soonest, due)
+
+
+def _newcomers(run: RuleRun, memory: Memory) -> bool:
+    registered = [memory.registry.rows[row].first_seen for row in memory.active[-1:].tolist()]
+    return bool(registered) and registered[0] > memory.fitted_at + run.rule.interval_ms
+
+
+def _grown_at(run: RuleRun, memory: Memory) -> int:
+    """When the first of the series that are in no vector as yet has so much past that a fit may take it in."""
+    outside = left_out(memory.state) if memory.state is not None else None
+    if outside is None or not outside.any():
+        return FAR_MS
+    needs = run.model.detector.min_history * run.rule.interval_ms
+    times = [memory.registry.rows[row].first_seen + needs for row in memory.active[outside].tolist()]
+    return min((at for at in times if at > memory.fitted_at), default=FAR_MS)
 
 
 def scheduled(rule: Rule, fitted_at: int) -> int:

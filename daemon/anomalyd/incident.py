@@ -23,7 +23,7 @@ class Reason(StrEnum):
 
     NEW = "new"
     WORSE = "worse"
-    """A higher tier: passes every suppression window."""
+    """A higher tier, or far beyond what it was within its tier: passes every suppression window."""
     MORE = "more"
     """Further series joined an incident that is already known."""
     REPEAT = "repeat"
@@ -84,6 +84,24 @@ UNJUDGED = frozenset({"source", *DATA_FAULTS})
 """The ``why`` of alerts that are no episode: nobody can say whether they were right."""
 
 
+MAX_CHANNELS = 5
+"""Series of a group that are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One series of a group that was judged as a whole.
+
+    Attributes:
+        away: how far it is from its expected value, in its usual deviations; None where that is not known.
+    """
+
+    labels: Labels
+    value: float | None
+    expected: float | None
+    away: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One episode as a reader needs it: where, how far from normal, since when, why."""
@@ -107,6 +125,10 @@ class Alert:
     close: str = ""
     learned_ms: int = 0
     """How much past a young series was learned from when it became abnormal; 0: it was not young."""
+    channels: tuple[Channel, ...] = ()
+    """Of a group that was judged as a whole: its series that are furthest from usual, the furthest first."""
+    width: int = 0
+    """How many series such a group has; 0 for a single series."""
 
 
 @dataclass(frozen=True, slots=True)

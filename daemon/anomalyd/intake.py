@@ -45,7 +45,7 @@ def take_in(
     """Make series active that are to be added: registered if need be, and joined to the state."""
     if not added:
         return memory, ()
-    registry, rows = memory.registry.register([ls for ls in added if ls not in memory.registry.index], at)
+    registry, rows = memory.registry.register(added, at, run.rule.unit_of)
     ids = np.array([registry.index[labels] for labels in added], np.int64)
     state = memory.state
     if state is not None:
@@ -53,7 +53,7 @@ def take_in(
         state = replace(run.model.join(state, nothing), as_of=state.as_of)
     active = np.concatenate([memory.active, ids])
     seen = np.concatenate([memory.last_seen, np.full(len(ids), at, np.int64)])
-    cuts = cuts_of(run.rule, len(active))
+    cuts = cuts_of(run.rule, registry.unit(active))
     quality = memory.quality.grown(len(added))
     memory = replace(memory, registry=registry, active=active, last_seen=seen, cuts=cuts, state=state, quality=quality)
     return memory, rows
@@ -62,18 +62,19 @@ def take_in(
 def comings(rule: Rule, memory: Memory) -> tuple[int, bool]:
     """When the newest series came, and whether a series that is away is missed: none has ever gone for good."""
     newest = memory.registry.rows[-1].first_seen if memory.registry.rows else 0
-    return newest, rule.missing == "hold" and len(memory.registry.rows) == len(memory.active)
+    return newest, rule.missing == "hold" and memory.registry.series <= len(memory.active)
 
 
 def expire(memory: Memory, at: int) -> Memory:
     """Let go of series that have long vanished, and of absent ones whose absence was accepted."""
-    accepted = (at > memory.last_seen) & np.isin(memory.active, list(memory.relearn))
-    live = np.isin(memory.active, list(memory.episodes))
+    units = memory.units
+    accepted = (at > memory.last_seen) & np.isin(units, list(memory.relearn))
+    live = np.isin(units, list(memory.episodes))
     drop = ((at - memory.last_seen >= EXPIRE_MS) | accepted) & ~live
     if not drop.any():
         return memory
     kept = keep_rows(memory, ~drop)
-    here = frozenset(kept.active.tolist())
+    here = frozenset(kept.units.tolist())
     return replace(
         kept, relearn=memory.relearn & here, excused=memory.excused & here, stirred=memory.stirred & here
     )
@@ -84,5 +85,5 @@ def expiry(rule: Rule, memory: Memory) -> int:
     may = memory.last_seen
     if rule.missing == "hold":
         # An episode of a series that is away stays open until it is back, and as long the series stays.
-        may = may[~np.isin(memory.active, list(memory.episodes))]
+        may = may[~np.isin(memory.units, list(memory.episodes))]
     return int(may.min()) + EXPIRE_MS if len(may) else FAR_MS

@@ -7,7 +7,7 @@ twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,32 +18,64 @@ from anomalyd.detectors.base import State
 from anomalyd.door import Door, Terms, knock
 from anomalyd.episode import Episode, Phase
 from anomalyd.incident import Incident
+from anomalyd.rule import Rule
 from anomalyd.score import Observation
 from anomalyd.slot import SeriesRow
+
+Unit = Callable[[Labels], Labels]
+"""The label set that a series' episodes are kept under (``Rule.unit_of``)."""
+
+
+def itself(labels: Labels) -> Labels:
+    """Each series stands for itself."""
+    return labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registry:
-    """All series a rule ever had: label set to row id. Row ids are dense and never reused."""
+    """All series a rule ever had: label set to row id. Row ids are dense and never reused.
+
+    Attributes:
+        units: of a joint rule, whose groups have rows too, the row of each row's group [rows]: its own for a group, -1
+            where the group has none as yet. None where each series stands for itself.
+    """
 
     rule: str
     rows: tuple[SeriesRow, ...] = ()
     index: Mapping[Labels, int] = field(default_factory=dict)
+    units: I64 | None = None
 
-    def register(self, fresh: list[Labels], at: int) -> tuple[Registry, tuple[SeriesRow, ...]]:
-        """Add label sets that are not there yet; return the new registry and what was added."""
-        if not fresh:
+    @property
+    def series(self) -> int:
+        """How many series there are, groups not counted."""
+        return len(self.rows) if self.units is None else int((self.units != np.arange(len(self.units))).sum())
+
+    def unit(self, rows: I64) -> I64:
+        """The rows that the episodes of series are kept under."""
+        return rows if self.units is None else self.units[rows]
+
+    def register(self, fresh: Sequence[Labels], at: int, unit: Unit = itself) -> tuple[Registry, tuple[SeriesRow, ...]]:
+        """Add label sets that are not there yet, and their groups; return the new registry and what was added."""
+        wanted = dict.fromkeys(labels for one in fresh for labels in (one, unit(one)))
+        new = [labels for labels in wanted if labels not in self.index]
+        if not new:
             return self, ()
         first = len(self.rows)
-        added = tuple(SeriesRow(self.rule, first + i, fingerprint(ls), ls, at) for i, ls in enumerate(fresh))
-        index = {**self.index, **{row.labels: row.row for row in added}}
-        return Registry(self.rule, self.rows + added, index), added
+        added = tuple(SeriesRow(self.rule, first + i, fingerprint(ls), ls, at) for i, ls in enumerate(new))
+        return _registry(self.rule, self.rows + added, {**self.index, **{row.labels: row.row for row in added}}, unit,
+                         self.units is not None), added  # fmt: skip
 
 
-def registry_from_rows(rule: str, rows: list[SeriesRow]) -> Registry:
-    """Rebuild a registry from the store."""
+def _registry(rule: str, rows: tuple[SeriesRow, ...], index: Mapping[Labels, int], unit: Unit, joint: bool) -> Registry:
+    units = np.array([index.get(unit(row.labels), -1) for row in rows], np.int64) if joint else None
+    return Registry(rule, rows, index, units)
+
+
+def registry_from_rows(rule: str, rows: Sequence[SeriesRow], unit: Unit | None = None) -> Registry:
+    """Rebuild a registry from the store; ``unit`` is given for joint rules."""
     ordered = tuple(sorted(rows, key=lambda row: row.row))
-    return Registry(rule, ordered, {row.labels: row.row for row in ordered})
+    index = {row.labels: row.row for row in ordered}
+    return _registry(rule, ordered, index, unit or itself, unit is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,11 +84,12 @@ class Memory:
 
     Attributes:
         active: row ids of the series the state covers, in the state's order [N].
+        units: the rows that their episodes are kept under [N]: ``active`` but in joint rules.
         last_seen: when each of them last had a sample [N], milliseconds.
         state: what the model learned, or None before the first fit.
         fitted_at: end of the history of the last full fit; 0 before it.
         cuts: each active series' cut per tier [N, 3].
-        episodes: live (pending or open) episodes by row id.
+        episodes: live (pending or open) episodes by row id (``units``; so are the next three sets of rows).
         incidents: open incidents by key.
         drifted_at: when a series was last found to drift since the last fit; 0: none was.
         relearn: rows whose new level was accepted and that wait for the next fit.
@@ -100,14 +133,20 @@ class Memory:
         """The rows of all active series of the rule."""
         return self.active if self.whole is None else self.whole
 
+    @property
+    def units(self) -> I64:
+        """The rows that the active series' episodes are kept under."""
+        return self.registry.unit(self.active)
+
     def hold(self) -> Bool:
         """Which active series are in a live episode and must not be learned [N]."""
         rows = np.fromiter(self.episodes, np.int64, len(self.episodes))
-        return np.isin(self.active, rows)
+        return np.isin(self.units, rows)
 
-    def active_labels(self) -> list[Labels]:
-        """The label sets of the active series."""
-        return [self.registry.rows[row].labels for row in self.siblings.tolist()]
+    def unit_labels(self) -> list[Labels]:
+        """The label sets under which episodes of the active series are kept, each once."""
+        rows = self.siblings if self.registry.units is None else np.unique(self.registry.unit(self.siblings))
+        return [self.registry.rows[row].labels for row in rows.tolist()]
 
     def open_episodes(self) -> list[Episode]:
         """Episodes that were told."""
@@ -118,6 +157,11 @@ def empty_memory(rule: str) -> Memory:
     """A memory that knows nothing."""
     none = np.zeros(0, np.int64)
     return Memory(Registry(rule), none, none.copy(), np.zeros((0, 3)))
+
+
+def registry_of(rule: Rule, rows: Sequence[SeriesRow]) -> Registry:
+    """A rule's registry, from its rows in the store."""
+    return registry_from_rows(rule.id, rows, rule.unit_of if rule.detector.joint else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

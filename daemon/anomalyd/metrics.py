@@ -112,7 +112,7 @@ class Metrics:
             registry=own,
         )  # fmt: skip
         self.notices = Counter(
-            "anomalyd_notices_total", "What was noted and paged nobody, by kind (drift).", ["rule", "kind"],
+            "anomalyd_notices_total", "What was noted and paged nobody, by kind (drift, model).", ["rule", "kind"],
             registry=own,
         )  # fmt: skip
 

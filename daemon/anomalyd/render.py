@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from anomalyd.block import Labels
 from anomalyd.clock import DAY_MS
-from anomalyd.incident import DATA_FAULTS, Alert, Reason, Statement
+from anomalyd.incident import DATA_FAULTS, Alert, Channel, Reason, Statement
 from anomalyd.rendered import (
     NO_BACKGROUND,
     RUNBOOK,
@@ -33,8 +33,8 @@ from anomalyd.template import check_template, humanize, render_annotations
 
 __all__ = [
     "NO_BACKGROUND", "RUNBOOK", "Action", "Actions", "Background", "Chart", "Charts", "Link", "Places", "Rendered",
-    "Verdict", "check_template", "clean", "clock_time", "cut", "label_text", "number", "render", "render_annotations",
-    "rfc3339", "safe_url", "span", "tells_more",
+    "Verdict", "channel_text", "check_template", "clean", "clock_time", "cut", "label_text", "number", "render",
+    "render_annotations", "rfc3339", "safe_url", "span", "tells_more",
 ]  # fmt: skip
 
 MAX_LINES = 5
@@ -76,8 +76,8 @@ def render(
     summary = own or sentence
     description = "" if statement.resolved else annotations.get("description", "")
     shown = statement.alerts[:max_lines] if statement.total > 1 else ()
-    lines = tuple(_line(alert, statement, now) for alert in shown)
-    more = max(0, statement.total - len(lines)) if lines else 0
+    lines = tuple(_line(alert, statement, now) for alert in shown) or _channel_lines(statement, max_lines)
+    more = max(0, statement.total - len(lines)) if shown else 0
     title = cut(_title(statement), 140)
     fields = _fields(statement, now)
     if background.company and not statement.resolved:
@@ -147,7 +147,8 @@ def _sentence(s: Statement, now: int) -> str:
     what = " ".join(part for part in (clean(s.name, 80), _where(s) or label_text(lead.labels, 120)) if part)
     if s.resolved:
         lasted = f" after {span(s.at - s.opened_at)}"
-        level = f": {_value(lead)}" if lead.value is not None and lead.close in ("recovered", "") else ""
+        alone = lead.value is not None and not lead.width
+        level = f": {_value(lead)}" if alone and lead.close in ("recovered", "") else ""
         return f"{what} {_CLOSED.get(lead.close, 'is back to normal')}{lasted}{level}"
     note = f"; {clean(s.note, 300)}" if s.note else ""
     when = f"({s.tier.word}, since {clock_time(min(a.started_at for a in s.alerts), now)}){note}"
@@ -168,7 +169,45 @@ def _brief(s: Statement, sentence: str) -> str:
     return state[:1].upper() + state[1:]
 
 
+NOTABLE = 3.0
+"""A series this many of its usual deviations away is far from usual by itself."""
+
+
+def _channel_lines(s: Statement, most: int) -> tuple[str, ...]:
+    """The series of a group that was judged as a whole, one a line."""
+    if len(s.alerts) != 1 or s.resolved:
+        return ()
+    return tuple(channel_text(one, s.group_labels) for one in s.alerts[0].channels[:most])
+
+
+def channel_text(one: Channel, group: Labels) -> str:
+    """One series of a group in words: by the labels that it does not share with the group."""
+    skip = {name for name, _ in group}
+    metric = clean(dict(one.labels).get("__name__", ""), 120)
+    own = label_text(tuple((k, v) for k, v in one.labels if k not in skip), 160)
+    name = (f"{metric} ({own})" if own else metric) if metric else own or label_text(one.labels, 160)
+    if one.value is None:
+        return f"{name} has stopped reporting"
+    usual = f", usually {number(one.expected)}" if one.expected is not None else ""
+    away = f" ({number(round(one.away, 1))} usual deviations away)" if one.away is not None else ""
+    return f"{name} is {number(one.value)}{usual}{away}"
+
+
+def _whole(alert: Alert) -> str:
+    """What is wrong with a group that was judged as a whole."""
+    if alert.why == "absent":
+        return "lacks series that should report"
+    if alert.why == "out_of_range":
+        return f"has a series outside its valid range, of {alert.width}"
+    alone = any((one.away or 0.0) >= NOTABLE for one in alert.channels)
+    if alone or not alert.channels:
+        return f"is unusual as a whole, {alert.width} series seen together"
+    return f"is unusual as a whole: none of its {alert.width} series is far from usual by itself, their combination is"
+
+
 def _state(alert: Alert) -> str:
+    if alert.width:
+        return _whole(alert)
     if alert.why == "absent":
         return "has stopped reporting"
     if alert.why in DATA_FAULTS:
@@ -209,7 +248,9 @@ def _own(alert: Alert, s: Statement) -> str:
 def _fields(s: Statement, now: int) -> tuple[tuple[str, str], ...]:
     fields: list[tuple[str, str]] = []
     lead = s.alerts[0] if s.alerts else None
-    if lead is not None and lead.value is not None and s.total == 1:  # of several the list tells
+    if lead is not None and lead.width:
+        fields.append(("Series", f"{lead.width}, judged together"))
+    elif lead is not None and lead.value is not None and s.total == 1:  # of several the list tells
         fields.append(("Value", number(lead.value)))
         if expected := _expected(lead).removeprefix(", expected "):
             fields.append(("Expected", expected))

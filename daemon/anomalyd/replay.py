@@ -9,19 +9,20 @@ source or fallen out of its retention, scores fallen out of ours, a rule or a da
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Block, Bool, Labels, fingerprint
-from anomalyd.detectors.base import State
-from anomalyd.detectors.model import model_of
+from anomalyd.block import F64, I64, Block, Bool, Labels
+from anomalyd.detectors.base import State, rowwise
+from anomalyd.detectors.model import Model, model_of
 from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError
 from anomalyd.feedback import Heard, Unheard, training_gaps
 from anomalyd.fits import HISTORY_SAMPLES_MAX
-from anomalyd.memory import align, empty_memory
+from anomalyd.jointly import rows_by_unit, series_only
+from anomalyd.memory import align, empty_memory, registry_of
 from anomalyd.records import RuleSlotRow
 from anomalyd.rule import Rule
 from anomalyd.rulerun import score_and_learn, without_windows
@@ -29,7 +30,6 @@ from anomalyd.score import Kind, Observation
 from anomalyd.shard import blank_history
 from anomalyd.sources import Source
 from anomalyd.store import Store
-from anomalyd.stretch import rowwise
 
 TOLERANCE = 1e-5
 """Relative difference that float32 storage and another machine's arithmetic explain."""
@@ -69,16 +69,34 @@ class Replay:
     largest: float = 0.0
 
 
+@dataclass(slots=True)
+class Peak:
+    """What was there at an episode's worst: filled in by a replay for whoever wants to look into the model.
+
+    Attributes:
+        state: what was learned before that slot.
+        fresh: its samples; ``places``: those of the episode among them.
+    """
+
+    model: Model | None = None
+    state: State | None = None
+    fresh: Block | None = None
+    places: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
 class _Cannot(AnomalydError):
     """The replay cannot be made; the message is the cause."""
 
 
-def replay(episode: Episode, rule: Rule | None, store: Store, source: Source, feedback: Heard | None = None) -> Replay:
-    """Compute an episode's scores again; raises ``SourceError`` and ``StoreError`` only."""
+def replay(
+    episode: Episode, rule: Rule | None, store: Store, source: Source, feedback: Heard | None = None,
+    peak: Peak | None = None,
+) -> Replay:  # fmt: skip
+    """Compute an episode's scores again, and note its ``peak``; raises ``SourceError`` and ``StoreError`` only."""
     try:
         if rule is None:
             raise _Cannot(f"the rule {episode.rule} is not in the rules files any more")
-        return _Past(episode, rule, store, source, feedback or Unheard()).replay()
+        return _Past(episode, rule, store, source, feedback or Unheard(), peak or Peak()).replay()
     except _Cannot as error:
         return Replay(episode, Finding.IMPOSSIBLE, (str(error),))
 
@@ -86,10 +104,11 @@ def replay(episode: Episode, rule: Rule | None, store: Store, source: Source, fe
 class _Past:
     """One episode's past on its way to scores."""
 
-    def __init__(self, episode: Episode, rule: Rule, store: Store, source: Source, feedback: Heard):
+    def __init__(self, episode: Episode, rule: Rule, store: Store, source: Source, feedback: Heard, peak: Peak):
         self._episode, self._rule, self._store, self._source, self._feedback = episode, rule, store, source, feedback
-        self._model = model_of(rule)
-        self._labels = {row.row: row.labels for row in store.series(rule.id)}
+        self._model, self._peak = model_of(rule), peak
+        self._registry = registry_of(rule, store.series(rule.id))
+        self._labels = {row.row: row.labels for row in self._registry.rows}
         self._row = next((row for row, labels in self._labels.items() if labels == episode.labels), -1)
         self._causes: list[str] = []
 
@@ -100,9 +119,11 @@ class _Past:
         whole = self._store.scores(self._rule.id, first, first + 1)
         if not whole:
             raise _Cannot("the scores of that time are gone: the daemon's retention has passed")
-        if self._row not in whole[0].series:
-            return self._joined_later(until, slots, whole[0].series)
-        rows = whole[0].series
+        rows = series_only(self._registry, whole[0]).series
+        if not len(self._places(rows)):
+            if self._rule.detector.joint:
+                raise _Cannot("the group was not there when its model was fitted")
+            return self._joined_later(until, slots, rows)
         mine = self._store.scores(self._rule.id, first, last + 1, [self._row])
         fresh = self._read(rows, until + self._rule.interval_ms, last)
         state = self._fit(rows, until)
@@ -115,6 +136,10 @@ class _Past:
         cuts = {slot.at: slot.cut for slot in slots}
         expected, lower, upper, surprise, _ = self._live(state, fresh, rows, first, others, cuts)
         return self._compare(fresh, rows, mine, expected, lower, upper, surprise)
+
+    def _places(self, rows: I64) -> I64:
+        """Where the episode's series are among these rows: one, or all of a group."""
+        return np.flatnonzero(self._registry.unit(rows) == self._row)
 
     def _joined_later(self, until: int, slots: list[RuleSlotRow], rows: I64) -> Replay:
         """Of a series that came after the fit: its siblings live up to its coming, then it joins them as it did then.
@@ -191,17 +216,20 @@ class _Past:
         columns = max(1, min(rule.history_ms // rule.interval_ms, HISTORY_SAMPLES_MAX // max(1, len(rows))))
         start = until - (columns - 1) * rule.interval_ms
         history = self._read(rows, start, until)
-        mine = history.values[int(np.flatnonzero(rows == self._row)[0])]
+        mine = history.values[self._places(rows)]
         if not np.isfinite(mine).any():
             self._causes.append("the source has no sample of the series before the fit: its retention has passed")
-        elif not np.isfinite(mine[: max(1, columns // 20)]).any():
+        elif not np.isfinite(mine[:, : max(1, columns // 20)]).any():
             self._causes.append("the source has nothing of the beginning of the history: its retention may have passed")
         hidden = self._gaps(history.labels, start, until)
-        return replace(self._model.fit(blank_history(without_windows(rule, history), hidden)), as_of=until)
+        state = self._model.fit(blank_history(without_windows(rule, history), hidden))
+        if any(choice.stopped for choice in self._model.choices(state)):
+            self._causes.append("training is stopped by its limit of time (train_time), elsewhere in another round")
+        return replace(state, as_of=until)
 
     def _gaps(self, labels: Sequence[Labels], start: int, until: int) -> list[tuple[int, int, int]]:
         """What the fit did not learn from, as the store now knows it."""
-        rows = {fingerprint(one): i for i, one in enumerate(labels)}
+        rows = rows_by_unit(self._rule, labels)
         slot = until + self._rule.interval_ms
         episodes = self._store.episodes(rule=self._rule.id, start=start, end=slot, limit=100_000)
         as_then = [replace(e, closed_at=0, close=None) if e.closed_at > until else e for e in episodes]
@@ -210,7 +238,7 @@ class _Past:
         live -= {e.id for e in episodes if e.closed_at == slot}
         heard = self._feedback(self._rule, until)
         gaps = training_gaps(heard, as_then, start, until, live, self._rule.learn == "all")
-        return [(rows[name], a, b) for name, a, b in gaps if name in rows]
+        return [(i, a, b) for name, a, b in gaps for i in rows.get(name, ())]
 
     def _live(
         self, state: State, fresh: Block, rows: I64, first: int, stored: Iterable[Observation],
@@ -230,6 +258,9 @@ class _Past:
             at = int(fresh.times[column])
             cut = cuts.get(at, cut)
             one = fresh.window(column, column + 1)
+            if at == self._episode.peak_at:
+                p = self._peak
+                p.model, p.state, p.fresh, p.places = self._model, state, one, self._places(rows)
             scores, after = score_and_learn(self._rule, self._model, state, one, cut, held[:, column])
             for array, name in zip(out, COLUMNS, strict=True):
                 array[:, column] = getattr(scores, name)[:, 0]
@@ -245,27 +276,28 @@ class _Past:
         if self._rule.learn == "all":
             return held
         first, last = int(fresh.times[0]), int(fresh.times[-1])
-        place = {labels: i for i, labels in enumerate(fresh.labels)}
+        rows_of = rows_by_unit(self._rule, fresh.labels)
         for e in self._store.episodes(rule=self._rule.id, start=first, end=last + 1, limit=100_000):
-            if e.labels in place:
-                inside = (fresh.times > e.started_at) & (fresh.times <= (e.closed_at or last))
-                held[place[e.labels]] |= inside
+            for row in rows_of.get(e.fingerprint, ()):
+                held[row] |= (fresh.times > e.started_at) & (fresh.times <= (e.closed_at or last))
         return held
 
     def _compare(
         self, fresh: Block, rows: I64, mine: list[Observation], expected: F64, lower: F64, upper: F64, surprise: F64
     ) -> Replay:
-        place = int(np.flatnonzero(rows == self._row)[0])
+        places, joint = self._places(rows), self._rule.detector.joint
         compared: list[Compared] = []
         largest, rewritten = 0.0, 0
         for o in mine:
             if o.at < self._episode.started_at or not len(o.series):
                 continue
             column = int(np.searchsorted(fresh.times, o.at))
-            now = [float(array[place, column]) for array in (expected, lower, upper, surprise)]
+            now = [float(array[places[0], column]) for array in (expected, lower, upper, surprise)]
             then = [float(getattr(o, name)[0]) for name in COLUMNS]
+            value = float(fresh.values[places[0], column])
+            if joint:  # all that a group has is its surprise; its value is that over a cut that votes may have moved
+                now, value = [*then[:3], float(np.fmax.reduce(surprise[places, column]))], float(o.value[0])
             away = max(difference(a, b) for a, b in zip(then, now, strict=True))
-            value = float(fresh.values[place, column])
             moved = difference(float(o.value[0]), value) > TOLERANCE
             rewritten += moved
             largest = max(largest, away)

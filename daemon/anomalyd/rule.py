@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from anomalyd.block import Labels
 from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
 from anomalyd.intervals import Interval
 from anomalyd.score import Tier
@@ -102,6 +103,32 @@ class DetectorSpec:
     type: str
     params: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def joint(self) -> bool:
+        """Whether it scores vectors of several series and nothing else: those of a group have one score between them.
+
+        An ensemble does if all of its members do.
+        """
+        members = self.members
+        return all(member.joint for member in members) if members else _says_joint(self.params)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it, or any member of an ensemble, scores vectors."""
+        return _says_joint(self.params) or any(member.joint for member in self.members)
+
+    @property
+    def members(self) -> tuple[DetectorSpec, ...]:
+        """The members that an ensemble names."""
+        given = self.params.get("members") if self.type == "ensemble" else None
+        found = [m for m in given if isinstance(m, Mapping)] if isinstance(given, Sequence) else []
+        return tuple(DetectorSpec(str(m.get("type")), m.get("params") or {}) for m in found)
+
+
+def _says_joint(params: Mapping[str, Any]) -> bool:
+    """As the detectors' own parameters read it."""
+    return str(params.get("joint", False)).lower() in ("true", "yes", "on", "t", "y", "1")
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -171,6 +198,12 @@ class Rule:
         """Whether samples of this time may be learned from."""
         return not any(interval.holds(at) for interval in self.dont_learn)
 
+    def unit_of(self, labels: Labels) -> Labels:
+        """The label set that a series' episodes are kept under: its own, or of a joint rule that of its group."""
+        if not self.detector.joint:
+            return labels
+        return tuple(pair for pair in labels if pair[0] in self.group_by)
+
     @property
     def model_key(self) -> str:
         """Hash of what the learned state depends on: when it is unchanged by a reload, the state is kept."""
@@ -183,9 +216,12 @@ class Rule:
             "history": self.history_ms,
             "drop": self.drop_labels,
             "timezone": self.timezone,
+            "direction": self.direction,
             "seed": self.seed,
             "dont_learn": [asdict(interval) for interval in self.dont_learn],
         }
+        if self.detector.grouped:
+            parts["group_by"] = self.group_by
         return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 

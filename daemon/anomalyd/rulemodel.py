@@ -248,6 +248,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _member(spec: DetectorSpec) -> dict[str, Any]:
+    """A member of an ensemble, as the ensemble's own parameters write it."""
+    return {"type": spec.type, "params": dict(spec.params)} if spec.params else {"type": spec.type}
+
+
 def _detector(value: Any) -> Any:
     """A name, a mapping with ``type``, or a list of these: an ensemble. Parameters are checked by the detector."""
     if isinstance(value, DetectorSpec):
@@ -256,7 +261,7 @@ def _detector(value: Any) -> Any:
         return DetectorSpec(value)
     if isinstance(value, list) and value:
         members = [_detector(member) for member in value]
-        return DetectorSpec("ensemble", {"members": [{"type": m.type, **m.params} for m in members]})
+        return DetectorSpec("ensemble", {"members": [_member(m) for m in members]})
     if isinstance(value, dict):
         if not isinstance(value.get("type"), str):
             raise ValueError("needs a type, for example {type: stl, period: 1d}")

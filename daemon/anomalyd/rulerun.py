@@ -11,7 +11,7 @@ import numpy as np
 
 from anomalyd.block import F64, I64, Block, Bool, Labels
 from anomalyd.dataquality import Found, Quality
-from anomalyd.detectors.base import State
+from anomalyd.detectors.base import Choice, State
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Episode
 from anomalyd.incident import Incident, Notification
@@ -76,6 +76,7 @@ class Attendance:
     Attributes:
         watched, waiting, limited, duplicate: how many are scored, wait at the door, are beyond the limit, are twins.
         faulty: those whose data are faulty, with the faults, worst first.
+        choices: which models run, where the detector had a choice.
     """
 
     watched: int
@@ -83,14 +84,16 @@ class Attendance:
     limited: int
     duplicate: int
     faulty: tuple[tuple[Labels, tuple[str, ...]], ...] = ()
+    choices: tuple[Choice, ...] = ()
 
 
-def attendance_of(one: Advanced) -> Attendance:
-    """Counts of a slot, and the faults that its memory knows of."""
+def attendance_of(one: Advanced, model: Model) -> Attendance:
+    """Counts of a slot, the faults that its memory knows of, and what its state runs."""
     memory = one.memory
     rows, active = memory.registry.rows, memory.active
     faulty = tuple((rows[int(active[i])].labels, names) for i, names in memory.quality.faults().items())
-    return Attendance(len(active), one.waiting, one.limited, one.duplicates, faulty)
+    choices = model.choices(memory.state) if memory.state is not None else ()
+    return Attendance(len(active), one.waiting, one.limited, one.duplicates, faulty, choices)
 
 
 @dataclass(slots=True)
@@ -117,9 +120,10 @@ class Changes:
         self.notices += later.notices
 
 
-def cuts_of(rule: Rule, series: int) -> F64:
-    """Each series' cut per tier [N, 3], before feedback."""
-    return np.tile(np.array(initial_threshold(rule, max(1, series)).cuts), (series, 1))
+def cuts_of(rule: Rule, units: I64) -> F64:
+    """Each series' cut per tier [N, 3], before feedback; a budget stated per rule is shared by all ``units`` [N]."""
+    share = len(np.unique(units)) if rule.detector.joint else len(units)
+    return np.tile(np.array(initial_threshold(rule, max(1, share)).cuts), (len(units), 1))
 
 
 def hold_of(rule: Rule, memory: Memory) -> Bool:
@@ -174,5 +178,5 @@ def band_cut(memory: Memory) -> float:
 
 def cut_of(memory: Memory, episode: Episode) -> float:
     row = memory.registry.index[episode.labels]
-    position = np.nonzero(memory.active == row)[0]
+    position = np.nonzero(memory.units == row)[0]
     return float(memory.cuts[position[0]].min()) if len(position) else band_cut(memory)

@@ -226,6 +226,7 @@ class _File:
         rule = build_rule(model, group, self.names, self.document.where((*loc, "anomaly")))
         self._tiers(loc, rule)
         self._labels(loc, rule)
+        self._joint(loc, rule)
         self._bounds(loc, rule)
         return rule
 
@@ -329,6 +330,23 @@ class _File:
                 self.document.problem((*loc, "group_by"), f"label {label!r} is dropped by drop_labels")
         if "..." in rule.group_by and len(rule.group_by) > 1:
             self.document.problem((*loc, "group_by"), "... means all labels and stands alone")
+
+    def _joint(self, loc: Loc, rule: Rule) -> None:
+        """Vectors are made of several series, and each is one thing to be told of."""
+        if not rule.detector.grouped:
+            return
+        if "..." in rule.group_by:
+            self.document.problem(
+                (*loc, "group_by"), "with joint the series of a group are one vector, and [...] puts each in a group"
+                " of its own", "name the labels that the series of one vector share, or leave group_by out for one"
+                " vector of all series",
+            )  # fmt: skip
+        for policy in rule.tiers if rule.detector.joint else ():
+            if policy.spread is not None:
+                self.document.problem(
+                    (*loc, "tiers", policy.tier.word, "spread"), "with joint the series of a group are judged together:"
+                    " none of them is abnormal by itself, so a share of them never is", "give the tier a budget",
+                )  # fmt: skip
 
     def _bounds(self, loc: Loc, rule: Rule) -> None:
         if self.names is None:

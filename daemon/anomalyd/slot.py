@@ -55,6 +55,8 @@ class NoticeKind(StrEnum):
 
     DRIFT = "drift"
     """A series does not behave as the model learned it, without being abnormal enough to alert."""
+    MODEL = "model"
+    """What a fit has put to work, where the detector had a choice: its net, or the simpler model it falls back to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from anomalyd.episode import Close, Episode
 from anomalyd.errors import AnomalydError, DetectorError, StoreError
 from anomalyd.fits import CATCH_UP_MS
 from anomalyd.intake import expire
+from anomalyd.jointly import series_only
 from anomalyd.logs import get_logger
 from anomalyd.memory import Memory, align, empty_memory
 from anomalyd.records import Fence, SnapshotPolicy
@@ -278,8 +279,9 @@ def _memory_of(run: RuleRun, memory: Memory, whole: State, head: _Head) -> Memor
     quality = replace(
         q, lines=lines, bits=bits, as_of=whole.as_of, told=frozenset(active[told].tolist()) if q.incident else q.told
     )
+    cuts = cuts_of(run.rule, memory.registry.unit(active))
     return replace(
-        memory, active=active, last_seen=last_seen, cuts=cuts_of(run.rule, len(active)), state=state, quality=quality,
+        memory, active=active, last_seen=last_seen, cuts=cuts, state=state, quality=quality,
         fitted_at=head.fitted_at, drifted_at=head.drifted_at, model=head.model,
         relearn=frozenset(head.relearn), source_labels=(),
     )  # fmt: skip
@@ -294,7 +296,7 @@ def _brought_up(run: RuleRun, memory: Memory, store: Store, source: Source) -> M
     if since >= until:
         return memory
     slots = [slot for slot in store.rule_slots(rule.id, since + 1, until + 1) if slot.outcome == "ok"]
-    seen = store.scores(rule.id, since + 1, until + 1)
+    seen = [series_only(memory.registry, o) for o in store.scores(rule.id, since + 1, until + 1)]
     if any(slot.model != memory.model for slot in slots):
         raise _Unusable("another model has scored since")
     times = np.arange(since + rule.interval_ms, until + 1, rule.interval_ms, dtype=np.int64)
@@ -316,7 +318,8 @@ def _as_last_said(memory: Memory, store: Store) -> Memory:
     """What the newest verdicts go on from: stretches that an analyst dismissed, news that the rule refused."""
     for seen in store.scores(memory.registry.rule, memory.at, memory.at + 1):
         why = seen.verdicts.why
-        dismissed, refused = seen.series[why == Why.DISMISSED], seen.series[np.isin(why, REFUSED)]
+        units = memory.registry.unit(seen.series)
+        dismissed, refused = units[why == Why.DISMISSED], units[np.isin(why, REFUSED)]
         memory = replace(memory, excused=frozenset(dismissed.tolist()), stirred=frozenset(refused.tolist()))
     return memory
 
@@ -380,7 +383,8 @@ def _with_series(run: RuleRun, memory: Memory, rows: I64, at: int) -> Memory:
         place |= {row: len(memory.active) + i for i, row in enumerate(fresh)}
     last_seen = np.concatenate([memory.last_seen, np.full(len(fresh), at, np.int64)])
     order = np.array([place[row] for row in rows.tolist()], np.int64)
+    cuts = cuts_of(run.rule, memory.registry.unit(rows))
     return replace(
-        memory, active=rows, last_seen=last_seen[order], state=state.take(order), cuts=cuts_of(run.rule, len(rows)),
+        memory, active=rows, last_seen=last_seen[order], state=state.take(order), cuts=cuts,
         quality=memory.quality.grown(len(fresh)).take(order), source_labels=(),
     )  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalyd.block import F64, I8, I64, Block, Bool
-from anomalyd.detectors.base import Detector, State
+from anomalyd.detectors.base import State
 from anomalyd.detectors.stepping import with_rows_changed
 from anomalyd.judge import judge
 from anomalyd.rule import Rule
@@ -28,7 +28,7 @@ SAMPLES_AT_ONCE = 1_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sheet:
-    """Observations of N series in T slots; arrays [N, T] as in ``Observation``."""
+    """Observations of N series in T slots; arrays [N, T] as in ``Observation``, ``opens`` always there."""
 
     times: I64
     series: I64
@@ -40,12 +40,14 @@ class Sheet:
     kind: I8
     tier: I8
     why: I8
+    opens: F64
 
     def put(self, rows: I64, first: int, scores: Scores, verdicts: Verdicts) -> None:
         """Write what was said of some series from the column ``first`` on; verdicts flat, as ``judge_sheet`` gives."""
         there = slice(first, first + scores.surprise.shape[1])
         self.expected[rows, there], self.surprise[rows, there] = scores.expected, scores.surprise
         self.lower[rows, there], self.upper[rows, there] = scores.lower, scores.upper
+        self.opens[rows, there] = scores.surprise if scores.page is None else scores.page
         shape = scores.surprise.shape
         self.kind[rows, there] = verdicts.kind.reshape(shape)
         self.tier[rows, there] = verdicts.tier.reshape(shape)
@@ -55,6 +57,7 @@ class Sheet:
         """Write one slot of some series."""
         self.expected[rows, column], self.surprise[rows, column] = seen.expected, seen.surprise
         self.lower[rows, column], self.upper[rows, column] = seen.lower, seen.upper
+        self.opens[rows, column] = seen.surprise if seen.opens is None else seen.opens
         self.kind[rows, column], self.tier[rows, column] = seen.verdicts.kind, seen.verdicts.tier
         self.why[rows, column] = seen.verdicts.why
 
@@ -65,6 +68,7 @@ class Sheet:
         return Observation(
             int(self.times[c]), self.series, self.value[:, c].copy(), self.expected[:, c].copy(),
             self.lower[:, c].copy(), self.upper[:, c].copy(), self.surprise[:, c].copy(), verdicts,
+            opens=self.opens[:, c].copy(),
         )  # fmt: skip
 
 
@@ -72,17 +76,22 @@ def sheet_of(series: I64, fresh: Block, scores: Scores, verdicts: Verdicts) -> S
     """The sheet of series that were scored in one go."""
     shape = fresh.values.shape
     kind, tier, why = (v.reshape(shape) for v in (verdicts.kind, verdicts.tier, verdicts.why))
+    # An array of its own: what is written into one must not show in the other.
+    opens = scores.surprise.copy() if scores.page is None else scores.page
     return Sheet(
-        fresh.times, series, fresh.values, scores.expected, scores.lower, scores.upper, scores.surprise, kind, tier, why
-    )
+        fresh.times, series, fresh.values, scores.expected, scores.lower, scores.upper, scores.surprise, kind, tier,
+        why, opens,
+    )  # fmt: skip
 
 
 def sheet_of_slot(seen: Observation) -> Sheet:
     """One slot as a sheet of one column."""
     v = seen.verdicts
+    opens = seen.surprise if seen.opens is None else seen.opens
     return Sheet(
         np.array([seen.at], np.int64), seen.series, seen.value[:, None], seen.expected[:, None], seen.lower[:, None],
         seen.upper[:, None], seen.surprise[:, None], v.kind[:, None], v.tier[:, None], v.why[:, None],
+        opens[:, None],
     )  # fmt: skip
 
 
@@ -91,7 +100,10 @@ def judge_sheet(rule: Rule, values: F64, scores: Scores, cuts: F64) -> Verdicts:
     each = np.repeat(cuts, values.shape[1], axis=0)
     page = None if scores.page is None else scores.page.ravel()
     young = None if scores.learned is None else scores.learned.ravel() > 0
-    return judge(rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each, page, young=young)
+    side = None if scores.side is None else scores.side.ravel()
+    return judge(
+        rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each, page, young=young, side=side
+    )
 
 
 def first_flagged(verdicts: Verdicts, scores: Scores) -> I64:
@@ -104,18 +116,6 @@ def first_flagged(verdicts: Verdicts, scores: Scores) -> I64:
         flagged |= np.isin(verdicts.why, REFUSED).reshape(shape)
     first: I64 = np.where(flagged.any(axis=1), flagged.argmax(axis=1), shape[1])
     return first
-
-
-def rowwise(detector: Detector) -> bool:
-    """Whether each series is scored by itself, so that any subset of them can be scored alone with the same result.
-
-    A detector may say so itself by an attribute ``rowwise``; else one that takes series together must say that it does
-    not do so here (``joint`` off).
-    """
-    own = getattr(detector, "rowwise", None)
-    if own is not None:
-        return bool(own)
-    return not detector.multivariate or getattr(getattr(detector, "params", None), "joint", None) is False
 
 
 def last_seen(before: I64, fresh: Block) -> I64:

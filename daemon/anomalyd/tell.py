@@ -1,7 +1,7 @@
 """From what happened to episodes to what is owed to receivers: incidents, statements, outbox rows. Pure.
 
-An incident is told when it opens, when its tier rises, when further series join and when its last episode closes. What
-is sent, held back or merged is decided at delivery; here everything that is true is written down.
+An incident is told when it opens, when its tier rises or an episode surges, when further series join and when its last
+episode closes. What is sent, held back or merged is decided at delivery; here everything that is true is written down.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from dataclasses import dataclass, field, replace
 
 from anomalyd.block import Labels
 from anomalyd.episode import Episode, Event, Phase
-from anomalyd.incident import MAX_ALERTS, Alert, Incident, Notification, Reason, Statement, group_of, incident_key
+from anomalyd.incident import (
+    MAX_ALERTS,
+    Alert,
+    Channel,
+    Incident,
+    Notification,
+    Reason,
+    Statement,
+    group_of,
+    incident_key,
+)
 from anomalyd.rule import Rule
 from anomalyd.score import Tier
 
@@ -27,6 +37,9 @@ Recipients = Callable[[Rule, Incident], Sequence[str]]
 
 Siblings = Callable[[Labels], int]
 """How many series of the rule share the values of a group's labels; 0 where that is not known."""
+
+Channels = Callable[[Labels], tuple[tuple[Channel, ...], int]]
+"""Of a group that is judged as a whole: its series that are furthest from usual, and how many it has."""
 
 MIN_SPREAD = 2
 """One series alone is no spread, however few there are."""
@@ -73,6 +86,7 @@ def tell(
     links: Mapping[str, str],
     recipients: Recipients = named_receivers,
     siblings: Siblings = lambda labels: 0,
+    channels: Channels = lambda labels: ((), 0),
 ) -> Told:
     """Bring incidents up to date with what happened in slot ``at`` and write the statements.
 
@@ -82,6 +96,7 @@ def tell(
         cut_of: the lowest cut for an episode's series, the unit of its anomaly score.
         links: name to URL, shown with every statement.
         siblings: what an incident's spread is measured against.
+        channels: the series of a group that is judged as a whole.
     """
     book = _Book(rule, at, dict(incidents))
     for what in happened:
@@ -98,7 +113,7 @@ def tell(
         if not book.settle(key, len(still), counted):
             continue
         incident = book.changed[key]
-        alerts = _alerts(still or book.closed_of(incident), cut_of)
+        alerts = [_with_channels(a, channels) for a in _alerts(still or book.closed_of(incident), cut_of)]
         statement = _statement(rule, incident, book.reasons[key], at, alerts, annotate, links)
         statements.append((replace(statement, siblings=counted), recipients(rule, incident)))
     outbox = tuple(
@@ -124,7 +139,7 @@ class _Book:
     def enter(self, what: Happened) -> None:
         """Enter one event: its episode joins its incident, a new one if none is open."""
         episode = what.episode
-        if what.event in (Event.OPENED, Event.WORSENED, Event.CLOSED):
+        if what.event in (Event.OPENED, Event.WORSENED, Event.SURGED, Event.CLOSED):
             key, group_labels = incident_key(self.rule, episode.labels)
             incident = self.opened.get(key)
             if incident is None:
@@ -135,6 +150,8 @@ class _Book:
                 self.reasons.setdefault(key, Reason.MORE)
             self.opened[key] = self.changed[key] = incident
             self._raise(key, episode.tier)
+            if what.event == Event.SURGED:
+                self.reasons.setdefault(key, Reason.WORSE)
             episode = replace(episode, incident=incident.id)
         self.episodes[episode.id] = episode
 
@@ -208,6 +225,11 @@ def alert_of(episode: Episode, cut: float) -> Alert:
 def _alerts(episodes: list[Episode], cut_of: Callable[[Episode], float]) -> list[Alert]:
     ranked = sorted(episodes, key=lambda e: (-e.tier, -_number(e.peak_surprise), e.started_at, e.fingerprint))
     return [alert_of(episode, cut_of(episode)) for episode in ranked]
+
+
+def _with_channels(alert: Alert, channels: Channels) -> Alert:
+    found, width = channels(alert.labels)
+    return replace(alert, channels=found, width=width) if width else alert
 
 
 def _statement(

@@ -52,7 +52,8 @@ def scored(detector: Ensemble, value: float) -> tuple[float, np.ndarray]:
     noise = np.random.default_rng(0).normal(size=(1, SAMPLES))
     state = detector.fit(block(noise), 0)
     fresh = block(np.array([[value]]), SAMPLES)
-    return float(detector.score(state, fresh)[0].score[0, 0]), detector.surprises(state, fresh)[:, 0, 0]
+    said = np.array([one.surprise[0, 0] for one in detector.opinions(state, fresh)])
+    return float(detector.score(state, fresh)[0].score[0, 0]), said
 
 
 def test_members_weigh_alike_whatever_their_unit() -> None:

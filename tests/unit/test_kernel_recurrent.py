@@ -68,16 +68,16 @@ def test_net_runs_only_if_it_beats_the_linear_forecast() -> None:
     assert isinstance(loses, Lstm)
     ahead = wins.fit(block(bursts(4, 1500, 1)), 1)
     assert ahead.arrays["gate"][0] < 0.9 * ahead.arrays["gate"][1]
-    assert wins.verdict(ahead).startswith("the net runs")
+    assert str(wins.choices(ahead)[0]).startswith("the net runs")
     rng = np.random.default_rng(2)
     walk = np.zeros((3, 1200))
     for t in range(1, 1200):
         walk[:, t] = 0.9 * walk[:, t - 1] + rng.normal(size=3)
     behind = loses.fit(block(walk), 1)
     assert behind.arrays["gate"][2] == 0
-    assert "linear forecast runs" in loses.verdict(behind)
+    assert "linear forecast runs" in str(loses.choices(behind)[0])
     young = loses.fit(block(walk[:, :20]), 1)
-    assert loses.verdict(young) == "not enough history to train on"
+    assert loses.choices(young)[0].why == "there is not enough history to train on"
     raw, _ = loses.score(young, Block(young_labels(3), START + STEP * np.arange(20, 25), walk[:, 20:25]))
     assert np.isnan(raw.score).all()
 

@@ -11,7 +11,7 @@ import pytest
 
 from anomalyd.block import Block, Labels, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from anomalyd.detectors.base import Grid
+from anomalyd.detectors.base import Grid, rowwise
 from anomalyd.detectors.registry import detector_names, make_detector
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
@@ -20,13 +20,13 @@ from anomalyd.recorded import RecordedSource
 from anomalyd.rule import DetectorSpec, Rule, RuleGroup, TierPolicy
 from anomalyd.score import Tier
 from anomalyd.store import open_store
-from anomalyd.stretch import Sheet, rowwise, sheet_of_slot
+from anomalyd.stretch import Sheet, sheet_of_slot
 from anomalyd.template import render_annotations
 
 STEP = 5 * MINUTE_MS
 START = 1_700_000_400_000 // STEP * STEP
 PAST, SLOTS = 300, 360
-FIELDS = ("value", "expected", "lower", "upper", "surprise", "kind", "tier", "why")
+FIELDS = ("opens", "value", "expected", "lower", "upper", "surprise", "kind", "tier", "why")
 
 CHEAP: dict[str, dict[str, Any]] = {
     "forecast": {"limit": 400.0},

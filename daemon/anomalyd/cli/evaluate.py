@@ -3,115 +3,48 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from anomalyd import logs
 from anomalyd.appraise import (
-    Labelled,
-    Likeness,
-    Unlabelled,
     appraise,
+    appraise_alarms,
     appraise_dummy,
-    curve,
-    histogram,
     likeness,
     look_at,
     look_at_dummy,
     stored,
 )
 from anomalyd.backtest import Backtest, grid_span
+from anomalyd.ballot import cuts_now
+from anomalyd.block import fingerprint
 from anomalyd.cli.backtest import Runner, choose
+from anomalyd.cli.evaluateview import Judged, as_json, print_judged, sheet_of
 from anomalyd.clock import Clock, SystemClock
+from anomalyd.detectors.registry import load_detector
 from anomalyd.durations import parse_duration, read_time
 from anomalyd.errors import ConfigError, Problem, StoreError
-from anomalyd.htmlreport import label_text, rough_duration, when
-from anomalyd.report.figures import Span, series_lines
-from anomalyd.report.sheet import Grid, Line, Part, Sheet, bars, curve_plot, series_plot, write_sheets
-from anomalyd.report.svg import Mark
-from anomalyd.rule import Rule
+from anomalyd.htmlreport import when
+from anomalyd.report.figures import alarms_above
+from anomalyd.report.sheet import write_sheets
+from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.settings import Settings
 from anomalyd.store import Store, open_store
 from anomalyd.truth import Row, Truth, labelled, read_rows, said
-from anomalyd.tuning import live_within, spec_of, usable
+from anomalyd.tuning import live_within, name_of, spec_of, usable
 
-CHARTS_MAX = 8
 SEEDS = 2
 OTHERS = ("mad", "stl", "auto")
 """What a replayed rule is compared with where nothing else is asked for."""
 _SQLITE = "sqlite:///"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """A rule with all that was measured of it; ``labels`` are (rule, dummy), None where nothing is known."""
-
-    test: Backtest
-    truth: Truth
-    replayed: bool
-    labels: tuple[Labelled, Labelled] | None
-    clarity: tuple[Unlabelled, Unlabelled]
-    likenesses: tuple[Likeness, ...] = ()
-    untried: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A line of a table: its name, what it measures, and how it is written."""
-
-    name: str
-    field: str
-    write: Callable[[float], str]
-
-
-def number(value: float) -> str:
-    """Three digits."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.0f} %"
-
-
-def count(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1f}".removesuffix(".0")
-
-
-def delay(value: float) -> str:
-    return "–" if math.isnan(value) else rough_duration(round(value))
-
-
-WITH_LABELS = (
-    Figure("precision by event", "precision", percent),
-    Figure("recall by event", "recall", percent),
-    Figure("F1 by event", "f1", number),
-    Figure("anomalies found", "found", count),
-    Figure("alerts on an anomaly", "right", count),
-    Figure("median delay", "delay_ms", delay),
-    Figure("average precision", "average_precision", number),
-    Figure("AUC-ROC", "roc_auc", number),
-    Figure("precision at k", "precision_at_k", number),
-    Figure("VUS-PR", "vus_pr", number),
-    Figure("alerts a week", "alerts_per_week", count),
-)
-WITHOUT_LABELS = (
-    Figure("samples flagged", "flagged", count),
-    Figure("separation", "separation", number),
-    Figure("doubtful", "doubtful", percent),
-    Figure("bimodality", "bimodality", number),
-    Figure("silhouette of flagged", "silhouette", number),
-    Figure("alerts a week", "alerts_per_week", count),
-)
 
 
 # Measuring -----------------------------------------------------------------------------------------------------------
@@ -157,10 +90,29 @@ def judge(test: Backtest, truth: Truth, replayed: bool) -> Judged:
     return Judged(test, truth, replayed, labels, (look_at(test), look_at_dummy(test)))
 
 
+def judge_now(one: Judged, store: Store, settings: Settings, now: int) -> Judged:
+    """Add what the cuts of now, votes and exceptions included, would have raised on the stored scores."""
+    test, hits = one.test, one.test.hits
+    series = [fingerprint(labels) for labels in test.labels]
+    cuts = cuts_now(store, test.rule, series, hits.row, hits.at, now, settings.feedback)
+    raised = alarms_above(test, cuts)
+    labels = appraise_alarms(test, one.truth, raised) if one.labels is not None else None
+    return replace(one, now=labels, alerts_now=len(raised))
+
+
+def members_of(spec: DetectorSpec) -> tuple[DetectorSpec, ...]:
+    """The members of an ensemble, also of one that names none; nothing for any other detector."""
+    if spec.type != "ensemble" or spec.members:
+        return spec.members
+    defaults = load_detector("ensemble").Params().model_dump()["members"]
+    return tuple(DetectorSpec(member["type"], member["params"]) for member in defaults)
+
+
 def compare(one: Judged, others: Sequence[str], still: Callable[[], bool]) -> Judged:
-    """Replay the rule with other seeds and other detectors, as long as there is time."""
+    """Replay the rule with the members of its ensemble, other seeds and other detectors, as long as there is time."""
     rule, found, untried = one.test.rule, [], []
-    versions = [(f"seed {rule.seed + i}", replace(rule, seed=rule.seed + i)) for i in range(1, SEEDS + 1)]
+    versions = [(f"member {name_of(one)}", replace(rule, detector=one)) for one in members_of(rule.detector)]
+    versions += [(f"seed {rule.seed + i}", replace(rule, seed=rule.seed + i)) for i in range(1, SEEDS + 1)]
     for name in others:
         spec = spec_of(name)
         if spec.type != rule.detector.type and usable(spec, rule):
@@ -170,7 +122,7 @@ def compare(one: Judged, others: Sequence[str], still: Callable[[], bool]) -> Ju
         if test is None:
             untried.append(name)
         else:
-            found.append(likeness(name, one.test, test))
+            found.append(likeness(name, one.test, test, one.truth if one.labels is not None else None))
     return replace(one, likenesses=tuple(found), untried=tuple(untried))
 
 
@@ -181,135 +133,6 @@ def _stored(store: Store | None, rule: Rule, first: int, last: int) -> Backtest 
     if test is None:
         print(f"{rule.id}: the database holds no scores between {when(first)} and {when(last)} UTC", file=sys.stderr)
     return test
-
-
-# Telling -------------------------------------------------------------------------------------------------------------
-
-
-def rows_of(figures: Sequence[Figure], own: Any, dummy: Any) -> list[tuple[str, str, str]]:
-    return [(f.name, f.write(float(getattr(own, f.field))), f.write(float(getattr(dummy, f.field)))) for f in figures]
-
-
-def likeness_rows(one: Judged) -> list[tuple[str, str, str, str]]:
-    return [(x.name, number(x.correlation), percent(x.overlap), str(x.alerts)) for x in one.likenesses]
-
-
-def origin(one: Judged) -> str:
-    """Where the labels come from, and what is left out."""
-    if one.labels is None:
-        return "Nothing is known of this span: give --labels, or vote on alerts."
-    own = one.labels[0]
-    text = f"{own.events} labelled anomalies from {one.truth.origin}; k is {own.k} samples, VUS to {own.vus_width}."
-    if own.unjudged:
-        text += f" {own.unjudged} of {own.alerts} alerts were judged by nobody and are left out."
-    return text
-
-
-def print_judged(console: Console, one: Judged) -> None:
-    """The result for people."""
-    test = one.test
-    how = "replayed" if one.replayed else "as the daemon stored it"
-    console.print(
-        f"\n[bold]{escape(test.rule.id)}[/]  {when(test.start)} to {when(test.end)} UTC, {how}; {len(test.labels)} "
-        f"series, {len(test.episodes)} alerts", highlight=False,
-    )  # fmt: skip
-    if one.labels is not None:
-        console.print(_table("Against what is known", ("", "this rule", "dummy"), rows_of(WITH_LABELS, *one.labels)))
-    console.print(escape(origin(one)), highlight=False)
-    console.print(
-        _table("What the scores say by themselves", ("", "this rule", "dummy"), rows_of(WITHOUT_LABELS, *one.clarity))
-    )
-    if one.likenesses:
-        heads = ("version", "rank correlation", "flagged by both", "alerts")
-        console.print(_table("Other seeds and detectors", heads, likeness_rows(one)))
-    if one.untried:
-        console.print(f"No time was left for {', '.join(one.untried)}; give --time.", highlight=False)
-    if not one.replayed:
-        console.print("Alerts are those of then; scores are held against the cut that the rule states now.")
-        console.print("Stability over seeds and agreement between detectors: with --replay.", highlight=False)
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    return table
-
-
-def as_json(one: Judged) -> dict[str, Any]:
-    """The result for scripts: null where there is nothing to measure, times in milliseconds."""
-    test = one.test
-    found: dict[str, Any] = {
-        "rule": test.rule.id, "start": test.start, "end": test.end, "series": len(test.labels), "cut": test.cut,
-        "replayed": one.replayed, "labels_from": one.truth.origin if one.labels else None,
-        "labels": None, "labels_dummy": None,
-        "scores": _plain(one.clarity[0]), "scores_dummy": _plain(one.clarity[1]),
-        "versions": [_plain(x) for x in one.likenesses], "untried": list(one.untried),
-    }  # fmt: skip
-    if one.labels is not None:
-        found["labels"], found["labels_dummy"] = (_plain(x) for x in one.labels)
-    return found
-
-
-def _plain(value: Labelled | Unlabelled | Likeness) -> dict[str, Any]:
-    row = asdict(value)
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-
-
-def sheet_of(one: Judged) -> Sheet:
-    """The rule's part of the HTML report."""
-    test, own = one.test, one.clarity[0]
-    facts = [("series", f"{len(test.labels)}"), ("alerts", f"{len(test.episodes)}"),
-             ("alerts a week", count(own.alerts_per_week))]  # fmt: skip
-    parts: list[Part] = []
-    if one.labels is not None:
-        mine = one.labels[0]
-        facts += [("F1 by event", number(mine.f1)), ("VUS-PR", number(mine.vus_pr)), ("delay", delay(mine.delay_ms))]
-        parts.append(_grid("Against what is known", rows_of(WITH_LABELS, *one.labels), origin(one)))
-        points = curve(test, one.truth)
-        if points:
-            level = one.labels[1].average_precision
-            note = "By sample, at falling cuts; the line is what chance reaches."
-            parts.append(curve_plot("Precision over recall", points, 0.0 if math.isnan(level) else level, note))
-    note = "" if one.labels else origin(one)
-    parts.append(_grid("What the scores say by themselves", rows_of(WITHOUT_LABELS, *one.clarity), note))
-    counts, edges = histogram(test.tape.surprise, test.cut)
-    parts.append(bars("Scores", counts, edges, 1.0, "How many samples have which score; 1 is the cut, the scale is "
-                      "logarithmic."))  # fmt: skip
-    if one.likenesses:
-        lines = tuple(Line(row) for row in likeness_rows(one))
-        parts.append(
-            Grid("Other seeds and detectors", ("version", "rank correlation", "flagged by both", "alerts"), lines)
-        )
-    parts += _charts(one)
-    how = "replayed" if one.replayed else "as stored by the daemon"
-    span = f"{when(test.start)} to {when(test.end)} UTC, {how} · {test.rule.detector.type}"
-    return Sheet(test.rule.name, test.rule.group, span, test.rule.expr, tuple(facts), tuple(parts))
-
-
-def _grid(title: str, rows: Sequence[Sequence[str]], note: str) -> Grid:
-    return Grid(title, ("", "this rule", "dummy"), tuple(Line(tuple(row)) for row in rows), note)
-
-
-def _charts(one: Judged) -> list[Part]:
-    """The series with labels first, then those with most to tell."""
-    test = one.test
-    lines = series_lines(test)
-    lines.sort(key=lambda line: not any(span.holds(line.labels) for span in one.truth.real))
-    charts: list[Part] = []
-    for line in lines[:CHARTS_MAX]:
-        marks = [_mark(span) for span in one.truth.real if span.holds(line.labels)]
-        marks += [Mark(e.opened_at, e.closed_at or test.end, e.tier.word) for e in test.episodes
-                  if e.labels == line.labels]  # fmt: skip
-        note = f"{line.episodes} alerts; green: labelled"
-        charts.append(series_plot(test, line.row, label_text(line.labels), note, marks, test.start, test.end))
-    return charts
-
-
-def _mark(span: Span) -> Mark:
-    return Mark(span.start, span.end, "label")
 
 
 # The command ---------------------------------------------------------------------------------------------------------
@@ -392,6 +215,8 @@ def run_evaluate(
                 if test is None:
                     continue
                 one = judge(test, truth_of(test, rows, store, wanted.settings), replay)
+                if not replay and store is not None:
+                    one = judge_now(one, store, wanted.settings, now)
                 if replay:
                     one = compare(one, others, within(clock, limit_s))
                 judged.append(one)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +17,17 @@ from rich.table import Table
 from anomalyd import logs
 from anomalyd.app import open_sources
 from anomalyd.ballot import StoredFeedback
+from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError
 from anomalyd.htmlreport import label_text, when
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.replay import Finding, Replay, replay
 from anomalyd.report.svg import short
+from anomalyd.rule import Rule
 from anomalyd.rules import load_rules
 from anomalyd.settings import load_settings
-from anomalyd.store import open_store
+from anomalyd.sources import Source
+from anomalyd.store import Store, open_store
 
 SLOTS_SHOWN = 40
 
@@ -33,15 +38,20 @@ class NoSuchEpisode(AnomalydError):
     reason = "not_found"
 
 
-def run_replay(
-    episode: Annotated[str, typer.Argument(metavar="EPISODE", help="Id of an episode, as notifications name it.")],
-    config: Annotated[Path, typer.Option("--config", "--config.file", help="Settings file.")] = Path("anomalyd.yml"),
-    json_out: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """Compute the scores of a past alert again, from the source and its model, and compare them with the stored ones.
+@dataclass(frozen=True, slots=True)
+class PastAlert:
+    """An episode with all that computing it again takes."""
 
-    Exit code 0: equal; 1: they differ or cannot be computed, and what has changed is said; 2: wrong files.
-    """
+    episode: Episode
+    rule: Rule | None
+    store: Store
+    source: Source
+    feedback: StoredFeedback
+
+
+@contextmanager
+def past_alert(episode: str, config: Path) -> Iterator[PastAlert]:
+    """Look up an episode, its rule and its source; raise ``NoSuchEpisode``. All is closed at the end."""
     logs.configure("error", stream=sys.stderr)
     settings = load_settings(config)
     rules = load_rules(settings.rule_files, settings)
@@ -53,12 +63,25 @@ def run_replay(
             raise NoSuchEpisode(f"the database knows no episode {episode!r}; ids are in notifications and the console")
         rule = rules.rule(found.rule)
         source = sources[rule.source] if rule is not None else next(iter(sources.values()))
-        result = replay(found, rule, store, source, StoredFeedback(store, settings.feedback))
+        yield PastAlert(found, rule, store, source, StoredFeedback(store, settings.feedback))
     finally:
         for one in sources.values():
             if isinstance(one, PrometheusSource):
                 one.close()
         store.close()
+
+
+def run_replay(
+    episode: Annotated[str, typer.Argument(metavar="EPISODE", help="Id of an episode, as notifications name it.")],
+    config: Annotated[Path, typer.Option("--config", "--config.file", help="Settings file.")] = Path("anomalyd.yml"),
+    json_out: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compute the scores of a past alert again, from the source and its model, and compare them with the stored ones.
+
+    Exit code 0: equal; 1: they differ or cannot be computed, and what has changed is said; 2: wrong files.
+    """
+    with past_alert(episode, config) as past:
+        result = replay(past.episode, past.rule, past.store, past.source, past.feedback)
     print(json.dumps(as_json(result), indent=2)) if json_out else print_replay(Console(soft_wrap=True), result)
     if result.finding != Finding.EQUAL:
         raise typer.Exit(1)

@@ -22,6 +22,7 @@ from anomalyd.console.forecast import add_forecast
 from anomalyd.console.parts import BadRequest, Json, Parts, check_silence, shown_settings, time_of
 from anomalyd.console.snooze import snooze
 from anomalyd.episode import Episode, Phase
+from anomalyd.explain import channels_at_worst
 from anomalyd.incident import Incident
 from anomalyd.matcher import check_matcher
 from anomalyd.records import Feedback, FeedbackLabel, Matcher, MatchOp, OutboxState, Silence
@@ -99,7 +100,7 @@ def api_router(parts: Parts) -> APIRouter:
         return parts.guard.actor(request)
 
     readers = [Depends(reader)]
-    _add_history(router, parts.store, readers)
+    _add_history(router, parts, readers)
     _add_told(router, parts.store, readers)
     _add_rules(router, parts, readers)
     add_forecast(router, parts, readers)
@@ -110,7 +111,9 @@ def api_router(parts: Parts) -> APIRouter:
     return router
 
 
-def _add_history(router: APIRouter, store: Store, readers: Sequence[Any]) -> None:
+def _add_history(router: APIRouter, parts: Parts, readers: Sequence[Any]) -> None:
+    store = parts.store
+
     @router.get("/episodes", dependencies=readers, tags=["episodes"])
     def episodes(
         rule: Name | None = None, phase: Literal["pending", "open", "closed"] | None = None,
@@ -124,9 +127,11 @@ def _add_history(router: APIRouter, store: Store, readers: Sequence[Any]) -> Non
 
     @router.get("/episodes/{id}", dependencies=readers, tags=["episodes"])
     def episode(id: Id) -> Json:
-        """One episode with the votes on it."""
+        """One episode with the votes on it; of a joint rule also the series that were furthest from usual."""
         found = _found(store.episode(id), f"episode {id!r}")
-        return _ok({**view.episode(found), "feedback": [view.vote(vote) for vote in store.feedback(episode=id)]})
+        votes = [view.vote(vote) for vote in store.feedback(episode=id)]
+        channels = [view.channel(one) for one in channels_at_worst(store, parts.rules().get(found.rule), found)]
+        return _ok({**view.episode(found), "channels": channels, "feedback": votes})
 
     @router.get("/incidents", dependencies=readers, tags=["incidents"])
     def incidents(
@@ -167,10 +172,10 @@ def _add_told(router: APIRouter, store: Store, readers: Sequence[Any]) -> None:
     @router.get("/notices", dependencies=readers, tags=["episodes"])
     def notices(
         rule: Name | None = None, fingerprint: Annotated[str | None, Query(max_length=64)] = None,
-        kind: Literal["drift"] | None = None, start: Time | None = None, end: Time | None = None, limit: Limit = 100,
-        offset: Offset = 0,
+        kind: Literal["drift", "model"] | None = None, start: Time | None = None, end: Time | None = None,
+        limit: Limit = 100, offset: Offset = 0,
     ) -> Json:  # fmt: skip
-        """What was noted about series and paged nobody: drift away from what was learned."""
+        """What was noted and paged nobody: drift away from what was learned, what a fit has put to work."""
         found = store.notices(
             rule=rule, fingerprint=fingerprint, kind=NoticeKind(kind) if kind else None, start=_ms(start),
             end=_ms(end), limit=offset + limit + 1,

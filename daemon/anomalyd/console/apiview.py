@@ -7,10 +7,11 @@ from typing import Any
 from anomalyd.ballot import base_cuts
 from anomalyd.block import Labels
 from anomalyd.console.parts import Parts
+from anomalyd.detectors.base import Choice
 from anomalyd.durations import format_duration
 from anomalyd.episode import Episode
 from anomalyd.feedback import faded, moved_cuts, moved_of, read_detail
-from anomalyd.incident import Incident
+from anomalyd.incident import Channel, Incident
 from anomalyd.records import Feedback, OutboxRow, Silence, ThresholdChange
 from anomalyd.render import rfc3339
 from anomalyd.rule import Rule
@@ -90,6 +91,10 @@ def change(row: ThresholdChange) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def channel(c: Channel) -> dict[str, Any]:
+    return {"labels": _labels(c.labels), "value": c.value, "expected": c.expected, "away": c.away}
+
+
 def silence(s: Silence) -> dict[str, Any]:
     return {
         "id": s.id, "matchers": [{"name": m.name, "op": m.op, "value": m.value} for m in s.matchers],
@@ -124,7 +129,13 @@ def _attendance(a: Attendance | None) -> dict[str, Any] | None:
     return {
         "watched": a.watched, "waiting": a.waiting, "limited": a.limited, "duplicate": a.duplicate,
         "faulty": len(a.faulty), "worst": faulty,
+        "models": [_choice(c) for c in a.choices[:MAX_FAULTY]],
     }  # fmt: skip
+
+
+def _choice(c: Choice) -> dict[str, Any]:
+    words = {"runs": c.runs, "learned": c.learned, "why": str(c), "stopped": bool(c.stopped)}
+    return {"group": _labels(c.labels), **words}
 
 
 def scores(parts: Parts, rule_id: str, start: int, end: int, fingerprint: str) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from anomalyd.console.parts import Parts
 from anomalyd.console.places import dashboard_links, graph_url
 from anomalyd.console.snooze import SNOOZES
 from anomalyd.episode import Episode, Phase
+from anomalyd.explain import channels_at_worst
 from anomalyd.feedback import labels_of
 from anomalyd.past import WORDS, similar
 from anomalyd.records import Feedback, FeedbackLabel
-from anomalyd.render import Link, clean, clock_time, label_text, number, rfc3339, safe_url, span
+from anomalyd.render import Link, channel_text, clean, clock_time, label_text, number, rfc3339, safe_url, span
 from anomalyd.rule import Rule
 from anomalyd.score import Why
 
@@ -55,7 +56,7 @@ def view_of(
         "tier": episode.tier.word,
         "state": _state(episode, now),
         "labels": [(clean(k, 64), clean(v, 256)) for k, v in episode.labels if k != "__name__"][:30],
-        "sentence": _sentence(episode),
+        "sentence": _sentence(episode, rule),
         "chart": Markup(_chart(parts, episode)),  # noqa: S704 - made of numbers by us
         "facts": _facts(parts, episode, rule, now),
         "votes": [_vote(vote, now, is_mine(vote.who, vote.via)) for vote in votes][-30:],
@@ -79,10 +80,14 @@ def _state(episode: Episode, now: int) -> str:
     return f"since {since}, {span(max(0, now - episode.started_at))} so far"
 
 
-def _sentence(e: Episode) -> str:
+def _sentence(e: Episode, rule: Rule | None) -> str:
+    joint = rule is not None and rule.detector.joint
     if e.why == Why.ABSENT:
-        return "The series has stopped reporting."
+        return "A series of the group has stopped reporting." if joint else "The series has stopped reporting."
     verb = "was" if e.phase == Phase.CLOSED else "is"
+    if joint:
+        score = e.peak_value if e.phase == Phase.CLOSED else e.value
+        return f"The group as a whole {verb} unusual: its score {verb} {number(score)}, an alert begins at 1."
     value, expected = (e.peak_value, e.peak_expected) if e.phase == Phase.CLOSED else (e.value, e.expected)
     if e.phase == Phase.CLOSED:
         return f"The value {verb} {number(value)} at its worst, expected {number(expected)}."
@@ -101,7 +106,10 @@ def _chart(parts: Parts, episode: Episode) -> str:
 
 
 def _facts(parts: Parts, e: Episode, rule: Rule | None, now: int) -> list[tuple[str, str]]:
-    facts = [("Worst", f"{number(e.peak_value)} at {clock_time(e.peak_at, now)}, expected {number(e.peak_expected)}")]
+    joint = rule is not None and rule.detector.joint
+    expected = "" if joint else f", expected {number(e.peak_expected)}"
+    facts = [("Worst", f"{number(e.peak_value)} at {clock_time(e.peak_at, now)}{expected}")]
+    facts += [("Furthest from usual", channel_text(one, e.labels)) for one in channels_at_worst(parts.store, rule, e)]
     often = f"{e.peak_surprise:.1f}: seen once in {number(10 ** min(e.peak_surprise, 15))} samples when all is well"
     facts.append(("Surprise", often))
     if rule is not None:

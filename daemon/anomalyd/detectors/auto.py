@@ -5,7 +5,7 @@ Idea
     week; the residual of seasonal experts (last level, day, week, slow mean); both averaged over ten samples; and the
     distance to the nearest contexts of the past. Each is turned into the tail probability of its own past, so that
     they combine: the residuals tell what begins, neighbours and averages what goes on. One configuration serves all
-    series; nothing is looked up, named or tuned. With ``joint`` the series of a rule are the channels of one vector:
+    series; nothing is looked up, named or tuned. With ``joint`` the series of a group are the channels of one vector:
     principal components, neighbours and the largest deviations are combined the same way.
 
 Works for
@@ -68,7 +68,7 @@ class AutoParams(base.Params):
 
     contexts: int = Field(4032, ge=64, le=20_000, description="Contexts remembered of each series.")
     warm_up: int = Field(120, ge=60, description="Samples before the first score.")
-    joint: bool = Field(False, description="The series of the rule are channels of one vector per time.")
+    joint: bool = Field(False, description="The series of each `group_by` group are channels of one vector per time.")
 
 
 class Auto:

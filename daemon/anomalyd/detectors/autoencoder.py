@@ -2,9 +2,9 @@
 
 Idea
     A net with a bottleneck of ``code`` numbers learns to rebuild ordinary vectors: the last ``window`` samples of any
-    series of the rule, or with ``joint: true`` the samples of all series at one time. What does not fit through the
-    bottleneck is unusual. The net is used only if it rebuilds the last fifth of the history better than the plane of
-    the same number of principal components; otherwise that plane is used.
+    series of the rule, or with ``joint: true`` the samples of a group of series at one time. What does not fit through
+    the bottleneck is unusual. The net is used only if it rebuilds the last fifth of the history better than the plane of
+    the same number of principal components; otherwise that plane is used. Which one runs is told as a notice.
 
 Works for
     Collective anomalies (a stretch of a shape never seen) and, jointly, channels that leave their common pattern: the
@@ -31,10 +31,12 @@ import numpy.typing as npt
 from pydantic import Field
 
 from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.clock import Clock, SystemClock
 from anomalyd.detectors import base
-from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.base import Choice, Detector, Grid, Raw, State
 from anomalyd.detectors.common import (
     HIGHEST_SCORE,
+    SpanField,
     advanced,
     blank,
     check_newer,
@@ -42,8 +44,10 @@ from anomalyd.detectors.common import (
     civil_times,
     clean,
     newest,
+    span,
 )
 from anomalyd.detectors.embedding import F32, Embedding, joint_vectors
+from anomalyd.detectors.lstm import choice_of
 from anomalyd.errors import DetectorError
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -63,7 +67,10 @@ class AutoencoderParams(base.Params):
     hidden: int = Field(16, ge=2, le=256, description="Width of the layers around the bottleneck.")
     code: int = Field(4, ge=1, le=64, description="Width of the bottleneck.")
     windows: int = Field(200_000, ge=256, description="Vectors trained on in total: the cap on work.")
-    joint: bool = Field(False, description="The series of the rule are channels of one vector per time.")
+    train_time: SpanField = Field(
+        span("10m"), description="Longest that one training may take; the best net so far is kept, and a notice told."
+    )
+    joint: bool = Field(False, description="The series of each `group_by` group are channels of one vector per time.")
 
 
 class Autoencoder:
@@ -76,10 +83,16 @@ class Autoencoder:
     calibrated: ClassVar[bool] = False
     Params: ClassVar[type[base.Params]] = AutoencoderParams
 
-    def __init__(self, params: AutoencoderParams, grid: Grid) -> None:
+    def __init__(self, params: AutoencoderParams, grid: Grid, clock: Clock | None = None, share: float = 1.0) -> None:
+        """``clock`` times the training; ``share`` of the time it may take."""
         self.params = params
         self.grid = grid
+        self.clock: Clock = clock or SystemClock()
+        self.share = share
         self.embedding = Embedding(0 if params.joint else params.window - 1, calendar=False)
+
+    def with_share(self, share: float) -> Detector:
+        return Autoencoder(self.params, self.grid, self.clock, self.share * share)
 
     @property
     def min_history(self) -> int:
@@ -118,13 +131,9 @@ class Autoencoder:
             raw.score[:] = np.where(np.isnan(values), np.nan, np.minimum(score, HIGHEST_SCORE))
         return raw, advanced(state, arrays, fresh)
 
-    def verdict(self, state: State) -> str:
-        """Which model runs and by what right, for people."""
-        net, plane, deployed = state.arrays["gate"]
-        if deployed < 0:
-            return "not enough history to train on"
-        errors = f"mean squared error on hold-out {net:.4g} against {plane:.4g} of the principal plane"
-        return f"the net runs: {errors}" if deployed else f"the principal plane runs: the net has {errors}"
+    def choices(self, state: State) -> tuple[Choice, ...]:
+        """Which model runs and by what right."""
+        return (choice_of(state.arrays["gate"], "the principal plane"),)
 
     def _vectors(self, arrays: Arrays, values: F64, civil: I64) -> tuple[F32, Bool]:
         """Vectors [N, T, F] (one row when joint), limited, and where there are any; the lags move on in place."""
@@ -147,7 +156,7 @@ class Autoencoder:
         return out
 
     def _train(self, vectors: F32, present: Bool, seed: int) -> Arrays:
-        """Weights, plane and gate [net's error, plane's error, 1 net / 0 plane / -1 none]."""
+        """Weights, plane and gate: the errors of both, 1 net / 0 plane / -1 none, round stopped in, rounds."""
         p, width = self.params, vectors.shape[2]
         code = min(p.code, width)
         sizes = (width, p.hidden, code, p.hidden, width)
@@ -155,25 +164,28 @@ class Autoencoder:
         for layer in range(4):
             arrays[f"w{layer + 1}"] = np.zeros((sizes[layer + 1], sizes[layer]))
             arrays[f"b{layer + 1}"] = np.zeros(sizes[layer + 1])
-        arrays["gate"] = np.array([np.nan, np.nan, -1.0])
+        arrays["gate"] = np.array([np.nan, np.nan, -1.0, 0.0, 0.0])
         cut = int(vectors.shape[1] * (1 - HOLD_OUT))
         rng = np.random.default_rng(seed)
         train = _draw(vectors[:, :cut], present[:, :cut], p.windows, rng)
         check = _draw(vectors[:, cut:], present[:, cut:], MOST_CHECKED, rng)
         if len(train) < LEAST_VECTORS or not len(check):
             return arrays
-        from anomalyd.detectors.training import train_autoencoder
+        from anomalyd.detectors.training import Effort, train_autoencoder
 
         arrays["mean"] = train.mean(axis=0).astype(np.float64)
         directions = np.linalg.svd((train - train.mean(axis=0)).astype(np.float64), full_matrices=False)[2]
         arrays["basis"][: len(directions[:code])] = directions[:code]
-        arrays |= train_autoencoder(train, p.hidden, code, p.windows, seed)
+        seconds = self.share * p.train_time.milliseconds(self.grid.step_ms) / 1000
+        effort = Effort(p.windows, seconds, self.clock)
+        trained = train_autoencoder(train, p.hidden, code, effort, seed)
+        arrays |= trained.weights
         every = np.ones((1, len(check)), np.bool_)
         errors = []
         for net in (1.0, 0.0):
             arrays["gate"] = np.array([np.nan, np.nan, net])
             errors.append(float((self._errors(arrays, check[None], every) ** 2).mean()))
-        arrays["gate"] = np.array([*errors, float(errors[0] < errors[1])])
+        arrays["gate"] = np.array([*errors, float(errors[0] < errors[1]), trained.stopped, trained.rounds])
         return arrays
 
 

@@ -12,13 +12,13 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.block import F64, I64, Block, Bool, Labels
 from anomalyd.errors import DetectorError
 
 STATE_FORMAT = 1
@@ -106,20 +106,32 @@ class Raw:
         unit: series' unit per unit of score, so that the band at score s is expected ± s * unit; NaN without a band.
         page: only of calibrated detectors that know news from what goes on: the surprise with which an episode may
             open, 0 nearly everywhere, never above ``score``; None where every sample may open one.
+        side: of what the score speaks: above 0 of a rise, below 0 of a fall; None where that is the side of
+            ``expected`` on which the sample lies.
     """
 
     score: F64
     expected: F64
     unit: F64
     page: F64 | None = None
+    side: F64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What a detector must know of the series' time axis: distance of samples and the users' civil time zone (IANA)."""
+    """What a detector must know of the rule it works for.
+
+    Attributes:
+        step_ms: distance of samples.
+        timezone: the users' civil time zone (IANA).
+        group_by: the labels by whose values the series of a ``joint`` detector are put together.
+        direction: the side of what is expected on which a deviation matters: only such deviations make its tail.
+    """
 
     step_ms: int
     timezone: str = "UTC"
+    group_by: tuple[str, ...] = ()
+    direction: Literal["up", "down", "both"] = "both"
 
 
 class Detector(Protocol):
@@ -159,7 +171,8 @@ class Detector(Protocol):
 
         A multivariate detector whose parameters say ``joint`` takes the series of a block as the channels of one
         vector per time: the score of a time is the same in every row that has a sample there, ``expected`` is each
-        channel's own, and the state cannot be sliced or joined. A held channel holds them all.
+        channel's own, and the state cannot be sliced or joined. A held channel holds them all. It is always run by
+        ``Grouped``, which gives it the channels of one group and can slice and join.
 
         Raises ``DetectorError`` ("out_of_order") when a sample is not newer than ``state.as_of``.
         """
@@ -198,13 +211,76 @@ class Forecasting(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of the models that a detector tried runs.
+
+    Attributes:
+        runs: its name.
+        learned: whether it is the one that the detector is named after, and not the simpler one it falls back to.
+        why: by what right, in words.
+        labels: the labels of the group of series that it was made for; empty where it is for all.
+        stopped: training was stopped by its limit of time after so many of ``rounds``; 0 where it ran to its end.
+    """
+
+    runs: str
+    learned: bool
+    why: str
+    labels: Labels = ()
+    stopped: int = 0
+    rounds: int = 0
+
+    def __str__(self) -> str:
+        cut = f"; training was stopped by its limit of time after {self.stopped} of {self.rounds} rounds"
+        return f"{self.runs} runs: {self.why}{cut if self.stopped else ''}"
+
+
 @runtime_checkable
 class Choosing(Protocol):
     """What a detector has besides that tries more than one model and runs the best, as `lstm` does."""
 
-    def verdict(self, state: State) -> str:
-        """Which model runs and by what right, for people."""
+    def choices(self, state: State) -> tuple[Choice, ...]:
+        """Which models run and by what right."""
         ...
+
+
+@runtime_checkable
+class Combining(Protocol):
+    """What a detector has besides that asks others and combines what they say, as `ensemble` does."""
+
+    def opinions(self, state: State, fresh: Block) -> tuple[Opinion, ...]:
+        """What each of them says of samples."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opinion:
+    """What one member of an ensemble says: its surprise [N, T], NaN where it cannot say."""
+
+    name: str
+    weight: float
+    surprise: F64
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """What a detector has besides that may take only so long to learn."""
+
+    def with_share(self, share: float) -> Detector:
+        """The same detector with only this share of its time: several are learned one after another."""
+        ...
+
+
+def rowwise(detector: Detector) -> bool:
+    """Whether each series is scored by itself, so that any subset of them can be scored alone with the same result.
+
+    A detector may say so itself by an attribute ``rowwise``; else one that takes series together must say that it does
+    not do so here (``joint`` off).
+    """
+    own = getattr(detector, "rowwise", None)
+    if own is not None:
+        return bool(own)
+    return not detector.multivariate or getattr(getattr(detector, "params", None), "joint", None) is False
 
 
 @runtime_checkable
@@ -216,6 +292,15 @@ class Shaped(Protocol):
 
     def fit_as(self, history: Block, seed: int, model: State) -> State:
         """Learn from history as ``fit`` does, with what ``model`` (same series) found, as far as the history allows."""
+        ...
+
+
+@runtime_checkable
+class Ending(Protocol):
+    """What a detector has besides whose scores end somewhere, so that what lies far beyond the known is told apart."""
+
+    def stretched(self, score: F64) -> F64:
+        """The scores in the same order on a scale that does not end there: what the calibration sees."""
         ...
 
 

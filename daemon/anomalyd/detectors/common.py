@@ -52,6 +52,10 @@ class Span:
             return self.samples
         return max(1, round(self.ms / max(1, step_ms)))
 
+    def milliseconds(self, step_ms: int) -> int:
+        """Length as a time at a step."""
+        return self.ms or self.samples * step_ms
+
     def written(self) -> int | str:
         """The form in which a rule says it: a number of samples, or a duration in one unit."""
         if self.samples:

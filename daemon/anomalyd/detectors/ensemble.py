@@ -8,6 +8,8 @@ Idea
 
 Works for
     Rules where one view is not enough and the members are known; a second opinion (``combine: min``) for emergencies.
+    What each member said of an alert is told by ``anomalyd explain``, how good each is by ``anomalyd evaluate
+    --replay``. Members that are all ``joint`` judge groups of series, as each of them would alone.
 
 Fails when
     Members are nearly alike (their mean is no better than one) or a weak member is added to good ones: the mean sinks.
@@ -29,7 +31,7 @@ from pydantic import Field, model_validator
 
 from anomalyd.block import F64, Block, Bool
 from anomalyd.detectors import base
-from anomalyd.detectors.base import Detector, Grid, Raw, State, with_step
+from anomalyd.detectors.base import Choice, Detector, Grid, Opinion, Raw, State, with_step
 from anomalyd.detectors.common import check_newer, newest
 from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec
@@ -44,6 +46,12 @@ class Member(base.Params):
     type: str = Field(description="Name of the detector.")
     params: dict[str, Any] = Field(default_factory=dict, description="Its parameters.")
     weight: float = Field(1.0, gt=0, description="Its weight in the mean.")
+
+    @property
+    def name(self) -> str:
+        """The member for people: its type and what was given."""
+        given = ", ".join(f"{name} {value}" for name, value in self.params.items())
+        return f"{self.type} ({given})" if given else self.type
 
 
 class EnsembleParams(base.Params):
@@ -90,6 +98,11 @@ class Ensemble:
         return not all(model.streaming for model in self.models)
 
     @property
+    def rowwise(self) -> bool:
+        """Whether no member takes the series together."""
+        return all(base.rowwise(model.detector) for model in self.models)
+
+    @property
     def min_history(self) -> int:
         return max(model.min_history for model in self.models)
 
@@ -114,10 +127,18 @@ class Ensemble:
         unit = (lead.upper - lead.expected) / BAND_AT
         return Raw(self._combined(surprises), lead.expected, unit), _packed(after, newest(fresh, state.as_of))
 
-    def surprises(self, state: State, fresh: Block) -> F64:
-        """What each member says [members, N, T], so that its quality can be seen."""
+    def opinions(self, state: State, fresh: Block) -> tuple[Opinion, ...]:
+        """What each member says of samples, so that its quality can be seen; the state stays as it is."""
+        pairs = zip(self.params.members, self.models, _unpacked(state, len(self.models)), strict=True)
+        return tuple(
+            Opinion(member.name, member.weight, model.score(own, fresh, BAND_AT)[0].surprise)
+            for member, model, own in pairs
+        )
+
+    def choices(self, state: State) -> tuple[Choice, ...]:
+        """Which models run in those members that have a choice."""
         pairs = zip(self.models, _unpacked(state, len(self.models)), strict=True)
-        return np.stack([model.score(own, fresh, BAND_AT)[0].surprise for model, own in pairs])
+        return tuple(choice for model, own in pairs for choice in model.choices(own))
 
     def _combined(self, surprises: F64) -> F64:
         known = ~np.isnan(surprises)

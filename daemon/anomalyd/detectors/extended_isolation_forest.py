@@ -43,7 +43,7 @@ class ExtendedIsolationForestParams(base.Params):
     dimensions: int = Field(3, ge=1, le=32, description="Features in each cut; 1 cuts along axes.")
     lags: int = Field(7, ge=0, le=64, description="Earlier samples in a vector.")
     calendar: bool = Field(True, description="Put the time of day into the vector.")
-    joint: bool = Field(False, description="The series of the rule are channels of one vector per time.")
+    joint: bool = Field(False, description="The series of each `group_by` group are channels of one vector per time.")
 
 
 class ExtendedIsolationForest(VectorDetector):

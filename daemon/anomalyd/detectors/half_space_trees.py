@@ -8,8 +8,8 @@ Idea
 
 Works for
     Point anomalies and sudden changes of any shape of noise, without assuming a distribution; learns from the first
-    window on and forgets by itself, so nothing has to be refitted. With ``joint: true`` the residuals of all series are
-    one vector, and combinations are judged that no series shows alone.
+    window on and forgets by itself, so nothing has to be refitted. With ``joint: true`` the residuals of a group of
+    series are one vector, and combinations are judged that no series shows alone.
 
 Fails when
     Anomalies fill a whole window: they become the reference. Drift slower than the window is invisible. On raw
@@ -46,6 +46,8 @@ JOINT_SHARED = (*TREES, "latest", "reference", "seen", "channels")
 MOST_CHANNELS = 63
 """So many that a feature's number fits into a byte."""
 PADDING = 0.15
+EMPTIEST = 1e-4
+"""Less mass than this around a sample is no mass."""
 
 
 class HalfSpaceParams(base.Params):
@@ -55,7 +57,7 @@ class HalfSpaceParams(base.Params):
     height: int = Field(8, ge=1, le=12, description="Height of each tree; memory doubles with each level.")
     window: int = Field(250, ge=10, le=255, description="Samples per window; scores begin when the first is full.")
     reach: float = Field(10.0, gt=0, description="Residuals are cut off at this many spreads.")
-    joint: bool = Field(False, description="The series of the rule are channels of one vector per time (at most 63).")
+    joint: bool = Field(False, description="The series of each `group_by` group (at most 63) are one vector per time.")
 
 
 def grow_trees(trees: int, height: int, features: int, seed: int) -> tuple[npt.NDArray[np.int8], F64]:
@@ -133,6 +135,10 @@ class HalfSpaceTrees:
             return self._joint(state, fresh, hold)
         trees = state.arrays["feature"], state.arrays["threshold"]
         return advance(state, fresh, hold, self._learn(fresh.times, *trees))
+
+    def stretched(self, score: F64) -> F64:
+        """Emptiness on a logarithmic scale: the trees' score ends at 1, wherever beyond the known a sample falls."""
+        return -np.log(np.maximum(1.0 - score, EMPTIEST))
 
     def _joint(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
         from anomalyd.detectors.kernels.halfspace import half_space_joint

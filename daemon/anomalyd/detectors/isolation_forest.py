@@ -7,7 +7,7 @@ Idea
 
 Works for
     Unusual combinations: a value that is ordinary by itself, but not after these values or at this hour. With
-    ``joint: true`` the series of a rule are channels of one vector, and an unusual combination across them is found.
+    ``joint: true`` the series of a group are channels of one vector, and an unusual combination across them is found.
 
 Fails when
     A new level lies between two old ones (nothing is isolated there); when cuts along single axes cannot see a
@@ -43,7 +43,7 @@ class IsolationForestParams(base.Params):
     sample: int = Field(128, ge=8, le=2048, description="Vectors each tree is grown on; memory grows with it.")
     lags: int = Field(7, ge=0, le=64, description="Earlier samples in a vector.")
     calendar: bool = Field(True, description="Put the time of day into the vector.")
-    joint: bool = Field(False, description="The series of the rule are channels of one vector per time.")
+    joint: bool = Field(False, description="The series of each `group_by` group are channels of one vector per time.")
     builder: Literal["kernel", "sklearn"] = Field("kernel", description="Who grows the trees; sklearn takes longer.")
 
 

@@ -8,7 +8,7 @@ Idea
 Works for
     Ranking whole abnormal spans, contextual anomalies (an ordinary value at the wrong time) and series that live on
     several levels. The best ranker among the single detectors. With ``joint: true`` a context is one vector of all
-    series of the rule, each with its change: combinations that never occurred are far from all.
+    series of a group, each with its change: combinations that never occurred are far from all.
 
 Fails when
     The series drifts: every new level is far from all contexts until the book knows it. Onsets of small jumps in noisy
@@ -54,7 +54,7 @@ class KnnParams(base.Params):
 
     contexts: int = Field(4032, ge=64, le=20_000, description="Contexts the book holds of each series.")
     past: SpanField = Field(span("14d"), description="The past that the book is spread over.")
-    joint: bool = Field(False, description="The series of the rule are channels of one vector per time.")
+    joint: bool = Field(False, description="The series of each `group_by` group are channels of one vector per time.")
 
 
 class Knn:
@@ -75,7 +75,7 @@ class Knn:
 
     @property
     def min_history(self) -> int:
-        return max(40, 20 * self.every)
+        return max(40, 20 * self.every) if self.vectors is None else self.vectors.min_history
 
     def fit(self, history: Block, seed: int) -> State:
         """Replay the history; nothing is drawn, so ``seed`` does not matter but for joint contexts."""

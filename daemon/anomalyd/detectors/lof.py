@@ -45,7 +45,7 @@ class LofParams(base.Params):
     keep: int = Field(512, ge=32, le=4096, description="Vectors of the history that are kept, drawn at random.")
     lags: int = Field(3, ge=0, le=64, description="Earlier samples in a vector.")
     calendar: bool = Field(True, description="Put the time of day into the vector.")
-    joint: bool = Field(False, description="The series of the rule are channels of one vector per time.")
+    joint: bool = Field(False, description="The series of each `group_by` group are channels of one vector per time.")
 
 
 class Lof(VectorDetector):

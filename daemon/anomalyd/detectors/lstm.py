@@ -4,10 +4,13 @@ Idea
     The series of a rule are brought to one scale and one LSTM layer learns to forecast the next sample of any of them
     from the samples before and the time of day. Between fits it is stepped once per sample, with each series' own
     memory; the score is the forecast's error in usual errors. The net is used only if it beats a linear forecast
-    (autoregression with time of day) on the last fifth of the history; otherwise that forecast is used.
+    (autoregression with time of day) on the last fifth of the history; otherwise that forecast is used. Which one runs
+    is told as a notice.
 
 Works for
-    Many series of one kind with a shape that repeats but is not a plain period: bursts, ramps, responses to load.
+    Many series of one kind with a shape that repeats but is not a plain period: bursts, ramps, responses to load. With
+    ``joint: true`` the series of a group are the channels of one vector, and each is forecast from all: what one does
+    without the others is found.
 
 Fails when
     There is little history or one simple series: the linear forecast is better and is then what runs. A slow drift is
@@ -18,7 +21,8 @@ Toy stream
 
 Reference
     Hochreiter and Schmidhuber (1997); Malhotra et al., Long Short Term Memory Networks for Anomaly Detection in Time
-    Series (2015). Trained with torch (extra ``lstm``), scored without: the steps equal torch's within 1e-9.
+    Series (2015). Trained with torch (extra ``lstm``), on a graphics processor where there is one, and scored without:
+    the steps equal torch's within 1e-9.
 """
 
 from __future__ import annotations
@@ -30,10 +34,12 @@ import numpy.typing as npt
 from pydantic import Field
 
 from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.clock import Clock, SystemClock
 from anomalyd.detectors import base
-from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.base import Choice, Detector, Grid, Raw, State
 from anomalyd.detectors.common import (
     HIGHEST_SCORE,
+    SpanField,
     advanced,
     blank,
     check_newer,
@@ -43,8 +49,11 @@ from anomalyd.detectors.common import (
     copied,
     held,
     newest,
+    span,
 )
 from anomalyd.detectors.embedding import Embedding
+from anomalyd.detectors.lstm_joint import JointLstm
+from anomalyd.detectors.training import Effort, Trained
 
 F32 = npt.NDArray[np.float32]
 SHARED = ("w_in", "w_rec", "bias", "head", "linear", "gate")
@@ -66,6 +75,10 @@ class LstmParams(base.Params):
     hidden: int = Field(32, ge=4, le=256, description="Size of the net's memory.")
     window: int = Field(32, ge=16, le=512, description="Samples of one training window.")
     windows: int = Field(100_000, ge=256, description="Windows trained on in total: the cap on work.")
+    train_time: SpanField = Field(
+        span("10m"), description="Longest that one training may take; the best net so far is kept, and a notice told."
+    )
+    joint: bool = Field(False, description="The series of each `group_by` group are channels of one vector per time.")
 
 
 class Lstm:
@@ -73,21 +86,36 @@ class Lstm:
 
     name: ClassVar[str] = "lstm"
     streaming: ClassVar[bool] = False
-    multivariate: ClassVar[bool] = False
+    multivariate: ClassVar[bool] = True
     has_band: ClassVar[bool] = True
     calibrated: ClassVar[bool] = False
     Params: ClassVar[type[base.Params]] = LstmParams
 
-    def __init__(self, params: LstmParams, grid: Grid) -> None:
-        self.params = params
-        self.grid = grid
+    def __init__(self, params: LstmParams, grid: Grid, clock: Clock | None = None, share: float = 1.0) -> None:
+        """``clock`` times the training; ``share`` of the time it may take."""
+        self.params, self.grid = params, grid
         self.embedding = Embedding(0, calendar=True)
+        self.clock: Clock = clock or SystemClock()
+        self.share = share
+        self.vectors = JointLstm(grid, params.hidden, params.window, params.windows, self._trained)
+
+    def with_share(self, share: float) -> Detector:
+        return Lstm(self.params, self.grid, self.clock, self.share * share)
+
+    def _trained(self, inputs: F32, targets: F32, seed: int) -> Trained:
+        from anomalyd.detectors.training import train_lstm
+
+        seconds = self.share * self.params.train_time.milliseconds(self.grid.step_ms) / 1000
+        effort = Effort(self.params.windows, seconds, self.clock)
+        return train_lstm(inputs, targets, self.params.hidden, effort, seed)
 
     @property
     def min_history(self) -> int:
         return 8 * self.params.window
 
     def fit(self, history: Block, seed: int) -> State:
+        if self.params.joint:
+            return self.vectors.fit(history, seed)
         values, civil = clean(history.values), civil_times(history.times, self.grid.timezone)
         n, hidden, window = len(values), self.params.hidden, self.params.window
         learned = self.embedding.learn(values, civil)
@@ -107,6 +135,8 @@ class Lstm:
         return State(state.arrays, state.shared, newest(history))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        if self.params.joint:
+            return self.vectors.score(state, fresh, hold)
         check_newer(state, fresh)
         check_series(state, "scale", fresh)
         if state.arrays["gate"][2] < 0:
@@ -115,16 +145,15 @@ class Lstm:
             return raw, advanced(state, state.arrays, fresh)
         return self._run(state, fresh, hold)
 
-    def verdict(self, state: State) -> str:
-        """Which forecast runs and by what right, for people."""
-        net, linear, deployed = state.arrays["gate"]
-        if deployed < 0:
-            return "not enough history to train on"
-        errors = f"mean squared error on hold-out {net:.4g} against {linear:.4g} of the linear forecast"
-        return f"the net runs: {errors}" if deployed else f"the linear forecast runs: the net has {errors}"
+    def choices(self, state: State) -> tuple[Choice, ...]:
+        """Which forecast runs and by what right."""
+        return (choice_of(state.arrays["gate"], "the linear forecast"),)
 
     def _train(self, values: F64, civil: I64, scale: F64, seed: int) -> dict[str, npt.NDArray[Any]]:
-        """Weights of net and linear forecast and the gate [net's error, linear's error, 1 net / 0 linear / -1 none]."""
+        """Weights of net and linear forecast and the gate.
+
+        The gate: net's error, linear's error, 1 net / 0 linear / -1 none, round that training was stopped in, rounds.
+        """
         hidden, window = self.params.hidden, self.params.window
         z = np.clip((values - scale[:, :1]) / scale[:, 1:2], -FARTHEST, FARTHEST)
         cut = int(z.shape[1] * (1 - HOLD_OUT))
@@ -137,16 +166,16 @@ class Lstm:
             "bias": np.zeros(4 * hidden),
             "head": np.zeros(hidden + 1),
             "linear": np.zeros(window + 3),
-            "gate": np.array([np.nan, np.nan, -1.0]),
+            "gate": np.array([np.nan, np.nan, -1.0, 0.0, 0.0]),
         }
         if len(train[0]) < LEAST_WINDOWS or not len(check[0]):
             return weights
-        from anomalyd.detectors.training import train_lstm
-
-        weights |= train_lstm(*train, hidden, self.params.windows, seed)
+        trained = self._trained(train[0], train[1][..., None], seed)
+        weights |= trained.weights
+        weights["head"] = trained.weights["head"][0]
         weights["linear"] = fit_linear(*train)
         errors = net_error(*check, weights), linear_error(*check, weights["linear"])
-        weights["gate"] = np.array([*errors, float(errors[0] < errors[1])])
+        weights["gate"] = np.array([*errors, float(errors[0] < errors[1]), trained.stopped, trained.rounds])
         return weights
 
     def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
@@ -178,6 +207,16 @@ class Lstm:
             raw.unit,
         )
         return raw, advanced(state, arrays, fresh)
+
+
+def choice_of(gate: F64, simpler: str) -> Choice:
+    """What a gate says for people; ``simpler`` is the model that a net has to beat."""
+    net, other, deployed, stopped, rounds = gate.tolist()
+    if deployed < 0:
+        return Choice("nothing", False, "there is not enough history to train on")
+    errors = f"mean squared error on hold-out {net:.4g} against {other:.4g} of {simpler}"
+    runs, why = ("the net", errors) if deployed else (simpler, f"the net has {errors}")
+    return Choice(runs, bool(deployed), why, stopped=int(stopped), rounds=int(rounds))
 
 
 def cut_windows(z: F64, civil: I64, window: int, most: int, rng: np.random.Generator) -> tuple[F32, F32]:

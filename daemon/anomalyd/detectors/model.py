@@ -11,6 +11,7 @@ taken from the whole (``Shaped``).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -22,30 +23,45 @@ import numpy.typing as npt
 
 import anomalyd
 from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.clock import DAY_MS
 from anomalyd.detectors import young
 from anomalyd.detectors.base import (
+    Choice,
     Choosing,
+    Combining,
     Detector,
+    Ending,
     Forecasting,
     Forecasts,
     Grid,
+    Opinion,
     Raw,
     Shaped,
     State,
     join_states,
     with_step,
 )
-from anomalyd.detectors.calibrate import Calibrator
+from anomalyd.detectors.calibrate import Calibrator, directed, incidents
 from anomalyd.detectors.drift import Watch
+from anomalyd.detectors.grouped import USUAL, Grouped, grouped
 from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.score import Scores
 
-CODE = 4
+CODE = 5
 """Raise when the scores of an unchanged rule change; it is part of every model's version."""
 
 OLDER_SHARE = 0.6
 """Share of the history that a batch detector learns from before it scores the rest for the calibration."""
+
+FOLDS = (0.5, 0.75)
+"""Where the history is cut where a detector's fit is cheap (``Shaped``): what each part teaches scores the next one."""
+
+SETTLING_MS = 7 * DAY_MS
+"""So long a series is new to a detector that learns with every sample: its first scores fade as fast as they came."""
+
+STEADY = 300.0
+"""Exceedances that the prior of the tail's shape counts for where the tail is learned anew with each fit."""
 
 _DETECTOR, _CALIBRATION = "d.", "c."
 _WATCH, _YOUNG = "w.", "y."
@@ -72,11 +88,18 @@ class Model:
 
             detector = make_detector(spec, grid)
         self.spec, self.grid, self.seed, self.key = spec, grid, seed, key
-        self.detector: Detector = detector
-        together = getattr(detector, "joint", False) and detector.name != "ensemble"
-        self._watch = None if member or together or detector.name in APART else Watch(grid.step_ms)
+        self.detector: Detector = grouped(detector, grid.group_by)
+        self._groups = self.detector if isinstance(self.detector, Grouped) else None
+        self.joint = spec.joint or self._groups is not None
+        self._watch = None if member or self.joint or detector.name in APART else Watch(grid.step_ms)
         self._grown = max(1, min(history_ms, young.GROWN_MS) // max(1, grid.step_ms))
-        self._calibrator = None if detector.calibrated else Calibrator()
+        self._calibrator = None if detector.calibrated else self._calibration()
+
+    def _calibration(self) -> Calibrator:
+        """A streaming detector's first scores are half blind; a batch detector's past is short, and has incidents."""
+        if self.streaming:
+            return Calibrator(settling=SETTLING_MS // max(1, self.grid.step_ms))
+        return Calibrator(steadiness=STEADY)
 
     @property
     def streaming(self) -> bool:
@@ -89,7 +112,7 @@ class Model:
         own = self.detector.min_history
         if self._calibrator is None:
             return own
-        if self.detector.streaming:
+        if self.streaming:
             return own + self._calibrator.fewest
         return max(math.ceil(own / OLDER_SHARE), own + math.ceil(self._calibrator.fewest / (1 - OLDER_SHARE)))
 
@@ -117,18 +140,27 @@ class Model:
         """
         detector, calibration = _unpack(state)
         links = {name: calibration.pop(name) for name in list(calibration) if name.startswith((_WATCH, _YOUNG))}
-        raw, detector = self.detector.score(detector, fresh, hold)
+        if self._groups is not None:
+            hold = self._groups.hold(detector, hold)
+        hold_known = young.known(_without(_YOUNG, links), hold)
+        raw, detector = self.detector.score(detector, fresh, hold_known)
         if self._calibrator is None:
             surprise = raw.score
             bound = np.full_like(surprise, cut)
         else:
-            surprise, bound, calibration = self._calibrator.score(calibration, raw.score, cut, hold)
+            judged = self._judged(raw, fresh)
+            surprise, bound, calibration = self._calibrator.score(calibration, judged, cut, hold_known)
         said, links = self._link(links, surprise, fresh, hold)
-        return _stood_in(_scores(raw, surprise, bound), said, cut), _pack(detector, calibration | links)
+        scores = _joint_scores(raw, surprise, fresh) if self.joint else _scores(raw, surprise, bound)
+        return _stood_in(scores, said, cut), _pack(detector, calibration | links)
 
-    def verdict(self, state: State) -> str:
-        """What runs after a fit and by what right, for people; empty where the detector has no choice to make."""
-        return self.detector.verdict(_unpack(state)[0]) if isinstance(self.detector, Choosing) else ""
+    def choices(self, state: State) -> tuple[Choice, ...]:
+        """What runs after a fit and by what right; empty where the detector has no choice to make."""
+        return self.detector.choices(_unpack(state)[0]) if isinstance(self.detector, Choosing) else ()
+
+    def opinions(self, state: State, fresh: Block) -> tuple[Opinion, ...]:
+        """What each member of an ensemble says of samples [N, T]; empty for any other detector."""
+        return self.detector.opinions(_unpack(state)[0], fresh) if isinstance(self.detector, Combining) else ()
 
     def forecast(self, state: State, times: I64, coverage: float) -> Forecasts:
         """What the series will be at times [T] after the state; raise ``DetectorError`` ("no_forecast") without one."""
@@ -167,20 +199,46 @@ class Model:
         """The states of the detector, of the calibration and of the links behind it."""
         if self._calibrator is None:
             return self.detector.fit(history, self.seed), calibration, self._begin_links(history)
-        if self.detector.streaming:
+        if self.streaming:
             nothing = history.window(0, 0)
             start, links = self.detector.fit(nothing, self.seed), self._begin_links(nothing)
             if not len(history.times):
                 return start, calibration, links
             raw, state = self.detector.score(start, history)
-            surprise, _, calibration = self._calibrator.score(calibration, raw.score, 0.0)
+            surprise, _, calibration = self._calibrator.score(calibration, self._judged(raw, history), 0.0)
             return state, calibration, self._link(links, surprise, history)[1]
         learned = self.detector.fit(history, self.seed)
-        split = int(len(history.times) * OLDER_SHARE)
-        if split >= self.detector.min_history and split < len(history.times):
-            raw, _ = self.detector.score(self._older(history.window(0, split), learned), history.window(split))
-            calibration = self._calibrator.score(calibration, raw.score, 0.0)[2]
+        past = self._past_scores(history, learned)
+        if past is not None:
+            calibration = self._calibrator.score(calibration, past, 0.0)[2]
         return learned, calibration, self._begin_links(history)
+
+    def _past_scores(self, history: Block, learned: State) -> F64 | None:
+        """Scores of the newer part of the history by what the parts before it teach; None where those are too short."""
+        samples, least = len(history.times), self.detector.min_history
+        shares = FOLDS if isinstance(self.detector, Shaped) and int(samples * FOLDS[0]) >= least else (OLDER_SHARE,)
+        cuts = [int(samples * share) for share in shares]
+        if cuts[0] < least or cuts[0] >= samples:
+            return None
+        scores = []
+        for first, stop in itertools.pairwise([*cuts, samples]):
+            newer, older = history.window(first, stop), self._older(history.window(0, first), learned)
+            said = self._judged(self.detector.score(older, newer)[0], newer)
+            incident = incidents(said)
+            if incident.any():  # live, an incident is held: neither counted nor learned from
+                newer = Block(newer.labels, newer.times, np.where(incident, np.nan, newer.values))
+                said = self._judged(self.detector.score(older, newer)[0], newer)
+            scores.append(said)
+        return np.concatenate(scores, axis=1)
+
+    def _judged(self, raw: Raw, samples: Block) -> F64:
+        """The scores that make the tail: without an end, on the rule's side; vectors of several series have none."""
+        score = self.detector.stretched(raw.score) if isinstance(self.detector, Ending) else raw.score
+        if self.grid.direction == "both" or self.joint:
+            return score
+        with np.errstate(over="ignore", invalid="ignore"):
+            side = samples.values - raw.expected if raw.side is None else raw.side
+        return directed(self.grid.direction, score, side)
 
     def _older(self, history: Block, learned: State) -> State:
         """What the older part of the history teaches; it takes a series for what the whole takes it for."""
@@ -211,12 +269,26 @@ def _stood_in(scores: Scores, said: young.Young | None, cut: float) -> Scores:
         upper=np.where(there, said.expected + reach, scores.upper),
         surprise=np.where(there, said.surprise, scores.surprise), learned=said.learned,
         page=None if scores.page is None else np.where(there, said.surprise, scores.page),
+        side=None if scores.side is None else np.where(there, np.nan, scores.side),
     )  # fmt: skip
 
 
 def _scores(raw: Raw, surprise: F64, bound: F64) -> Scores:
     reach = raw.unit * bound
-    return Scores(raw.score, raw.expected, raw.expected - reach, raw.expected + reach, surprise, raw.page)
+    return Scores(
+        raw.score, raw.expected, raw.expected - reach, raw.expected + reach, surprise, raw.page, side=raw.side
+    )
+
+
+def _joint_scores(raw: Raw, surprise: F64, fresh: Block) -> Scores:
+    """Scores of channels: nothing is said where there is no sample, and the band is what is usual of each by itself."""
+    there = np.isfinite(fresh.values)
+    reach = USUAL * raw.unit
+    page = None if raw.page is None else np.where(there, raw.page, np.nan)
+    return Scores(
+        np.where(there, raw.score, np.nan), raw.expected, raw.expected - reach, raw.expected + reach,
+        np.where(there, surprise, np.nan), page,
+    )  # fmt: skip
 
 
 def _pack(detector: State, calibration: Mapping[str, npt.NDArray[Any]]) -> State:
@@ -234,7 +306,11 @@ def _unpack(state: State) -> tuple[State, _Arrays]:
     return detector, calibration
 
 
+def grid_of(rule: Rule) -> Grid:
+    """What a rule's detector must know of it."""
+    return Grid(rule.interval_ms, rule.timezone, rule.group_by if rule.detector.grouped else (), rule.direction)
+
+
 def model_of(rule: Rule) -> Model:
     """The model of a rule; its version also names the query and the history it is fitted from."""
-    grid = Grid(rule.interval_ms, rule.timezone)
-    return Model(rule.detector, grid, rule.seed, key=rule.model_key, history_ms=rule.history_ms)
+    return Model(rule.detector, grid_of(rule), rule.seed, key=rule.model_key, history_ms=rule.history_ms)
