@@ -12,7 +12,7 @@ import pytest
 
 from anomalyd.rule import Rule
 from anomalyd.rules import load_rules
-from servers import Server, running_node_exporter, running_prometheus, wait_until
+from servers import Server, running_alertmanager, running_node_exporter, running_prometheus, wait_until
 
 ROOT = Path(__file__).parents[2]
 PACKS = sorted(p for p in (ROOT / "rules").glob("*.yml") if not p.name.endswith(".test.yml"))
@@ -33,7 +33,9 @@ def test_every_pack_loads_and_explains_itself(pack: Path) -> None:
         assert rule.min_deviation.absolute or rule.min_deviation.relative, rule.id
         assert rule.for_ms >= rule.interval_ms, rule.id
         assert "{{ $value" in rule.annotations["summary"], rule.id
-        assert pack.name == "shop.yml" or len(rule.annotations["runbook"]) > 60, rule.id
+        assert len(rule.annotations["runbook"]) > 60, rule.id
+        assert rule.group_by, rule.id
+        assert all(policy.budget for policy in rule.tiers), rule.id
 
 
 def test_all_packs_can_be_loaded_together() -> None:
@@ -91,3 +93,11 @@ def test_the_metrics_of_the_prometheus_pack_exist(tmp_path: Path) -> None:
     with running_prometheus(tmp_path, config=f"rule_files: ['{tmp_path}/r.yml']") as server:
         known = exposition(server, "prometheus_tsdb_head_samples_appended_total")
     assert metrics_of(rules_of("prometheus.yml")) - known - MADE_BY_SCRAPES == set()
+
+
+@pytest.mark.server("alertmanager")
+def test_the_metrics_of_the_alertmanager_pack_exist(tmp_path: Path) -> None:
+    """Asked of a real Alertmanager."""
+    with running_alertmanager(tmp_path) as server:
+        known = exposition(server, "alertmanager_alerts")
+    assert metrics_of(rules_of("alertmanager.yml")) - known == set()
