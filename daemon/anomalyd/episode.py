@@ -16,6 +16,10 @@ from anomalyd.block import Fingerprint, Labels
 from anomalyd.rule import Rule
 from anomalyd.score import Kind, Tier, Why
 
+SURGE = 1.0
+"""An open episode has surged when there is news in it that is ten times rarer than its peak, and the peak was no part
+of the same rise: it has stood for the rule's `suppress`."""
+
 
 class Phase(StrEnum):
     """Where an episode is in its life."""
@@ -84,7 +88,8 @@ class Episode:
 class Seen:
     """One series in one slot, as the episode machine needs it.
 
-    ``learned`` is above 0 while the series is young: how many slots of its past were learned from.
+    ``learned`` is above 0 while the series is young: how many slots of its past were learned from. ``news``: the
+    detector would open an episode by it, were none open.
     """
 
     kind: Kind
@@ -96,6 +101,7 @@ class Seen:
     upper: float
     surprise: float
     learned: int = 0
+    news: bool = False
 
 
 class Event(StrEnum):
@@ -104,6 +110,9 @@ class Event(StrEnum):
     NOTHING = "nothing"
     OPENED = "opened"
     WORSENED = "worsened"
+    """It has reached a higher tier."""
+    SURGED = "surged"
+    """It has gone far beyond what it was, within its tier."""
     CLOSED = "closed"
     DROPPED = "dropped"
     """A pending episode went back to normal before its `for`."""
@@ -176,7 +185,12 @@ def _abnormal(episode: Episode, rule: Rule, at: int, seen: Seen) -> tuple[Episod
         return replace(after, phase=Phase.CLOSED, closed_at=at, close=Close.NEW_LEVEL), Event.CLOSED
     if tier > episode.tier:
         return replace(after, tier=tier), Event.WORSENED
-    return after, Event.NOTHING
+    return after, Event.SURGED if _surges(episode, rule, at, seen) else Event.NOTHING
+
+
+def _surges(episode: Episode, rule: Rule, at: int, seen: Seen) -> bool:
+    stood = at - episode.peak_at >= rule.suppress_ms
+    return seen.news and stood and seen.surprise > episode.peak_surprise + SURGE
 
 
 def _held(reached: tuple[int, int, int], tier: Tier, rule: Rule, at: int) -> bool:

@@ -108,6 +108,22 @@ def test_the_tier_rises_after_its_own_for_and_never_falls() -> None:
     assert (after.tier, event) == (Tier.EMERGENCY, Event.NOTHING)
 
 
+@pytest.mark.parametrize(
+    ("minutes", "surprise", "news", "event"),
+    [
+        (30, 6.1, True, Event.SURGED), (30, 6.1, False, Event.NOTHING), (30, 4.9, True, Event.NOTHING),
+        (3, 6.1, True, Event.NOTHING),
+    ],
+)  # fmt: skip
+def test_far_beyond_a_peak_that_has_stood_is_told(minutes: int, surprise: float, news: bool, event: Event) -> None:
+    """News ten times rarer than the peak is told, unless the peak is part of the same rise; the tier stays."""
+    rule = replace(RULE, tiers=(TierPolicy(Tier.WARNING, surprise=3),), suppress_ms=10 * M)
+    episode = opened(rule)
+    what = replace(seen(Kind.ANOMALOUS, Tier.WARNING, surprise), news=news)
+    after, said = advance(episode, rule, (10 + minutes) * M, what)
+    assert (said, after.tier, after.peak_surprise) == (event, Tier.WARNING, max(surprise, 4.0))
+
+
 def test_a_tier_that_is_interrupted_starts_its_for_again() -> None:
     """Emergency needs an unbroken stretch at emergency level."""
     episode = opened()

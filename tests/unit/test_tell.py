@@ -91,6 +91,16 @@ def test_the_life_of_an_incident() -> None:
     assert fifth.outbox[0].statement.alerts[0].status == "resolved"
 
 
+def test_a_surge_is_told_as_worse_at_the_same_tier() -> None:
+    """An episode that goes far beyond what it was is told although no tier was reached."""
+    a = episode("a")
+    first = run(RULE, M, [opened(a)], [a])
+    a = replace(first.episodes[0], surprise=7.0, peak_surprise=7.0)
+    told = follow(first, 60 * M, [Happened(a, Event.SURGED)], [a])
+    assert reasons(told) == [("slack", Reason.WORSE), ("pager", Reason.WORSE)]
+    assert told.outbox[0].statement.tier == first.outbox[0].statement.tier
+
+
 def test_a_reopening_is_a_new_incident() -> None:
     """The key stays, so PagerDuty's dedup key is stable; the id is new."""
     a = episode("a")
