@@ -19,9 +19,8 @@ def test_rolling_z_equals_numpy() -> None:
     """Where nothing is trimmed the score is numpy's z of the window before the sample."""
     values = np.random.default_rng(1).uniform(-1, 1, size=(1, 300))
     size, (score, expected, unit) = 50, answers((1, 300))
-    rolling_z(
-        values, np.zeros(1, bool), np.zeros((1, size)), np.zeros(1, np.int64), 5, 0, 1e-9, 1e12, score, expected, unit
-    )
+    state = np.zeros((1, size)), np.zeros(1, np.int64)
+    rolling_z(values, np.zeros(1, bool), *state, *state, 5, 0, 1e-9, 1e12, score, expected, unit)
     for t in range(5, 300):
         window = values[0, max(0, t - size) : t]
         assert expected[0, t] == pytest.approx(window.mean(), abs=1e-13)
@@ -34,9 +33,8 @@ def test_a_wild_value_enters_trimmed() -> None:
     values = np.random.default_rng(1).normal(size=(1, 100))
     values[0, 80] = 1e9
     score, expected, unit = answers((1, 100))
-    rolling_z(
-        values, np.zeros(1, bool), np.zeros((1, 60)), np.zeros(1, np.int64), 5, 0, 1e-9, 1e12, score, expected, unit
-    )
+    state = np.zeros((1, 60)), np.zeros(1, np.int64)
+    rolling_z(values, np.zeros(1, bool), *state, *state, 5, 0, 1e-9, 1e12, score, expected, unit)
     assert score[0, 80] > 1e8
     assert abs(expected[0, 81] - expected[0, 80]) < 0.2
 
@@ -45,8 +43,9 @@ def test_rolling_quartiles_equal_numpy() -> None:
     """The box is numpy's quartiles of the window before the sample."""
     values = np.random.default_rng(2).exponential(size=(1, 200))
     size, (score, expected, unit) = 40, answers((1, 200))
-    state = np.zeros((1, size)), np.zeros((1, size)), np.zeros(1, np.int64)
-    rolling_quartiles(values, np.zeros(1, bool), *state, 5, 0, 1e-9, 1e12, score, expected, unit)
+    ring, ordered, seen = np.zeros((1, size)), np.zeros((1, size)), np.zeros(1, np.int64)
+    free, room = np.zeros(1, bool), (score, expected, unit)
+    rolling_quartiles(values, free, ring, ordered, seen, ring, seen, 5, 0, 1e-9, 1e12, *room)
     for t in range(5, 200):
         low, high = np.quantile(values[0, max(0, t - size) : t], (0.25, 0.75))
         assert expected[0, t] == pytest.approx((low + high) / 2, rel=1e-12)

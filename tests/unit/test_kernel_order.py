@@ -60,7 +60,7 @@ def test_rolling_mad_equals_numpy_on_every_window() -> None:
     score, expected, unit = (np.full(shape, np.nan) for _ in range(3))
     ring, ordered, seen = np.zeros((2, size)), np.zeros((2, size)), np.zeros(2, np.int64)
     hold = np.zeros(2, bool)
-    rolling_mad(values, hold, ring, ordered, seen, 10, 1e-3, 1e-9, 1e12, score, expected, unit)
+    rolling_mad(values, hold, ring, ordered, seen, ring, seen, 10, 1e-3, 1e-9, 1e12, score, expected, unit)
     for s in range(2):
         for t in range(1, 400):
             window = values[s, :t][~np.isnan(values[s, :t])][-size:]
@@ -80,7 +80,7 @@ def test_held_series_do_not_enter_the_window() -> None:
     values = np.array([[1.0, 2.0, 3.0, 50.0], [1.0, 2.0, 3.0, 50.0]])
     ring, ordered, seen = np.zeros((2, 5)), np.zeros((2, 5)), np.zeros(2, np.int64)
     out = [np.full((2, 4), np.nan) for _ in range(3)]
-    rolling_mad(values, np.array([True, False]), ring, ordered, seen, 2, 1e-3, 1e-9, 1e12, *out)
+    rolling_mad(values, np.array([True, False]), ring, ordered, seen, ring, seen, 2, 1e-3, 1e-9, 1e12, *out)
     assert seen.tolist() == [0, 4]
     assert not ring[0].any()
     assert np.isnan(out[0][0]).all()

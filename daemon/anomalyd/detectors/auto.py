@@ -135,8 +135,7 @@ class Auto:
             "profile": np.zeros((n, bins), np.float32),
             "visits": np.zeros((n, bins), np.uint8),
             "seasons": np.zeros((n, seasonal.LINE)),
-            "book": np.zeros((n, knn.WIDTH, self.params.contexts), np.float32),
-            "nearest": np.zeros((n, knn.LINE)),
+            **knn.empty(n, self.params.contexts),
             "residuals": np.zeros((n, 2, auto.AVERAGED)),
             "counts": np.zeros((n, auto.MEMBERS, tail.BINS), np.float32),
             "tails": blank_lines(n, auto.MEMBERS),
@@ -169,8 +168,8 @@ class Auto:
             auto_block(
                 np.clip(values, -LARGEST, LARGEST), slots, phases, days, weeks, hold, self.day_slots, self.every,
                 growth, self.params.warm_up, a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"],
-                a["profile"], a["visits"], a["seasons"], a["book"], a["nearest"], a["residuals"], a["counts"],
-                a["tails"], a["extremes"], a["peaks"], a["signals"], a["waiting"],
+                a["profile"], a["visits"], a["seasons"], a["book"], a["boxes"], a["nearest"], a["residuals"],
+                a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"], a["waiting"],
                 raw.score, raw.page, raw.expected, raw.unit, seen,
             )  # fmt: skip
             keep_block(raw.score, hold, DOUBT, 1.0 / growth, a["promise"])

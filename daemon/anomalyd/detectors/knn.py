@@ -84,11 +84,7 @@ class Knn:
         if self.vectors is not None:
             return self.vectors.fit(history, seed)
         n = len(history)
-        empty: dict[str, npt.NDArray[Any]] = {
-            "recent": np.zeros((n, 11)),
-            "book": np.zeros((n, knn.WIDTH, self.params.contexts), np.float32),
-            "nearest": np.zeros((n, knn.LINE)),
-        }
+        empty = {"recent": np.zeros((n, 11)), **knn.empty(n, self.params.contexts)}
         return begin(State(empty), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
@@ -106,7 +102,7 @@ class Knn:
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             knn_block(
                 np.clip(values, -LARGEST, LARGEST), phases, hold, self.every,
-                a["recent"], a["book"], a["nearest"], raw.score, raw.expected,
+                a["recent"], a["book"], a["boxes"], a["nearest"], raw.score, raw.expected,
             )  # fmt: skip
 
         return learn
@@ -145,5 +141,5 @@ def _catch_up(mine: Arrays, now: Arrays) -> None:
     """Copy what the last block changed: the contexts it put into the book, and all that is small."""
     from anomalyd.detectors.kernels.knn import copy_contexts
 
-    copy_contexts(now["book"], now["nearest"], mine["nearest"], mine["book"])
+    copy_contexts(now["book"], now["boxes"], now["nearest"], mine["nearest"], mine["book"], mine["boxes"])
     mine["recent"][...], mine["nearest"][...] = now["recent"], now["nearest"]

@@ -68,22 +68,20 @@ class Rolling(ABC):
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "ring", fresh)
-        return advance(state, fresh, hold, self._learn, self._catch_up)
-
-    def _catch_up(self, mine: Arrays, now: Arrays) -> None:
-        from anomalyd.detectors.kernels.order import follow_rings, follow_windows
-
-        if "ordered" in mine:
-            follow_windows(mine["ring"], mine["ordered"], mine["seen"], now["ring"], now["seen"])
-        else:
-            follow_rings(mine["ring"], mine["seen"], now["ring"], now["seen"])
+        return advance(state, fresh, hold, self._learn, follow=self._follow)
 
     def _learn(self, arrays: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+        self._follow(arrays, arrays, values, hold, raw)
+
+    def _follow(self, mine: Arrays, now: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+        """Take in what the windows ``now`` are ahead of these, then score and learn: one pass over the memory."""
         self.kernel()(
             values,
             hold,
-            *(arrays[name] for name in self.windows),
-            arrays["seen"],
+            *(mine[name] for name in self.windows),
+            mine["seen"],
+            now["ring"],
+            now["seen"],
             self.min_history,
             self.params.floor,
             ABSOLUTE_FLOOR,

@@ -29,6 +29,8 @@ Learn = Callable[[Arrays, F64, Bool, Raw], None]
 """Score values [n, T] of some series and learn them: (their arrays, changed in place; values; hold [n]; the answer)."""
 CatchUp = Callable[[Arrays, Arrays], None]
 """Change the arrays of some series, in place, into those of one block later, which are given."""
+Follow = Callable[[Arrays, Arrays, F64, Bool, Raw], None]
+"""Both in one pass over the series: (arrays, those of one block later, values, hold, the answer)."""
 
 MOST_COLUMNS = 4
 """Longer blocks are not learned twice: copying is cheaper."""
@@ -82,6 +84,10 @@ class Step:
         else:
             values = self._values[rows]
             self._learn(mine, values, self._hold[rows], _room(values.shape, self._paged))
+        self.mend(rows, mine, now)
+
+    def mend(self, rows: slice, mine: Arrays, now: Arrays) -> None:
+        """Bring up to date the series, of some, that have been given other cells."""
         undone = np.flatnonzero(self._undone[rows])
         if len(undone):
             for name, array in mine.items():
@@ -89,13 +95,14 @@ class Step:
 
 
 def advance(
-    state: State, fresh: Block, hold: Bool | None, learn: Learn, catch_up: CatchUp | None = None, paged: bool = False
-) -> tuple[Raw, State]:
+    state: State, fresh: Block, hold: Bool | None, learn: Learn, catch_up: CatchUp | None = None, paged: bool = False,
+    follow: Follow | None = None,
+) -> tuple[Raw, State]:  # fmt: skip
     """Score and learn a block: the answer and the new state; the old one stays as it was.
 
     ``learn`` must depend on nothing but what it is given and the block's times. ``catch_up`` is a cheaper way than
-    learning the last block again, where a detector has one. Shared arrays are passed on as they are. With ``paged``
-    there is room for ``Raw.page`` too.
+    learning the last block again, where a detector has one; ``follow`` does it in one pass with the fresh block. Shared
+    arrays are passed on as they are. With ``paged`` there is room for ``Raw.page`` too.
     """
     values, holding, raw = clean(fresh.values), held(hold, len(fresh)), _room(fresh.values.shape, paged)
     now = {name: array for name, array in state.arrays.items() if name not in state.shared}
@@ -104,6 +111,10 @@ def advance(
     taken = arrays is not None
     if arrays is None:
         arrays = {name: np.empty_like(array, order="C", subok=False) for name, array in now.items()}
+    if step is not None and taken and follow is not None:
+        step.mend(slice(None), arrays, now)
+        follow(arrays, now, values, holding, raw)
+        return raw, _after(state, fresh, arrays, Step(now, learn, values, holding, paged))
     for rows in chunks(now, len(fresh)):
         mine = {name: array[rows] for name, array in arrays.items()}
         theirs = {name: array[rows] for name, array in now.items()}
@@ -113,11 +124,14 @@ def advance(
             for name, array in theirs.items():
                 mine[name][...] = array
         learn(mine, values[rows], holding[rows], _part(raw, rows))
+    return raw, _after(state, fresh, arrays, Step(now, learn, values, holding, paged))
+
+
+def _after(state: State, fresh: Block, arrays: Arrays, step: Step) -> State:
+    """The state after a block; how it came to it is kept where that is worth it."""
     shared = {name: state.arrays[name] for name in state.shared}
     after = State(arrays | shared, state.shared, newest(fresh, state.as_of))
-    if values.shape[1] > MOST_COLUMNS:
-        return raw, after
-    return raw, with_step(after, Step(now, learn, values, holding, paged))
+    return after if len(fresh.times) > MOST_COLUMNS else with_step(after, step)
 
 
 def copy_over(mine: Arrays, now: Arrays) -> None:

@@ -11,8 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from anomalyd.block import F64, I64, Bool
-from anomalyd.detectors.kernels.baseline import expect, spread_of, teach
+from anomalyd.detectors.kernels.baseline import expect, fetch, spread_of, teach
 from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
+
+AHEAD = 2
+"""Series ahead for which memory is asked."""
+USED = 64
+"""Cells of the buckets that are asked for: those of the rows that a window of some thousand samples fills."""
 
 
 @kernel
@@ -182,6 +188,16 @@ def note(found: I64, spans: I64, at: int, span: int) -> None:
 
 
 @kernel
+def fetch_window(totals: F64, variances: F64, fill: I64, window: F64, drifted: I64, s: int) -> None:
+    """Ask for the memory that ``evidence`` and ``update`` will need of series s; buckets as rows of cells."""
+    prefetch_cell(window, s, 0)
+    prefetch_cell(drifted, s, 0)
+    prefetch_row(fill, s)
+    prefetch_row(totals, s, USED)
+    prefetch_row(variances, s, USED)
+
+
+@kernel
 def drift(
     values: F64, times: I64, civil: I64, hold: Bool, line: F64, day: F64, week: F64, memories: F64, floors: F64,
     totals: F64, variances: F64, fill: I64, window: F64, drifted: I64, found: I64, spans: I64, quiet_ms: int,
@@ -195,7 +211,12 @@ def drift(
     because the window still holds some of what was before.
     """
     scratch = np.zeros(4)
+    cells = totals.shape[1] * totals.shape[2]
+    all_totals, all_variances = totals.reshape(len(totals), cells), variances.reshape(len(variances), cells)
     for s in range(values.shape[0]):
+        if values.shape[1]:
+            fetch(line, day, week, s + AHEAD, civil[0])
+            fetch_window(all_totals, all_variances, fill, window, drifted, s + AHEAD)
         for t in range(values.shape[1]):
             value = values[s, t]
             if line[s, 2] > 0.0:

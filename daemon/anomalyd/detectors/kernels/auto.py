@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from anomalyd.detectors.kernels.extreme import above, beyond, see
-from anomalyd.detectors.kernels.jit import kernel
-from anomalyd.detectors.kernels.knn import WIDTH, context, nearest, note
+from anomalyd.detectors.kernels.jit import kernel, leaf
+from anomalyd.detectors.kernels.knn import BLOCK, NEIGHBOURS, WIDTH, around_clock, context, nearest, note
 from anomalyd.detectors.kernels.rls import (
     FEATURES,
     MEAN,
@@ -39,7 +39,7 @@ from anomalyd.detectors.kernels.rls import (
     turn,
 )
 from anomalyd.detectors.kernels.seasonal import LEVEL, absorb, expect
-from anomalyd.detectors.kernels.tail import SEEN, due, fit_hill, learn, score_of, surprise_of
+from anomalyd.detectors.kernels.tail import SEEN, due, fit_hill, learn_at, place, score_of, surprise_at
 
 FORECAST, SEASON, NEAREST, FORECAST_MEAN, SEASON_MEAN = 0, 1, 2, 3, 4
 MEMBERS = 5
@@ -77,7 +77,7 @@ RESIDUAL_FLOOR = 1e-4
 """Share of the level that a residual must exceed to be one: a flat line's last digit is none."""
 
 
-@kernel
+@leaf
 def worth(distance: Any) -> Any:
     """What a new extreme is worth on the scale of surprises: something at once, saturating with the distance."""
     if not distance > 0.0:
@@ -85,7 +85,7 @@ def worth(distance: Any) -> Any:
     return EXTREME_WORTH * (EXTREME_LEAST + (1.0 - EXTREME_LEAST) * distance / (distance + EXTREME_HALF))
 
 
-@kernel
+@leaf
 def average(ring: Any, filled: Any, at: Any, x: Any) -> Any:
     """Mean of x and the residuals before it that the ring [AVERAGED] still holds, x not yet put in."""
     total, number = x, 1
@@ -96,7 +96,7 @@ def average(ring: Any, filled: Any, at: Any, x: Any) -> Any:
     return total / number
 
 
-@kernel
+@leaf
 def page_of(line: Any, peaks: Any, value: Any, fade: Any) -> Any:
     """The paging signal of one sample; keeps peak and habit."""
     if line[AGE] > PAGE_HOLD:
@@ -118,7 +118,7 @@ def page_of(line: Any, peaks: Any, value: Any, fade: Any) -> Any:
     return max(0.0, value - HABIT * math.log2(1.0 + higher)) / PAGE_UNIT
 
 
-@kernel
+@leaf
 def surprise_from(onset: Any, span: Any) -> Any:
     """One scale for both: onsets above ``DOUBT`` as stretched surprise, all else ranked below by the span."""
     if onset >= DOUBT:
@@ -126,7 +126,7 @@ def surprise_from(onset: Any, span: Any) -> Any:
     return 0.99 * DOUBT * span / (span + SPAN_HALF)
 
 
-@kernel
+@leaf
 def take_back(line: Any, recent: Any, sline: Any) -> Any:
     """Unlearn the level of the samples in doubt: an episode opens only after its first samples were learned."""
     doubted = int(line[DOUBTED])
@@ -138,18 +138,31 @@ def take_back(line: Any, recent: Any, sline: Any) -> Any:
     line[DOUBTED] = 0.0
 
 
-@kernel
-def judge(tails: Any, counts: Any, lines: Any, raw: Any, floors: Any) -> Any:
-    """Surprise of each member's raw score into ``tails`` [MEMBERS]; 0 where the member is young or silent."""
+@leaf
+def judge(tails: Any, counts: Any, lines: Any, raw: Any, places: Any, floor: Any) -> Any:
+    """Surprise of each member's raw score into ``tails`` [MEMBERS]; 0 where the member is young or silent.
+
+    ``places`` [MEMBERS] takes where on its histogram's axis each score lies; ``floor`` is that of the residuals.
+    """
     for m in range(MEMBERS):
         tails[m] = 0.0
         if due(lines[m], FEWEST):
-            fit_hill(counts[m], lines[m], floors[m])
-        if lines[m, SEEN] >= FEWEST and not math.isnan(raw[m]):
-            tails[m] = surprise_of(counts[m], lines[m], raw[m])
+            fit_hill(counts[m], lines[m], NEAREST_FLOOR if m == NEAREST else floor)
+        if math.isnan(raw[m]):
+            continue
+        places[m] = place(lines[m], raw[m])
+        if lines[m, SEEN] >= FEWEST:
+            tails[m] = surprise_at(counts[m], lines[m], raw[m], places[m])
 
 
-@kernel
+@leaf
+def band_of(counts: Any, line: Any, scale: Any, floor: Any) -> Any:
+    """Deviation from the forecast per surprise: the band at ``DOUBT`` by the forecast's own tail, or three spreads."""
+    bound = score_of(counts, line, DOUBT) + floor if line[SEEN] >= FEWEST else 3.0 * scale
+    return max(bound / DOUBT, 1e-9)
+
+
+@leaf
 def next_forecast(recent: Any, slots: Any, weights: Any, rline: Any, day: Any, scale: Any, f: Any) -> Any:
     """What the least-squares forecast expects of the next sample; its features stay in ``f``."""
     if rline[SAMPLES] < YOUNG:
@@ -158,13 +171,14 @@ def next_forecast(recent: Any, slots: Any, weights: Any, rline: Any, day: Any, s
     return rline[MEAN] + forecast(weights, f) * scale
 
 
-@kernel
+@leaf
 def score_members(
     raw: Any, x: Any, predicted: Any, usual: Any, floor: Any, residuals: Any, line: Any, far: Any
 ) -> Any:  # fmt: skip
     """Raw scores of the members into ``raw`` [MEMBERS]; ``far`` is the distance to the nearest contexts."""
     if line[AT] < FEWEST:
-        raw[:] = np.nan
+        for m in range(MEMBERS):
+            raw[m] = np.nan
         return
     at = int(line[AT]) % AVERAGED
     raw[FORECAST] = max(0.0, abs(x - predicted) - floor)
@@ -174,7 +188,7 @@ def score_members(
     raw[NEAREST] = far
 
 
-@kernel
+@leaf
 def page_value(tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
     """What the paging signal is made of: four tails and three extremes, those of residual and distance twice."""
     total = min(tails[FORECAST], CAP) + min(tails[SEASON], CAP)
@@ -214,12 +228,15 @@ def go_on_held(
 @kernel
 def look_back(waiting: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any) -> Any:
     """An episode is over: learn that such scores happen. Levels and weights stay as they were before it."""
+    places = np.zeros(MEMBERS)
     for row in range(int(min(line[HELD], float(WAITING)))):
-        learn_scores(waiting[row, :MEMBERS], waiting[row, MEMBERS], counts, lines, extremes, line, growth)
+        for m in range(MEMBERS):
+            places[m] = place(lines[m], waiting[row, m])
+        learn_scores(waiting[row, :MEMBERS], places, waiting[row, MEMBERS], counts, lines, extremes, line, growth)
     line[HELD] = 0.0
 
 
-@kernel
+@leaf
 def note_doubt(line: Any, onset: Any, level: Any) -> Any:
     """Remember the level before the samples in doubt, and how many they are."""
     if onset < DOUBT:
@@ -228,12 +245,14 @@ def note_doubt(line: Any, onset: Any, level: Any) -> Any:
         line[DOUBTED] = min(line[DOUBTED] + 1.0, float(RECENT))
 
 
-@kernel
-def learn_scores(raw: Any, x: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any) -> Any:
-    """Teach tails and extremes a sample's raw scores."""
+@leaf
+def learn_scores(
+    raw: Any, places: Any, x: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any
+) -> Any:  # fmt: skip
+    """Teach tails and extremes a sample's raw scores, whose ``places`` are known."""
     for m in range(MEMBERS):
         if not math.isnan(raw[m]):
-            learn(counts[m], lines[m], raw[m], growth)
+            learn_at(counts[m], lines[m], raw[m], places[m], growth)
     see(extremes[OF_SAMPLE], x, EXTREME_FORGETS)
     if line[AT] > EXTREMES_FROM:
         see(extremes[OF_SEASON], raw[SEASON], EXTREME_FORGETS)
@@ -241,12 +260,13 @@ def learn_scores(raw: Any, x: Any, counts: Any, lines: Any, extremes: Any, line:
             see(extremes[OF_NEAREST], raw[NEAREST], EXTREME_FORGETS)
 
 
-@kernel
+@leaf
 def remember(
-    raw: Any, x: Any, early: Any, residuals: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any
+    raw: Any, places: Any, x: Any, early: Any, residuals: Any, counts: Any, lines: Any, extremes: Any, line: Any,
+    growth: Any,
 ) -> Any:  # fmt: skip
     """Teach tails, extremes and averages a sample's raw scores; ``early`` [2] are the plain residuals."""
-    learn_scores(raw, x, counts, lines, extremes, line, growth)
+    learn_scores(raw, places, x, counts, lines, extremes, line, growth)
     at = (int(line[AT]) - 1) % AVERAGED
     residuals[0, at] = early[0]
     residuals[1, at] = early[1]
@@ -257,16 +277,18 @@ def remember(
 def auto_block(
     values: Any, slot_of: Any, phases: Any, days: Any, weeks: Any, hold: Any, day: Any, every: Any,
     growth: Any, fewest: Any, recent: Any, slots: Any, weights: Any, spread: Any, rlines: Any, profiles: Any,
-    visits: Any, slines: Any, books: Any, klines: Any, residuals: Any, counts: Any, lines: Any, extremes: Any,
-    peaks: Any, alines: Any, waitings: Any, score: Any, page: Any, expected: Any, unit: Any, views: Any,
+    visits: Any, slines: Any, books: Any, boxes: Any, klines: Any, residuals: Any, counts: Any, lines: Any,
+    extremes: Any, peaks: Any, alines: Any, waitings: Any, score: Any, page: Any, expected: Any, unit: Any, views: Any,
 ) -> Any:  # fmt: skip
     """Score and learn a block [N, T]; state arrays (documented in ``detectors/auto.py``) are changed in place.
 
     ``views`` [N, T or 0, VIEWS] takes what the signals are made of, where it is wanted.
     """
-    f, gain, early = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(2)
-    q, distance = np.zeros(WIDTH, np.float32), np.zeros(books.shape[2], np.float32)
-    raw, tails, floors = np.zeros(MEMBERS), np.zeros(MEMBERS), np.zeros(MEMBERS)
+    f, gain, outer = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(FEATURES * FEATURES)
+    q, bounds = np.zeros(WIDTH, np.float32), np.zeros(books.shape[1], np.float32)
+    apart, best, early = np.zeros(BLOCK, np.float32), np.zeros(NEIGHBOURS, np.float32), np.zeros(2)
+    raw, places, tails = np.zeros(MEMBERS), np.zeros(MEMBERS), np.zeros(MEMBERS)
+    clock, fade, covariances = around_clock(phases), 1.0 / growth, spread.reshape(len(spread), FEATURES * FEATURES)
     for i in range(values.shape[0]):
         for t in range(values.shape[1]):
             rline, sline, line = rlines[i], slines[i], alines[i]
@@ -274,30 +296,25 @@ def auto_block(
             scale = scale_of(rline)
             predicted = next_forecast(recent[i], slots[i], weights[i], rline, day, scale, f)
             usual = expect(profiles[i], visits[i], sline, days[t], weeks[t])
-            floors[:] = RESIDUAL_FLOOR * abs(rline[MEAN])
-            floor = floors[FORECAST]
-            floors[NEAREST] = NEAREST_FLOOR
+            floor = RESIDUAL_FLOOR * abs(rline[MEAN])
             if rline[SAMPLES] > 0.0:
                 expected[i, t] = predicted
-                bound = scale * 3.0
-                if lines[i, FORECAST, SEEN] >= FEWEST:
-                    bound = score_of(counts[i, FORECAST], lines[i, FORECAST], DOUBT) + floor
-                unit[i, t] = max(bound / DOUBT, 1e-9)
+                unit[i, t] = band_of(counts[i, FORECAST], lines[i, FORECAST], scale, floor)
             x = values[i, t]
             if math.isnan(x):
                 continue
             if line[HELD] > 0.0 and not hold[i]:
                 look_back(waitings[i], counts[i], lines[i], extremes[i], line, growth)
-            context(recent[i], int(rline[SAMPLES]), x, phases[t], q)
-            far = nearest(books[i], klines[i], q, distance)
+            context(recent[i], int(rline[SAMPLES]), x, clock[t, 0], clock[t, 1], q)
+            far = nearest(books[i], boxes[i], klines[i], q, bounds, apart, best)
             score_members(raw, x, predicted, usual, floor, residuals[i], line, far)
-            judge(tails, counts[i], lines[i], raw, floors)
+            judge(tails, counts[i], lines[i], raw, places, floor)
             onset = (2.0 * tails[FORECAST] + tails[SEASON]) / 3.0
             lasting = 0.5 * (min(tails[NEAREST], CAP) + min(tails[FORECAST_MEAN], CAP))
             line[SPAN] = max(lasting, SPAN_FADES * line[SPAN])
             if views.shape[1] > 0:
                 show(views[i, t], tails, extremes[i], raw, x)
-            paged = page_of(line, peaks[i], page_value(tails, extremes[i], raw, x), 1.0 / growth)
+            paged = page_of(line, peaks[i], page_value(tails, extremes[i], raw, x), fade)
             if line[AT] >= fewest:
                 score[i, t] = min(surprise_from(onset, line[SPAN]), 300.0)
                 page[i, t] = paged
@@ -310,10 +327,10 @@ def auto_block(
             note_doubt(line, onset, sline[LEVEL])
             early[0] = max(0.0, abs(x - predicted) - floor)
             early[1] = max(0.0, abs(x - usual) - floor)
-            remember(raw, x, early, residuals[i], counts[i], lines[i], extremes[i], line, growth)
-            note(books[i], klines[i], q, every)
+            remember(raw, places, x, early, residuals[i], counts[i], lines[i], extremes[i], line, growth)
+            note(books[i], boxes[i], klines[i], q, every)
             if rline[SAMPLES] >= YOUNG:
-                adapt(weights[i], spread[i], rline, f, (x - predicted) / scale, gain)
-            settle(rline, x)
+                adapt(weights[i], covariances[i], rline, f, (x - predicted) / scale, gain, outer)
+            settle(rline, x, scale)
             push(recent[i], rline, x)
             absorb(profiles[i], visits[i], sline, days[t], weeks[t], x)

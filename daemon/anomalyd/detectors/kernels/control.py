@@ -7,8 +7,17 @@ import numpy as np
 from anomalyd.block import F64, I64, Bool
 from anomalyd.detectors.kernels.baseline import expect, fetch, spread_of, teach
 from anomalyd.detectors.kernels.jit import kernel
-from anomalyd.detectors.kernels.order import AHEAD, floored, mean_deviation, quantile, slide
-from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
+from anomalyd.detectors.kernels.order import (
+    AHEAD,
+    fetch_rest,
+    fetch_window,
+    floored,
+    follow_window,
+    mean_deviation,
+    quantile,
+    slide,
+)
+from anomalyd.detectors.kernels.prefetch import prefetch_cell
 
 TRIM = 4.0
 """A sample enters the mean's window no farther than this many standard deviations from it."""
@@ -20,6 +29,8 @@ def rolling_z(
     hold: Bool,
     ring: F64,
     seen: I64,
+    ring_now: F64,
+    seen_now: I64,
     least: int,
     relative: float,
     absolute: float,
@@ -31,9 +42,13 @@ def rolling_z(
     """Score each sample by its distance from the window's mean in standard deviations, then take it in, trimmed.
 
     Mean and deviation are summed anew for each sample: sums carried along would lose all digits after one huge value.
+    ``ring_now`` and ``seen_now`` as in ``rolling_mad``.
     """
     size = ring.shape[1]
     for s in range(values.shape[0]):
+        for i in range(seen[s], seen_now[s]):
+            ring[s, i % size] = ring_now[s, i % size]
+        seen[s] = seen_now[s]
         for t in range(values.shape[1]):
             n = min(seen[s], size)
             x = values[s, t]
@@ -64,6 +79,8 @@ def rolling_quartiles(
     ring: F64,
     ordered: F64,
     seen: I64,
+    ring_now: F64,
+    seen_now: I64,
     least: int,
     relative: float,
     absolute: float,
@@ -72,12 +89,16 @@ def rolling_quartiles(
     expected: F64,
     unit: F64,
 ) -> None:
-    """Score each sample by its distance from the middle of the window's quartiles in interquartile ranges."""
+    """Score each sample by its distance from the middle of the window's quartiles in interquartile ranges.
+
+    ``ring_now`` and ``seen_now`` as in ``rolling_mad``.
+    """
     size = ring.shape[1]
     for s in range(values.shape[0]):
-        prefetch_row(ordered, s + 1)
-        if s + 1 < values.shape[0]:
-            prefetch_cell(ring, s + 1, seen[s + 1] % size)
+        fetch_window(ring, ordered, seen, ring_now, s + 1)
+        follow_window(ring[s], ordered[s], seen[s], ring_now[s], seen_now[s])
+        seen[s] = seen_now[s]
+        fetch_rest(ordered, s + 1)
         for t in range(values.shape[1]):
             n = min(seen[s], size)
             x = values[s, t]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.jit import kernel, leaf
 
 LOWEST, HIGHEST, SEEN = 0, 1, 2
 LINE = 3
@@ -21,7 +21,7 @@ GROWTH = 0.1
 RELATIVE_FLOOR, ABSOLUTE_FLOOR = 1e-3, 1e-9
 
 
-@kernel
+@leaf
 def beyond(line: Any, x: Any) -> Any:
     """Distance of x beyond the extremes in units of their range; 0 inside; 0 while young."""
     if line[SEEN] < YOUNG:
@@ -31,7 +31,7 @@ def beyond(line: Any, x: Any) -> Any:
     return max(0.0, x - line[HIGHEST], line[LOWEST] - x) / span
 
 
-@kernel
+@leaf
 def above(line: Any, x: Any) -> Any:
     """As ``beyond``, for values of which only large ones are of interest."""
     if line[SEEN] < YOUNG:
@@ -40,7 +40,7 @@ def above(line: Any, x: Any) -> Any:
     return max(0.0, x - line[HIGHEST]) / span
 
 
-@kernel
+@leaf
 def see(line: Any, x: Any, forget: Any) -> Any:
     """Remember x; the extremes first draw together by the share ``forget`` of their range."""
     if line[SEEN] == 0.0:

@@ -21,7 +21,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def kernel(function: Function) -> Function:
     """Compile on first call; see the module's docstring for what is promised."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False}
+    return _compiled(function)
+
+
+def leaf(function: Function) -> Function:
+    """As ``kernel``, for small functions that allocate nothing and return no array.
+
+    They count no references to their arrays: with many calls a sample the counting costs more than the arithmetic.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def _compiled(function: Function, **more: Any) -> Function:
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False, **more}
     try:
         return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # no directory that the cache could be written to

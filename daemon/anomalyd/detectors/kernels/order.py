@@ -52,30 +52,27 @@ def slide(ring: F64, ordered: F64, at: int, n: int, x: float) -> None:
 
 
 @kernel
-def follow_windows(rings: F64, ordered: F64, seen: I64, rings_now: F64, seen_now: I64) -> None:
-    """Take in the samples by which the rings of the same series some samples later are ahead of these."""
-    size = rings.shape[1]
-    for s in range(rings.shape[0]):
-        prefetch_row(ordered, s + 1)
-        if s + AHEAD < rings.shape[0]:
-            prefetch_cell(rings, s + AHEAD, seen[s + AHEAD] % size)
-            prefetch_cell(rings_now, s + AHEAD, seen[s + AHEAD] % size)
-        for i in range(seen[s], seen_now[s]):
-            slide(rings[s], ordered[s], i % size, min(i, size), rings_now[s, i % size])
-        seen[s] = seen_now[s]
+def follow_window(ring: F64, ordered: F64, seen: int, ring_now: F64, seen_now: int) -> None:
+    """Take in the samples by which the ring of the same series some samples later is ahead of this one."""
+    size = len(ring)
+    for i in range(seen, seen_now):
+        slide(ring, ordered, i % size, min(i, size), ring_now[i % size])
 
 
 @kernel
-def follow_rings(rings: F64, seen: I64, rings_now: F64, seen_now: I64) -> None:
-    """As ``follow_windows``, for windows that are not kept in order."""
-    size = rings.shape[1]
-    for s in range(rings.shape[0]):
-        if s + AHEAD < rings.shape[0]:
-            prefetch_cell(rings, s + AHEAD, seen[s + AHEAD] % size)
-            prefetch_cell(rings_now, s + AHEAD, seen[s + AHEAD] % size)
-        for i in range(seen[s], seen_now[s]):
-            rings[s, i % size] = rings_now[s, i % size]
-        seen[s] = seen_now[s]
+def fetch_window(rings: F64, ordered: F64, seen: I64, rings_now: F64, s: int) -> None:
+    """Ask for the first half of the memory that series s will need; ``fetch_rest`` asks for the other half."""
+    if s < rings.shape[0]:
+        at = seen[s] % rings.shape[1]
+        prefetch_cell(rings, s, at)
+        prefetch_cell(rings_now, s, at)
+        prefetch_row(ordered, s, ordered.shape[1] // 2)
+
+
+@kernel
+def fetch_rest(ordered: F64, s: int) -> None:
+    """Ask for the other half: more requests at once than the processor keeps in flight would wait for each other."""
+    prefetch_row(ordered, s, ordered.shape[1], ordered.shape[1] // 2)
 
 
 @kernel
@@ -155,6 +152,8 @@ def rolling_mad(
     ring: F64,
     ordered: F64,
     seen: I64,
+    ring_now: F64,
+    seen_now: I64,
     least: int,
     relative: float,
     absolute: float,
@@ -163,12 +162,16 @@ def rolling_mad(
     expected: F64,
     unit: F64,
 ) -> None:
-    """Score each sample by its distance from the window's median in robust standard deviations, then take it in."""
+    """Score each sample by its distance from the window's median in robust standard deviations, then take it in.
+
+    Before that the windows take in what ``ring_now`` and ``seen_now``, the same series later, are ahead of them.
+    """
     size = ring.shape[1]
     for s in range(values.shape[0]):
-        prefetch_row(ordered, s + 1)
-        if s + 1 < values.shape[0]:
-            prefetch_cell(ring, s + 1, seen[s + 1] % size)
+        fetch_window(ring, ordered, seen, ring_now, s + 1)
+        follow_window(ring[s], ordered[s], seen[s], ring_now[s], seen_now[s])
+        seen[s] = seen_now[s]
+        fetch_rest(ordered, s + 1)
         for t in range(values.shape[1]):
             n = min(seen[s], size)
             x = values[s, t]

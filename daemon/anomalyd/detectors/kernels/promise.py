@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.jit import kernel, leaf
 
 SAMPLES, STRETCHES, EXCESS, BEYOND, PEAK, SINCE = 0, 1, 2, 3, 4, 5
 LINE = 6
@@ -45,7 +45,7 @@ FREQUENT = 0.45
 """Onsets open episodes at cuts so far below that of one a week: budgets of about three a week and more."""
 
 
-@kernel
+@leaf
 def kept(line: Any, x: Any, u: Any, terms: Any) -> Any:
     """The surprise that x > u is worth after what ``line`` has counted."""
     number = line[STRETCHES] - line[BEYOND]
@@ -58,7 +58,7 @@ def kept(line: Any, x: Any, u: Any, terms: Any) -> Any:
     return max(u, min(max(x, fair - terms[MARGIN]), fair + terms[MARGIN]))
 
 
-@kernel
+@leaf
 def count(line: Any, x: Any, u: Any, fade: Any, far: Any) -> Any:
     """Count a sample; ``fade`` is what older ones weigh of what they did."""
     for k in range(PEAK):
@@ -98,7 +98,7 @@ def keep_block(score: Any, hold: Any, u: Any, fade: Any, lines: Any) -> Any:
             count(lines[i], x, u, 1.0 if hold[i] else fade, ONSET[FAR])
 
 
-@kernel
+@leaf
 def surprise_of_page(page: Any, weekly: Any) -> Any:
     """A paging signal as a surprise: 1 is ``weekly``, that of a budget of one a week; 0 or less is none."""
     if page <= 0.0:
@@ -106,7 +106,7 @@ def surprise_of_page(page: Any, weekly: Any) -> Any:
     return weekly + (PAGE_SLOPE if page < 1.0 else RARE_SLOPE) * (page - 1.0)
 
 
-@kernel
+@leaf
 def page_of_surprise(surprise: Any, weekly: Any) -> Any:
     """The inverse of ``surprise_of_page``."""
     return 1.0 + (surprise - weekly) / (PAGE_SLOPE if surprise < weekly else RARE_SLOPE)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.jit import kernel, leaf
 from anomalyd.detectors.kernels.order import AHEAD
 from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
 
@@ -30,7 +30,11 @@ slot (-1: none yet), sum and number of the samples in it."""
 LINE = 7
 YOUNG = 13
 FORGET = 0.9995
+WIDENS = 1.0 / FORGET
 MEAN_RATE = 0.001
+OLD = 20_000.0
+OLD_TRUST = 1.0 - (1.0 - MEAN_RATE) ** OLD
+"""The slow spread is believed by how much of its memory is filled; after so many samples that changes no more."""
 CLIP = 10.0
 FIRST_FAR = 6
 MOST_NEAR, MOST_FAR = 1.0, 0.1
@@ -55,7 +59,7 @@ def empty(n: int, day: int) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-@kernel
+@leaf
 def turn(slots: Any, line: Any, slot: Any) -> Any:
     """Move the ring to a slot: store the mean of the one that ended, blank those that were skipped."""
     size = len(slots)
@@ -72,42 +76,44 @@ def turn(slots: Any, line: Any, slot: Any) -> Any:
     line[NUMBER] = 0.0
 
 
-@kernel
-def at_lag(slots: Any, slot: Any, lag: Any, base: Any) -> Any:
-    """Distance from ``base`` of the mean ``lag`` slots ago; NaN where there is none."""
+@leaf
+def at_lag(slots: Any, slot: Any, here: Any, lag: Any, base: Any) -> Any:
+    """Distance from ``base`` of the mean ``lag`` slots before ``slot``, whose place is ``here``; NaN where none is."""
     if lag <= 0 or lag >= len(slots) or slot < lag:
         return np.nan
-    return float(slots[(slot - lag) % len(slots)]) - base
+    at = here - lag
+    return float(slots[at if at >= 0 else at + len(slots)]) - base
 
 
-@kernel
-def around(slots: Any, slot: Any, lag: Any, reach: Any, with_middle: Any, base: Any) -> Any:
+@leaf
+def around(slots: Any, slot: Any, here: Any, lag: Any, reach: Any, with_middle: Any, base: Any) -> Any:
     """Mean of the slots within ``reach`` of a lag, from ``base``; NaN where there are none."""
     total, number = 0.0, 0
     for k in range(-reach, reach + 1):
         if k == 0 and not with_middle:
             continue
-        d = at_lag(slots, slot, lag - k, base)
+        d = at_lag(slots, slot, here, lag - k, base)
         if not math.isnan(d):
             total += d
             number += 1
     return total / number if number > 0 else np.nan
 
 
-@kernel
+@leaf
 def scale_of(line: Any) -> Any:
     """The unit of features and errors: the slow spread, never nothing."""
     seen = line[SEEN]
-    trust = 1.0 - (1.0 - MEAN_RATE) ** min(seen, 20_000.0)
+    trust = OLD_TRUST if seen >= OLD else 1.0 - (1.0 - MEAN_RATE) ** seen
     spread = math.sqrt(line[VARIANCE] / trust) if trust > 0.0 and line[VARIANCE] > 0.0 else 0.0
     return max(spread, 1e-3 * abs(line[MEAN]), 1e-9)
 
 
-@kernel
+@leaf
 def describe(recent: Any, slots: Any, line: Any, day: Any, scale: Any, f: Any) -> Any:
     """Fill the features f [FEATURES] of the next sample; ``day`` is the number of slots in a day (0: no rhythm)."""
     base = line[MEAN]
     slot = np.int64(line[SLOT])
+    here = slot % len(slots)
     f[0] = 1.0
     short, long = 0.0, 0.0
     for j in range(RECENT):
@@ -119,15 +125,15 @@ def describe(recent: Any, slots: Any, line: Any, day: Any, scale: Any, f: Any) -
             f[1 + j] = d / scale
     f[4] = short / 6.0 / scale
     f[5] = long / RECENT / scale
-    f[6] = at_lag(slots, slot, day, base) / scale
-    f[7] = around(slots, slot, day, 2, False, base) / scale
-    f[8] = around(slots, slot, 7 * day, 1, True, base) / scale
-    f[9] = at_lag(slots, slot, day + 1, base) / scale
+    f[6] = at_lag(slots, slot, here, day, base) / scale
+    f[7] = around(slots, slot, here, day, 2, False, base) / scale
+    f[8] = around(slots, slot, here, 7 * day, 1, True, base) / scale
+    f[9] = at_lag(slots, slot, here, day + 1, base) / scale
     for k in range(1, FEATURES):
         f[k] = 0.0 if math.isnan(f[k]) else min(max(f[k], -CLIP), CLIP)
 
 
-@kernel
+@leaf
 def forecast(weights: Any, f: Any) -> Any:
     """The forecast in units of the spread."""
     total = 0.0
@@ -136,9 +142,13 @@ def forecast(weights: Any, f: Any) -> Any:
     return total
 
 
-@kernel
-def adapt(weights: Any, spread: Any, line: Any, f: Any, error: Any, gain: Any) -> Any:
-    """Teach the weights one error (in units of the spread)."""
+@leaf
+def adapt(weights: Any, spread: Any, line: Any, f: Any, error: Any, gain: Any, outer: Any) -> Any:
+    """Teach the weights one error (in units of the slow spread).
+
+    ``spread`` [P * P] is the covariance, row after row; ``gain`` [P] and ``outer`` [P * P] are scratch. Its update is
+    one loop over all cells without a division, which the compiler makes vectors of; equal products keep it symmetric.
+    """
     usual = line[USUAL]
     old = line[SEEN] > 60.0
     limit = CLIP if not old else 3.0 * usual if usual > 0.0 else 3.0
@@ -147,40 +157,41 @@ def adapt(weights: Any, spread: Any, line: Any, f: Any, error: Any, gain: Any) -
     for a in range(FEATURES):
         g = 0.0
         for b in range(FEATURES):
-            g += spread[a, b] * f[b]
+            g += spread[a * FEATURES + b] * f[b]
         gain[a] = g
         below += f[a] * g
+    share = 1.0 / below
     for a in range(FEATURES):
         weights[a] += gain[a] / below * taught
-        for b in range(a + 1):
-            v = (spread[a, b] - gain[a] * gain[b] / below) / FORGET
-            spread[a, b] = v
-            spread[b, a] = v
+        for b in range(FEATURES):
+            outer[a * FEATURES + b] = gain[a] * gain[b]
+    for k in range(FEATURES * FEATURES):
+        spread[k] = (spread[k] - outer[k] * share) * WIDENS
     for a in range(FEATURES):
         most = MOST_NEAR if a < FIRST_FAR else MOST_FAR
-        if spread[a, a] > most:
-            shrink = math.sqrt(most / spread[a, a])
+        if spread[a * (FEATURES + 1)] > most:
+            shrink = math.sqrt(most / spread[a * (FEATURES + 1)])
             for b in range(FEATURES):
-                spread[a, b] *= shrink
-                spread[b, a] *= shrink
+                spread[a * FEATURES + b] *= shrink
+                spread[b * FEATURES + a] *= shrink
     size = abs(error)
     line[USUAL] = 0.99 * usual + 0.01 * min(size, 5.0 * usual) if old else 0.9 * usual + 0.1 * size
 
 
-@kernel
-def settle(line: Any, x: Any) -> Any:
-    """Teach mean and spread a sample; one far out teaches as one six spreads out."""
+@leaf
+def settle(line: Any, x: Any, scale: Any) -> Any:
+    """Teach mean and spread a sample; one far out teaches as one six spreads out. ``scale`` is that of the line."""
     seen = line[SEEN]
     d = x - line[MEAN]
     if seen > 100.0:
-        limit = 6.0 * scale_of(line)
+        limit = 6.0 * scale
         d = min(max(d, -limit), limit)
     line[MEAN] += max(MEAN_RATE, 1.0 / (seen + 1.0)) * d
     line[VARIANCE] = (1.0 - MEAN_RATE) * line[VARIANCE] + (MEAN_RATE * d * d if seen > 0.0 else 0.0)
     line[SEEN] = seen + 1.0
 
 
-@kernel
+@leaf
 def push(recent: Any, line: Any, x: Any) -> Any:
     """Put a sample in front of the recent ones and into the current slot."""
     for j in range(RECENT - 1, 0, -1):
@@ -215,7 +226,7 @@ def rls_block(
     goes on from what it was.
     """
     series, samples = values.shape
-    f, gain = np.zeros(FEATURES), np.zeros(FEATURES)
+    f, gain, outer = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(FEATURES * FEATURES)
     covariances = spread.reshape(len(spread), FEATURES * FEATURES)
     for i in range(series):
         if samples:
@@ -241,6 +252,6 @@ def rls_block(
                     push(recent[i], line, predicted)
                 continue
             if line[SEEN] >= YOUNG:
-                adapt(weights[i], spread[i], line, f, (x - predicted) / scale, gain)
-            settle(line, x)
+                adapt(weights[i], covariances[i], line, f, (x - predicted) / scale, gain, outer)
+            settle(line, x, scale)
             push(recent[i], line, x)

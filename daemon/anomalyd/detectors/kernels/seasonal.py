@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.jit import kernel, leaf
 
 LEVEL, SLOW, DAY_OFFSET, WEEK_OFFSET, ERRORS, SEEN = 0, 1, 2, 3, 4, 8
 LINE = 9
@@ -24,7 +24,7 @@ CLIP = 6.0
 TINY = 1e-9
 
 
-@kernel
+@leaf
 def best_expert(line: Any) -> Any:
     """Index of the expert with the least recent error."""
     best = 0
@@ -34,7 +34,7 @@ def best_expert(line: Any) -> Any:
     return best
 
 
-@kernel
+@leaf
 def opinion(profile: Any, visits: Any, line: Any, expert: Any, day_bin: Any, week_bin: Any) -> Any:
     """What one expert expects; those whose bin is new speak through the next simpler one."""
     if expert == 3:
@@ -46,7 +46,7 @@ def opinion(profile: Any, visits: Any, line: Any, expert: Any, day_bin: Any, wee
     return line[LEVEL]
 
 
-@kernel
+@leaf
 def expect(profile: Any, visits: Any, line: Any, day_bin: Any, week_bin: Any) -> Any:
     """The best expert's opinion."""
     return opinion(profile, visits, line, best_expert(line), day_bin, week_bin)

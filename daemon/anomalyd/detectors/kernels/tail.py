@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.jit import kernel, leaf
 
 BINS = 320
 PER_OCTAVE = 8
@@ -49,7 +49,7 @@ LN10 = math.log(10.0)
 NO_ORIGIN = -10_000.0
 
 
-@kernel
+@leaf
 def place(line: Any, s: Any) -> Any:
     """Position of a score on the histogram's axis, in bins (not rounded); 0 for nothing."""
     if s <= SMALLEST or line[ORIGIN] == NO_ORIGIN:
@@ -57,17 +57,35 @@ def place(line: Any, s: Any) -> Any:
     return min(max((math.log2(s) - line[ORIGIN]) * PER_OCTAVE, 0.0), BINS - 1e-6)
 
 
-@kernel
+@leaf
 def edge_of(line: Any, b: Any) -> Any:
     """Score at the lower edge of bin b."""
     return 2.0 ** (line[ORIGIN] + b / PER_OCTAVE)
 
 
-@kernel
+@leaf
+def top_of(counts: Any) -> Any:
+    """A number of bins, a multiple of eight, beyond which nothing was counted: most of the axis is empty."""
+    top = BINS
+    while top > PER_OCTAVE:
+        b = top - PER_OCTAVE
+        low = (counts[b] + counts[b + 1]) + (counts[b + 2] + counts[b + 3])
+        high = (counts[b + 4] + counts[b + 5]) + (counts[b + 6] + counts[b + 7])
+        if low + high > 0.0:
+            return top
+        top = b
+    return top
+
+
+@leaf
 def find_edge(counts: Any, line: Any, floor: Any) -> Any:
-    """Put u, the lower edge of the tail, on the bin edge nearest to the 98 % quantile and not below the floor."""
+    """Put u, the lower edge of the tail, on the bin edge nearest to the 98 % quantile and not below the floor.
+
+    Returns the bin from which on there is nothing (``top_of``).
+    """
+    top = top_of(counts)
     wanted = TAIL_SHARE * line[TOTAL]
-    above, j = 0.0, BINS - 1
+    above, j = 0.0, top - 1
     while j > 0 and above + counts[j] < wanted:
         above += counts[j]
         j -= 1
@@ -83,14 +101,15 @@ def find_edge(counts: Any, line: Any, floor: Any) -> Any:
     line[FIRST] = first
     line[EDGE] = edge_of(line, first)
     line[ABOVE] = max(above, 0.0)
+    return top
 
 
-@kernel
+@leaf
 def fit_hill(counts: Any, line: Any, floor: Any) -> Any:
     """Fit the tail by the mean logarithmic excess."""
-    find_edge(counts, line, floor)
+    top = find_edge(counts, line, floor)
     excess = 0.0
-    for b in range(int(line[FIRST]), BINS):
+    for b in range(int(line[FIRST]), top):
         excess += counts[b] * (b + 0.5 - line[FIRST])
     excess *= math.log(2.0) / PER_OCTAVE
     number = line[ABOVE] / line[INCREMENT]
@@ -122,25 +141,44 @@ def fit_moments(counts: Any, line: Any, floor: Any) -> Any:
     line[SCALE] = max(mean * (1.0 - line[SHAPE]), 0.1 * line[SHAPE] * u)
 
 
-@kernel
-def surprise_of(counts: Any, line: Any, s: Any) -> Any:
-    """-log10 of the probability of a score of at least s. Monotone in s, never negative."""
+@leaf
+def weight_from(counts: Any, line: Any, position: Any) -> Any:
+    """Weight of the scores at or above a position on the axis.
+
+    That of the tail is at hand, so only what lies between is added up; while the axis may still move, everything is.
+    """
+    b, first = int(position), int(line[FIRST])
+    above = counts[b] * (b + 1.0 - position) if b > 0 else counts[0] * 1.0
+    if line[SEEN] < SETTLING or b >= first:
+        for i in range(b + 1, BINS):
+            above += counts[i]
+        return above
+    for i in range(b + 1, first):
+        above += counts[i]
+    return above + line[ABOVE]
+
+
+@leaf
+def surprise_at(counts: Any, line: Any, s: Any, position: Any) -> Any:
+    """``surprise_of`` a score whose ``position`` is known."""
     number = line[TOTAL] / line[INCREMENT]
     if line[ORIGIN] == NO_ORIGIN:  # nothing but zeros so far
         return 0.0 if s <= SMALLEST else math.log10((number + 1.0) / 0.5)
-    at_u = -math.log10((line[ABOVE] / line[INCREMENT] + 0.5) / (number + 1.0))
+    beyond_u = (line[ABOVE] / line[INCREMENT] + 0.5) / (number + 1.0)
     if s > line[EDGE]:
+        at_u = -math.log10(beyond_u)
         return at_u + math.log1p(line[SHAPE] * (s - line[EDGE]) / line[SCALE]) / line[SHAPE] / LN10
-    position = place(line, s)
-    b = int(position)
-    above = counts[b] * (b + 1.0 - position) if b > 0 else counts[0]
-    for i in range(b + 1, BINS):
-        above += counts[i]
-    share = (above / line[INCREMENT] + 0.5) / (number + 1.0)
-    return min(max(0.0, -math.log10(min(1.0, share))), at_u)
+    share = (weight_from(counts, line, position) / line[INCREMENT] + 0.5) / (number + 1.0)
+    return max(0.0, -math.log10(min(1.0, max(share, beyond_u))))
 
 
-@kernel
+@leaf
+def surprise_of(counts: Any, line: Any, s: Any) -> Any:
+    """-log10 of the probability of a score of at least s. Monotone in s, never negative."""
+    return surprise_at(counts, line, s, place(line, s))
+
+
+@leaf
 def score_of(counts: Any, line: Any, surprise: Any) -> Any:
     """The score whose surprise is ``surprise``: the inverse of ``surprise_of``."""
     number = line[TOTAL] / line[INCREMENT]
@@ -159,7 +197,7 @@ def score_of(counts: Any, line: Any, surprise: Any) -> Any:
     return 0.0
 
 
-@kernel
+@leaf
 def recentre(counts: Any, line: Any, s: Any) -> Any:
     """Move the axis up so that s lies in its middle; what falls off its lower end counts as nothing."""
     octaves = math.floor(math.log2(s)) - BELOW - line[ORIGIN]
@@ -173,20 +211,28 @@ def recentre(counts: Any, line: Any, s: Any) -> Any:
     line[FIRST] = max(1.0, line[FIRST] - shift)
 
 
-@kernel
+@leaf
 def learn(counts: Any, line: Any, s: Any, growth: Any) -> Any:
     """Count a score. ``growth`` is the factor by which the next one weighs more."""
+    learn_at(counts, line, s, place(line, s), growth)
+
+
+@leaf
+def learn_at(counts: Any, line: Any, s: Any, position: Any, growth: Any) -> Any:
+    """``learn`` a score whose ``position`` is known."""
     if line[ORIGIN] == NO_ORIGIN and s > SMALLEST:
         line[ORIGIN] = math.floor(math.log2(s)) - BELOW
         # Until the next fit the tail begins right above the only score that was not nothing.
-        line[FIRST] = math.floor(place(line, s)) + 1.0
+        position = place(line, s)
+        line[FIRST] = math.floor(position) + 1.0
         line[EDGE] = edge_of(line, line[FIRST])
         line[ABOVE] = 0.0
         line[SHAPE] = HILL_SHAPE
         line[SCALE] = HILL_SHAPE * line[EDGE]
-    if line[SEEN] < SETTLING and place(line, s) > CENTRED:
+    if line[SEEN] < SETTLING and position > CENTRED:
         recentre(counts, line, s)
-    b = int(place(line, s))
+        position = place(line, s)
+    b = int(position)
     counts[b] += line[INCREMENT]
     line[TOTAL] += line[INCREMENT]
     if b >= line[FIRST]:
@@ -201,14 +247,14 @@ def learn(counts: Any, line: Any, s: Any, growth: Any) -> Any:
         line[INCREMENT] = 1.0
 
 
-@kernel
+@leaf
 def due(line: Any, fewest: Any) -> Any:
     """Whether the tail must be fitted before the next score is judged."""
     seen = int(line[SEEN])
     return seen == fewest or (seen > fewest and seen % REFIT == 0)
 
 
-@kernel
+@leaf
 def first_surprise(line: Any, s: Any) -> Any:
     """Surprise of a score after nothing but zeros, as a detector gives them on a flat line.
 
@@ -219,7 +265,7 @@ def first_surprise(line: Any, s: Any) -> Any:
     return 0.0 if s <= SMALLEST else at_zero + math.log1p(MOMENTS_SHAPE * s) / MOMENTS_SHAPE / LN10
 
 
-@kernel
+@leaf
 def first_score(line: Any, surprise: Any) -> Any:
     """The score whose ``first_surprise`` is ``surprise``; 0 where any score is rarer."""
     at_zero = math.log10((line[TOTAL] / line[INCREMENT] + 1.0) / 0.5)
