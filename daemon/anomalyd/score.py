@@ -32,6 +32,8 @@ class Scores:
 
     learned: I64 | None = field(default=None, kw_only=True)
     """Above 0 where a series is young: from how many slots of past was learned. None where none is."""
+    side: F64 | None = field(default=None, kw_only=True)
+    """Above 0 where the score speaks of a rise, below 0 of a fall; NaN or None: see on which side of ``expected``."""
     raw: F64
     expected: F64
     lower: F64
@@ -48,7 +50,7 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
     learned = [np.zeros(p.raw.shape, np.int64) if p.learned is None else p.learned for p in parts]
     return Scores(
         column("raw"), column("expected"), column("lower"), column("upper"), column("surprise"),
-        None if parts[0].page is None else column("page"),
+        None if parts[0].page is None else column("page"), side=None if parts[0].side is None else column("side"),
         learned=None if all(p.learned is None for p in parts) else np.concatenate(learned, axis=1),
     )  # fmt: skip
 
@@ -105,18 +107,18 @@ class Why(IntEnum):
     """Above the cut, in a series too young to be known well: never more than a warning."""
     DISMISSED = 8
     """Above the cut, but an analyst called this very stretch false or expected."""
-
-
     DOUBTED = 9
     """Above the cut, but the series has sudden gaps, and what its remaining samples show is doubted."""
+
+
 REFUSED = (Why.DIRECTION, Why.MIN_DEVIATION)
 """Above the cut, and of no interest to the rule as yet."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
 UNOPENED = (Why.NO_NEWS, Why.DOUBTED)
 """Above the cut, and no episode may open by it."""
 
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Verdicts:
     """One slot's verdicts on N series: kind, tier and reason as small integer arrays [N]."""
 
@@ -137,9 +139,11 @@ class Observation:
         at: the slot, milliseconds.
         series: row ids of the series in the rule's registry.
         learned: as in ``Scores``; not stored.
+        opens: the surprise with which an episode may open, ``Scores.page``; not stored. None where that is ``surprise``.
     """
 
     learned: I64 | None = field(default=None, kw_only=True)
+    opens: F64 | None = field(default=None, kw_only=True)
     at: int
     series: I64
     value: F64

@@ -11,7 +11,7 @@ import numpy as np
 from anomalyd.backtest import Backtest
 from anomalyd.block import F64, Labels
 from anomalyd.clock import HOUR_MS
-from anomalyd.report.figures import Alarm, Change, alarms, alarms_of, budget_lines, compare
+from anomalyd.report.figures import Alarm, Change, alarms_above, alarms_of, budget_lines, compare
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.ruleedit import edit_rule, patch
 from anomalyd.rules import RuleSet
@@ -101,8 +101,7 @@ def threshold_lines(test: Backtest, truth: Truth) -> list[ThresholdLine]:
                         _found(test, truth, alarms_of(test.episodes, test.end)))  # fmt: skip
     lines = [own]
     for line in budget_lines(test):
-        flagged = test.hits.surprise > line.cut
-        raised = alarms(test.rule, test.hits.row[flagged], test.hits.at[flagged], test.labels)
+        raised = alarms_above(test, np.full(len(test.hits.at), line.cut))
         lines.append(ThresholdLine(line.name, line.cut, line.episodes, line.per_week, _found(test, truth, raised)))
     return lines
 

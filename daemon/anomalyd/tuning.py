@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from anomalyd.appraise import Unlabelled, look_at
-from anomalyd.backtest import Backtest, Hits, Life, Tape
+from anomalyd.backtest import Backtest, Life, Tape
 from anomalyd.block import Block
 from anomalyd.clock import HOUR_MS
 from anomalyd.detectors.base import Grid
@@ -206,7 +206,7 @@ def part(test: Backtest, start: int, end: int) -> Backtest:
         t.upper[:, columns], t.surprise[:, columns],
     )  # fmt: skip
     inside = (h.at >= start) & (h.at <= end)
-    hits = Hits(h.row[inside], h.at[inside], h.surprise[inside])
+    hits = h.take(inside)
     episodes = tuple(e for e in test.episodes if start <= e.opened_at <= end)
     return replace(test, start=start, end=end, episodes=episodes, hits=hits, tape=tape)
 

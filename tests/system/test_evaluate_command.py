@@ -71,7 +71,8 @@ def test_what_the_daemon_stored_with_votes(config: Path) -> None:
     report = config.parent / "report.html"
     shown = anomalyd("evaluate", "--config", str(config), "--report", str(report))
     assert shown.returncode == 0, shown.stderr
-    assert "1 labelled anomalies from feedback" in shown.stdout
+    assert "1 labelled anomaly from feedback" in shown.stdout
+    assert all(head in shown.stdout for head in ("as it was", "as it would be now"))
     assert f"{alerts - 1} of {alerts} alerts were judged by nobody" in shown.stdout
     assert "dummy" in shown.stdout
     page = report.read_text(encoding="utf-8")
@@ -87,6 +88,7 @@ def test_what_the_daemon_stored_with_votes(config: Path) -> None:
     assert (one["labels_from"], one["labels"]["events"], one["labels"]["found"]) == ("labels", 2, 2)
     assert one["labels"]["vus_pr"] > 0.9 > 0.5 > one["labels_dummy"]["vus_pr"]
     assert one["labels"]["alerts"] == alerts == one["labels_dummy"]["alerts"]
+    assert one["alerts_now"] == one["labels_now"]["alerts"] == alerts
     assert "1 of 3 labelled spans meet no series" in told.stderr
 
 

@@ -20,6 +20,7 @@ from anomalyd.report.figures import (
     Alarm,
     Span,
     alarms,
+    alarms_above,
     alarms_of,
     budget_lines,
     compare,
@@ -135,6 +136,23 @@ def test_alarms_follow_for_and_keep_firing_for() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_no_news_goes_on_with_an_alarm_and_makes_none() -> None:
+    """Of two stretches above the cut the one without news is no alarm; with news in its middle it begins there."""
+    rows, times = np.zeros(8, np.int64), START + STEP * np.array([1, 2, 3, 20, 21, 22, 23, 24])
+    news = np.array([True, False, False, False, False, True, False, False])
+    found = alarms(replace(RULE, for_ms=0), rows, times, [make_labels({"host": "a"})], news)
+    assert [(a.opened_at - START) // STEP for a in found] == [1, 22]
+    assert not alarms(RULE, rows, times, [make_labels({"host": "a"})], np.zeros(8, np.bool_))
+
+
+def test_budgets_count_what_would_be_told(lived: Backtest) -> None:
+    """The rule's own cut gives its own episodes; samples above a budget's cut that are no news page nobody."""
+    own = alarms_above(lived, np.full(len(lived.hits.at), lived.cut))
+    assert [(a.labels, a.opened_at) for a in own] == [(e.labels, e.opened_at) for e in lived.episodes]
+    stale = replace(lived.hits, opens=np.full_like(lived.hits.surprise, np.nan))
+    assert {line.episodes for line in budget_lines(replace(lived, hits=stale))} == {0}
+
+
 def test_the_dummy_has_no_sense_of_direction_but_the_rules(lived: Backtest) -> None:
     """Three standard deviations find the spikes and the outage; with direction up only the spikes."""
     hosts = {dict(a.labels)["host"] for a in dummy_alarms(lived)}
@@ -223,4 +241,4 @@ def test_axes_are_round() -> None:
     assert [short(v) for v in (0, 1500, 2.5e6, 0.03, -4e9)] == ["0", "1.5k", "2.5M", "0.03", "-4G"]
     assert [t.text for t in time_ticks(START, START + 2 * DAY_MS)] == ["10 Oct", "12:00", "11 Oct", "12:00", "12 Oct"]
     assert [t.text for t in time_ticks(START, START + 5 * DAY_MS)][:2] == ["10 Oct", "11 Oct"]
-    assert [t.text for t in time_ticks(START, START + HOUR_MS)][:2] == ["00:00", "00:10"]
+    assert [t.text for t in time_ticks(START, START + HOUR_MS)][:2] == ["10 Oct", "00:10"]

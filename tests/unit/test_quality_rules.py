@@ -10,13 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalyd.appraise import appraise, appraise_dummy, curve, histogram, likeness, look_at, look_at_dummy, stored
+from anomalyd.appraise import (
+    appraise,
+    appraise_alarms,
+    appraise_dummy,
+    curve,
+    histogram,
+    likeness,
+    look_at,
+    look_at_dummy,
+    stored,
+)
 from anomalyd.backtest import Backtest, backtest
+from anomalyd.ballot import Ballot, cuts_now
 from anomalyd.block import Block, fingerprint
 from anomalyd.errors import ConfigError
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.records import Feedback, FeedbackLabel
-from anomalyd.report.figures import Alarm, Span
+from anomalyd.report.figures import Alarm, Span, alarms_above
 from anomalyd.rule import DetectorSpec
 from anomalyd.store import Store
 from anomalyd.truth import Truth, labelled, read_rows, said
@@ -113,6 +124,30 @@ def test_what_is_stored_measures_as_what_is_replayed() -> None:
     assert one.vus_pr == pytest.approx(other.vus_pr, abs=0.02)
     assert (one.found, one.alerts) == (other.found, other.alerts)
     assert stored(life.store, RULE, START + 9_999 * M, START + 10_050 * M) is None
+
+
+def test_what_was_raised_and_what_would_be_now_are_told_apart() -> None:
+    """A false and an expected vote take their alerts out of what would be now, and out of nothing that was."""
+    life, now = Life(planted_block()), START + (END + 1) * M
+    life.live(0, END + 1)
+    ballot = Ballot(life.store, lambda: {RULE.id: RULE}, FeedbackPolicy())
+    told = {e.labels: e for e in life.store.episodes(rule=RULE.id) if e.peak_value > 25}
+    for labels, word in ((hosts(3)[0], FeedbackLabel.FALSE), (hosts(3)[1], FeedbackLabel.EXPECTED)):
+        ballot.cast(ballot.vote_on(told[labels].id, word, "ann", "cli", now), now)
+    test = stored(life.store, RULE, START, START + END * M)
+    assert test is not None
+    series, hits = [fingerprint(labels) for labels in test.labels], test.hits
+    cuts = cuts_now(life.store, RULE, series, hits.row, hits.at, now, FeedbackPolicy())
+    assert (cuts[hits.row == 2] == test.cut).all()
+    assert (cuts[hits.row == 0] > test.cut).all()
+    assert not (cuts[hits.row == 1] > test.cut).all(), "an exception holds at its hour alone"
+    raised = {a.labels for a in alarms_above(test, cuts)}
+    assert hosts(3)[2] in raised
+    assert not raised & {hosts(3)[0], hosts(3)[1]}
+    truth = Truth(spans())
+    was, would_be = appraise(test, truth), appraise_alarms(test, truth, alarms_above(test, cuts))
+    assert (was.found, would_be.found) == (3, 1)
+    assert was.vus_pr == would_be.vus_pr
 
 
 def test_plots_have_points() -> None:

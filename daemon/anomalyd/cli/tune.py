@@ -18,7 +18,8 @@ from rich.table import Table
 from anomalyd import logs
 from anomalyd.backtest import Backtest
 from anomalyd.cli.backtest import Runner, bar, choose
-from anomalyd.cli.evaluate import count, daemon_store, delay, moment, number, seconds, truth_of, warn_unmatched, within
+from anomalyd.cli.evaluate import daemon_store, moment, seconds, truth_of, warn_unmatched, within
+from anomalyd.cli.evaluateview import count, delay, number
 from anomalyd.clock import HOUR_MS, SystemClock
 from anomalyd.durations import format_budget, format_duration, parse_budget
 from anomalyd.errors import ConfigError, Problem

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from anomalyd.backtest import Backtest
-from anomalyd.block import I64, Block, Labels
+from anomalyd.block import F64, I64, Block, Bool, Labels
 from anomalyd.clock import DAY_MS, WEEK_MS
 from anomalyd.durations import format_budget, read_time
 from anomalyd.episode import Episode
@@ -134,15 +134,27 @@ def budget_lines(test: Backtest) -> list[BudgetLine]:
             continue
         policy = TierPolicy(Tier.WARNING, budget)
         cut = initial_threshold(replace(test.rule, tiers=(policy,)), max(1, len(test.labels))).lowest
-        flagged = test.hits.surprise > cut
-        runs = alarms(test.rule, test.hits.row[flagged], test.hits.at[flagged], test.labels)
+        runs = alarms_above(test, np.full(len(test.hits.at), cut))
         series = len({alarm.labels for alarm in runs})
         lines.append(BudgetLine(format_budget(budget), cut, len(runs), len(runs) / test.weeks, series))
     return lines
 
 
-def alarms(rule: Rule, rows: I64, times: I64, labels: Sequence[Labels]) -> list[Alarm]:
-    """Spans that samples make, under the rule's ``for`` and ``keep_firing_for``; samples in order of time."""
+def alarms_above(test: Backtest, cuts: F64) -> list[Alarm]:
+    """What other cuts, one a hit [H], would have paged: as in the daemon, an alarm begins by what is news."""
+    over = test.hits.surprise > cuts
+    above = test.hits.take(over)
+    begins = np.nan_to_num(above.opens) > cuts[over]
+    return alarms(test.rule, above.row, above.at, test.labels, begins)
+
+
+def alarms(
+    rule: Rule, rows: I64, times: I64, labels: Sequence[Labels], begins: Bool | None = None
+) -> list[Alarm]:
+    """Spans that samples make, under the rule's ``for`` and ``keep_firing_for``; samples in order of time.
+
+    ``begins`` tells by which of them a span may begin; None: by any.
+    """
     order = np.lexsort((times, rows))
     found: list[Alarm] = []
     row, since, last, opened = -1, 0, 0, 0
@@ -157,6 +169,9 @@ def alarms(rule: Rule, rows: I64, times: I64, labels: Sequence[Labels]) -> list[
         if rows[i] != row or at - last > gap:
             close()
             row, since, opened = int(rows[i]), at, 0
+            if begins is not None and not begins[i]:
+                row = -1  # nothing began, so nothing goes on
+                continue
         last = at
         if not opened and at - since >= rule.for_ms:
             opened = at
