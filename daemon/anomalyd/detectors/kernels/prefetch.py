@@ -44,7 +44,7 @@ _hint: Any = intrinsic(_request)
 
 @kernel
 def prefetch_row(array: Any, row: Any, cells: Any = 1 << 30, first: Any = 0) -> None:
-    """Ask for a row of a two-dimensional array, or for its cells from one to another; beyond the last row is nothing."""
+    """Ask for a row of a two-dimensional array, or for some of its cells; a row behind the last one is nothing."""
     if row < array.shape[0]:
         for column in range(first, min(cells, array.shape[1]), LINE // array.itemsize):
             _hint(array, row, column)
