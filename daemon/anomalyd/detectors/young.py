@@ -9,7 +9,7 @@ detector.
 
 Until a series is a day old (or as old as the rule's whole history) its detector has not seen what its day is like
 either. So whatever is said of it is capped at the tier `warning` (see ``judge``), and told with how much past it was
-learned from.
+learned from. And a young series is learned whatever is said of it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,20 @@ def begin(history: Block) -> Arrays:
     state: Arrays = {"ring": np.zeros((len(history), RING)), "life": np.zeros((len(history), 3), np.int64)}
     remember(clean(history.values), state["ring"], state["life"])
     return state
+
+
+def known(state: Mapping[str, npt.NDArray[Any]], hold: Bool | None) -> Bool | None:
+    """Which of the held series [N] their detector may be kept from learning: those that are not young.
+
+    A young series has shown nothing yet that would have to be kept clean. Were its first noon held because the stand-in
+    took it for a break, its detector would know neither the day nor the night, and take both for rare ever after.
+    """
+    from anomalyd.detectors.kernels.young import AGE, GROWN
+
+    if hold is None or not state:
+        return hold
+    grown: Bool = hold & (state["life"][:, AGE] == GROWN)
+    return grown
 
 
 def score(
