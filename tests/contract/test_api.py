@@ -15,6 +15,7 @@ from anomalyd.block import make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.console.auth import check_listen, is_loopback
 from anomalyd.console.pageview import view_of
+from anomalyd.detectors.base import Choice
 from anomalyd.errors import ConfigError, StoreBusy
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.records import FeedbackLabel
@@ -101,8 +102,13 @@ def test_a_rule_says_what_became_of_its_series() -> None:
     console.attendance = Attendance(7, 2, 1, 3, (((("host", "a"),), ("gaps", "range")),))
     assert data(client.get(f"{V1}/rules"))["rules"][0]["series"] == {
         "watched": 7, "waiting": 2, "limited": 1, "duplicate": 3, "faulty": 1,
-        "worst": [{"labels": {"host": "a"}, "faults": ["gaps", "range"]}],
+        "worst": [{"labels": {"host": "a"}, "faults": ["gaps", "range"]}], "models": [],
     }  # fmt: skip
+    choice = Choice("the plane", False, "it is better", (("host", "a"),), 3, 20)
+    console.attendance = replace(console.attendance, choices=(choice,))
+    assert data(client.get(f"{V1}/rules"))["rules"][0]["series"]["models"] == [
+        {"group": {"host": "a"}, "runs": "the plane", "learned": False, "why": str(choice), "stopped": True}
+    ]
 
 
 def test_notices_come_in_pages_and_stand_on_the_page_of_their_series() -> None:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
+from anomalyd.detectors.model import model_of
 from anomalyd.durations import parse_duration
 from anomalyd.errors import ConfigError
 from anomalyd.intervals import Interval
@@ -172,6 +173,9 @@ def test_a_list_of_detectors_is_an_ensemble() -> None:
     problems = refused(one("expr: up\ndetector:\n  - {type: mad, windw: 1d}\n  - mda"))
     assert "r.yml:7:25: unknown key 'windw' (did you mean 'window'?)" in problems
     assert "r.yml:8:13: unknown detector 'mda' (did you mean 'mad'?)" in problems
+    rule = rules_of(one("expr: up\ndetector:\n  - {type: mad, window: 6h}\n  - ewma")).rules[0]
+    assert [(m.type, dict(m.params)) for m in rule.detector.members] == [("mad", {"window": "6h"}), ("ewma", {})]
+    assert model_of(rule).detector.name == "ensemble"
 
 
 REFUSED = [
@@ -220,6 +224,10 @@ REFUSED = [
     (GOOD + "tiers: {warning: {sigma: 3}, emergency: {sigma: 3}}", "emergency begins where warning does and hides it"),
     (GOOD + "group_by: [..., a]", "... means all labels and stands alone"),
     (GOOD + "group_by: [pod]\ndrop_labels: [pod]", "label 'pod' is dropped by drop_labels"),
+    ("expr: up\ndetector: {type: knn, joint: true}\ngroup_by: [...]",
+     "r.yml:7:19: with joint the series of a group are one vector, and [...] puts each in a group of its own"),
+    ("expr: up\ndetector: {type: knn, joint: true}\ntiers: {warning: {sigma: 3}, critical: {spread: 0.3}}",
+     "a share of them never is (give the tier a budget)"),
     (GOOD + "drop_labels: [1a]", "'1a' is not a label name"),
     (GOOD + "labels: {team: 12}", "team: must be text, not a number (put it into quotes)"),
     (GOOD + "labels: {team: 012}", "number 012 is ambiguous"),

@@ -3,8 +3,8 @@
 Idea
     A net with a bottleneck of ``code`` numbers learns to rebuild ordinary vectors: the last ``window`` samples of any
     series of the rule, or with ``joint: true`` the samples of a group of series at one time. What does not fit through
-    the bottleneck is unusual. The net is used only if it rebuilds the last fifth of the history better than the plane of
-    the same number of principal components; otherwise that plane is used. Which one runs is told as a notice.
+    the bottleneck is unusual. The net is used only if it rebuilds the last fifth of the history better than the plane
+    of the same number of principal components; otherwise that plane is used. Which one runs is told as a notice.
 
 Works for
     Collective anomalies (a stretch of a shape never seen) and, jointly, channels that leave their common pattern: the
