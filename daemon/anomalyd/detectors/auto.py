@@ -57,8 +57,6 @@ LARGEST = 1e30
 """Samples beyond this are taken for this: float32 state and squares stay finite."""
 SLOT_MS = 5 * MINUTE_MS
 """Yesterday and last week are remembered as means over this, or over the step where it is longer."""
-PAGE_RISE = 1.05
-"""A joint surprise is told again when it exceeds the held one by this factor."""
 BOOK_MS = 14 * DAY_MS
 """Contexts are spread over this much past."""
 
@@ -180,30 +178,35 @@ class Auto:
     def _fit_joint(self, history: Block) -> State:
         from anomalyd.detectors.kernels.auto_joint import fit_joint
 
-        arrays = fit_joint(np.clip(clean(history.values), -LARGEST, LARGEST))
+        arrays = fit_joint(np.clip(clean(history.values), -LARGEST, LARGEST), *self._bins(history.times))
         arrays["fitted"] = np.array([len(history.times) >= self.min_history])
-        shared = frozenset(arrays) - {"middle", "range"}
-        return State(arrays, shared, newest(history))
+        own = ("middle", "range", "profile", "weights", "past", "scale", "tails")
+        return State(arrays, frozenset(arrays) - frozenset(own), newest(history))
 
     def _run_joint(self, state: State, fresh: Block) -> tuple[Raw, F64, State]:
         """All channels carry the score of their common vector; each has its own expected value and unit."""
-        from anomalyd.detectors.kernels.auto_joint import hold_and_fade, surprise
+        from anomalyd.detectors.kernels.auto_joint import surprise, usual_level
 
-        a, raw = dict(copied(state)), blank(fresh.values.shape)
+        a, raw = dict(state.arrays), blank(fresh.values.shape)
         page = np.full(fresh.values.shape, np.nan)
+        bins, _ = self._bins(fresh.times)
         if bool(a["fitted"][0]):
             values = np.clip(clean(fresh.values), -LARGEST, LARGEST)
-            now = surprise(a, values)
-            held_now = hold_and_fade(now, float(a["held"][0]))
-            before = np.concatenate([a["held"], held_now[:-1]])
+            told, worse = surprise(a, values, bins)
             seen = ~np.isnan(values)
-            raw.score[:] = np.where(seen, held_now, np.nan)
-            page[:] = np.where(seen, np.where(now > PAGE_RISE * before, now, 0.0), np.nan)
-            if len(held_now):
-                a["held"] = held_now[-1:]
-        raw.expected[:] = a["middle"][:, :1]
-        raw.unit[:] = a["range"][:, :1]
+            raw.score[:] = np.where(seen, told, np.nan)
+            page[:] = np.where(seen, worse, np.nan)
+        raw.expected[:] = usual_level(a, bins)
+        raw.unit[:] = a["range"][:, 1:]
         return raw, page, advanced(state, a, fresh)
+
+    def _bins(self, times: I64) -> tuple[I64, I64]:
+        """Bin of the day of each time [T] for joint scores (all 0 where the step is too long), and the day."""
+        from anomalyd.detectors.kernels.auto_joint import BINS
+
+        civil = civil_times(times, self.grid.timezone)
+        bins = civil % DAY_MS * BINS // DAY_MS if self.day_slots else np.zeros(len(times), np.int64)
+        return bins.astype(np.int64), (civil // DAY_MS).astype(np.int64)
 
     def _calendar(self, times: I64) -> tuple[F64, I64, I64]:
         """Phase of the day in radians, bin of the day, bin of the week (behind the day's bins) of each time [T]."""

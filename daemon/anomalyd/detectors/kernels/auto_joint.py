@@ -1,163 +1,381 @@
-"""``auto`` over the channels of one vector per time: seven views of the vector, their tails in the history, one score.
+"""``auto`` over the channels of one vector per time: what is unusual in a channel, in how many, and for how long.
 
-Views: the mean of all and of the five largest of the channels' standardised deviations; the distance to the fifth
-nearest vector of the history; what principal components leave over, four times (standardised by mean and deviation or
-by median and quartiles, limited to 5 or 20, keeping half or 95 % of the variance). Each view's surprise is its Hill
-tail in the history it was fitted on; their mean is held and fades, since what is wrong with a machine lasts.
+Four residuals of each channel: its deviation from the usual level at that time of day; what its own last samples do
+not foretell; and each of the two once more given what the other channels do at the same time (the residual of a
+regression on them, from a shrunk covariance). Two views of each residual: the root mean square over the channels, which
+sees a little in many, and the mean tail of the root of their number that stand out most, which sees much in few. Each
+view's surprise is its Hill tail in the history. Their mean is held and fades over memories of 1, 10, 100 and 1,000
+samples at once, since nobody knows how long an incident lasts; the mean of the four, again by its tail in the history,
+is the surprise that is told.
 
-All arrays of the state are shared by the channels, except ``middle`` and ``range`` [C, 2] (mean and deviation; median
-and robust deviation).
+The tails are those of samples that the covariance had not seen: each quarter of the history is judged by the others.
+
+Arrays of the state whose first axis is the channel: ``middle`` and ``range`` [C, 2] (of the plain channel and of what
+the day's rhythm leaves over), ``profile`` [C, BINS], ``weights`` [C, 5] and ``past`` [C, 4] of the forecast, ``scale``
+[C, 4] and ``tails`` [C, 4, LINE] of the residuals. All others are shared: ``given`` [2, C, C] and ``offset`` [2, C] of
+the regressions, ``views`` [VIEWS + 1, WHOLE] the tails of the views and of their held mean, ``held`` [FADES].
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from anomalyd.block import F64
+from anomalyd.block import F64, I64
 from anomalyd.detectors.kernels.jit import kernel
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-RESIDUALS = ((0, 5.0, 0.5), (0, 5.0, 0.95), (0, 20.0, 0.95), (1, 20.0, 0.95))
-"""Views by principal components: which standardisation, limit of a deviation, share of variance taken out."""
-VIEWS = 3 + len(RESIDUALS)
-WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-"""What each view counts for in the mean."""
-BOOK = 3000
-ROWS = 8000
-NEIGHBOURS = 5
-GRID = 512
-"""Quantiles that stand for the history's scores of a view."""
+BINS = 48
+"""Bins of the day in which the usual level may differ."""
+RESIDUALS = 4
+"""Level, level given the others, forecast, forecast given the others."""
+VIEWS = 2 * RESIDUALS
+FADES = np.array([0.0, 0.9, 0.99, 0.999])
+"""Memories of 1, 10, 100 and 1,000 samples."""
+NEWS, RISE = 2, 1.05
+"""Worse than before is what exceeds the third of these memories by this factor."""
+FOLDS = 4
+DISTINCT, WHOLE = 64, 512
+"""Quantiles that stand for the past of a channel's residual, and of a view."""
+EDGE, SHAPE = -2, -1
+"""The last two places of a tail: where it begins, and Hill's shape."""
+LINE = DISTINCT + 2
 TAIL_SHARE = 0.02
 HILL_SHAPE, HILL_WEIGHT = 0.3, 10.0
-FADES = 0.985
-LARGEST = 1e3
+MOST = 8.0
+"""No channel and no view counts for more than this surprise."""
+SQUARED_TO = 10.0
+"""A deviation counts for at most this in a mean square."""
+LIMIT, LARGEST = 20.0, 1e3
+"""What one channel may add to what is expected of others; the largest deviation."""
+ALIKE = 50.0
+"""So many neighbouring samples tell of the covariance what one independent sample would."""
+RIDGE = 1e-3
+SHORT, LONG = 1.0 - 2.0 ** (-1.0 / 5.0), 1.0 - 2.0 ** (-1.0 / 60.0)
+"""Steps of the forecast's two means: half-lives of 5 and 60 samples."""
+LEAST_SCALE = 1e-3
 TINY = 1e-9
 
 
 @kernel
-def fifth_nearest(vectors: Any, book: Any) -> Any:
-    """Distance [T] of each vector [T, C] to its fifth nearest row of the book [R, C]."""
-    samples, width = vectors.shape
-    out = np.empty(samples)
-    best = np.empty(NEIGHBOURS, np.float32)
-    for t in range(samples):
-        best[:] = np.float32(3e38)
-        for r in range(len(book)):
-            d = np.float32(0.0)
-            for c in range(width):
-                z = vectors[t, c] - book[r, c]
-                d += z * z
-                if d >= best[NEIGHBOURS - 1]:
-                    break
-            if d < best[NEIGHBOURS - 1]:
-                k = NEIGHBOURS - 1
-                while k > 0 and best[k - 1] > d:
-                    best[k] = best[k - 1]
-                    k -= 1
-                best[k] = d
-        out[t] = math.sqrt(best[NEIGHBOURS - 1])
+def remember(past: Any, x: Any) -> Any:
+    """Move one channel's context [4] on: the last two samples, a short and a long mean."""
+    past[1], past[0] = past[0], x
+    past[2] += SHORT * (x - past[2])
+    past[3] += LONG * (x - past[3])
+
+
+@kernel
+def contexts(z: Any, out: Any) -> Any:
+    """What was known of each channel before each sample, out [C, T, 4] of z [T, C]."""
+    past = np.zeros(4)
+    for c in range(z.shape[1]):
+        past[:] = 0.0
+        for t in range(z.shape[0]):
+            out[c, t] = past
+            remember(past, z[t, c])
+
+
+@kernel
+def unforeseen(z: Any, weights: Any, past: Any) -> Any:
+    """What the forecast of each channel leaves over of z [T, C]; ``past`` [C, 4] moves on."""
+    out = np.empty(z.shape)
+    for c in range(z.shape[1]):
+        w = weights[c]
+        for t in range(z.shape[0]):
+            p = past[c]
+            out[t, c] = z[t, c] - (w[0] * p[0] + w[1] * p[1] + w[2] * p[2] + w[3] * p[3] + w[4])
+            remember(p, z[t, c])
     return out
 
 
 @kernel
-def hold_and_fade(values: Any, held: float) -> Any:
-    """Running maximum that fades, started at ``held``; missing values count as 0."""
-    out = np.empty(len(values))
-    for t in range(len(values)):
-        x = 0.0 if math.isnan(values[t]) else values[t]
-        held = max(x, FADES * held)
-        out[t] = held
+def given_others(r: Any, offset: Any, inverse: Any) -> Any:
+    """What the other channels do not explain of each channel of r [T, C]; the same however r is cut."""
+    out = np.zeros(r.shape)
+    for t in range(r.shape[0]):
+        for i in range(r.shape[1]):
+            d = min(max(r[t, i], -LIMIT), LIMIT) - offset[i]
+            if d != 0.0:
+                for j in range(r.shape[1]):
+                    out[t, j] += d * inverse[i, j]
     return out
 
 
-def fit_joint(values: F64) -> Arrays:
-    """Learn from history [C, T]; NaN allowed. The result is what ``views`` and ``surprise`` need."""
-    channels = len(values)
-    arrays: Arrays = _scales(values) | {
-        "remove": np.zeros((len(RESIDUALS), channels, channels)),
-        "offset": np.zeros((len(RESIDUALS), channels)),
-        "book": np.zeros((0, channels), np.float32),
-        "grid": np.zeros((VIEWS, GRID)),
-        "shape": np.ones(VIEWS),
-        "held": np.zeros(1),
-    }
-    if values.shape[1] < 2:
+@kernel
+def surprise_in(tail: Any, x: Any) -> Any:
+    """-log10 of the share of a past, kept as quantiles, edge and shape, that was as high as x."""
+    edge, quantiles = tail[EDGE], len(tail) - 2
+    if x > edge:
+        return -math.log10(TAIL_SHARE) + math.log(x / edge) / tail[SHAPE] / math.log(10.0)
+    k = np.searchsorted(tail[:quantiles], x)
+    below = float(k)
+    if 0 < k < quantiles and tail[k] > tail[k - 1]:
+        below += (x - tail[k - 1]) / (tail[k] - tail[k - 1]) - 0.5
+    return -math.log10(min(max(1.0 - below / quantiles, TAIL_SHARE), 1.0))
+
+
+@kernel
+def seen_together(r: Any, there: Any, scale: Any, tails: Any, most: Any, out: Any) -> Any:
+    """Both views, out [2, T], of a residual r [T, C]: mean square, and the mean of the ``most`` largest tails."""
+    channels = r.shape[1]
+    own = np.empty(channels)
+    for t in range(r.shape[0]):
+        total = 0.0
+        for c in range(channels):
+            own[c] = 0.0
+            if there[t, c]:
+                size = abs(r[t, c])
+                total += min(size / scale[c], SQUARED_TO) ** 2
+                own[c] = min(surprise_in(tails[c], size), MOST)
+        out[0, t] = math.sqrt(total / channels)
+        out[1, t] = np.sort(own)[channels - most :].sum() / most
+
+
+@kernel
+def hold_and_fade(values: Any, held: Any) -> Any:
+    """Mean of running maxima that fade at different rates, started at ``held`` [FADES], which move on; where it rises.
+
+    It rises where a sample exceeds what the memory of ``NEWS`` still holds, by ``RISE``.
+    """
+    out, rises = np.empty(len(values)), np.zeros(len(values), np.bool_)
+    for t in range(len(values)):
+        x = 0.0 if math.isnan(values[t]) else values[t]
+        rises[t] = x > RISE * FADES[NEWS] * held[NEWS]
+        total = 0.0
+        for k in range(len(FADES)):
+            held[k] = max(x, FADES[k] * held[k])
+            total += held[k]
+        out[t] = total / len(FADES)
+    return out, rises
+
+
+@kernel
+def each_surprise(views: Any, tails: Any) -> Any:
+    """Surprise [V, T] of views in their own pasts."""
+    out = np.empty(views.shape)
+    for v in range(views.shape[0]):
+        for t in range(views.shape[1]):
+            out[v, t] = surprise_in(tails[v], views[v, t])
+    return out
+
+
+def fit_joint(values: F64, bins: I64, days: I64) -> Arrays:
+    """Learn from history [C, T], NaN allowed; ``bins`` [T] of the day, below ``BINS``, and ``days`` counted [T]."""
+    channels, samples = values.shape
+    arrays = _levels(values, bins, days) | _blank(channels)
+    if samples < 2 or not channels:
         return arrays
-    for k, (how, limit, share) in enumerate(RESIDUALS):
-        z = np.clip(standardised(arrays, values, how), -limit, limit)[:: max(1, values.shape[1] // ROWS)]
-        offset = z.mean(axis=0)
-        _, strength, directions = np.linalg.svd(z - offset, full_matrices=False)
-        kept = np.cumsum(strength**2) / max(float((strength**2).sum()), TINY)
-        first = directions[: min(int(np.searchsorted(kept, share)) + 1, max(1, channels - 1))]
-        arrays["remove"][k], arrays["offset"][k] = first.T @ first, offset
-    book = np.clip(standardised(arrays, values, 0), -10, 10)[:: max(1, values.shape[1] // BOOK)]
-    arrays["book"] = np.ascontiguousarray(book, np.float32)
-    past = np.sort(views(arrays, values), axis=1)
-    samples = past.shape[1]
-    arrays["grid"] = past[:, ((np.arange(GRID) + 0.5) / GRID * samples).astype(np.int64)]
-    for k in range(VIEWS):
-        count = max(1, int(samples * TAIL_SHARE))
-        edge = max(float(past[k, -count - 1] if samples > count else past[k, 0]), TINY)
-        excess = np.log(np.maximum(past[k, -count:], edge) / edge).sum()
-        arrays["shape"][k] = (excess + HILL_WEIGHT * HILL_SHAPE) / (count + HILL_WEIGHT)
-        arrays["grid"][k, -1] = edge  # the last place of the grid is where the tail begins
+    there = np.ascontiguousarray(~np.isnan(values.T))
+    level, z = standardised(arrays, values, bins, 1), standardised(arrays, values, bins, 0)
+    arrays["weights"] = _forecast_weights(z)
+    ahead = unforeseen(np.clip(z, -LIMIT, LIMIT), arrays["weights"], arrays["past"])
+    views = np.empty((VIEWS, samples))
+    for k, residual in enumerate((level, ahead)):
+        explained, arrays["offset"][k], arrays["given"][k] = _cross_fitted(residual)
+        for j, r in ((2 * k, residual), (2 * k + 1, explained)):
+            _fit_channels(arrays, j, r, there)
+            _see(arrays, j, r, there, views)
+    for v in range(VIEWS):
+        arrays["views"][v] = _tail(views[v], WHOLE)
+    together = np.minimum(each_surprise(views, arrays["views"]), MOST).mean(axis=0)
+    arrays["views"][VIEWS] = _tail(hold_and_fade(together, np.zeros(len(FADES)))[0], WHOLE)
     return arrays
 
 
-def _scales(values: F64) -> Arrays:
-    """Middle and range of each channel, both ways; a channel that never moved gets the range of one."""
+def _blank(channels: int) -> Arrays:
+    return {
+        "weights": np.zeros((channels, 5)),
+        "past": np.zeros((channels, 4)),
+        "scale": np.ones((channels, RESIDUALS)),
+        "tails": np.ones((channels, RESIDUALS, LINE)),
+        "given": np.stack([np.eye(channels)] * 2),
+        "offset": np.zeros((2, channels)),
+        "views": np.ones((VIEWS + 1, WHOLE + 2)),
+        "held": np.zeros(len(FADES)),
+    }
+
+
+def _most(channels: int) -> int:
+    """How many channels stand out together at most: the root of their number."""
+    return max(1, round(math.sqrt(channels)))
+
+
+def _levels(values: F64, bins: I64, days: I64) -> Arrays:
+    """Middle and range of each channel, plain and without the day's rhythm, and that rhythm."""
     some = values if values.shape[1] else np.zeros((len(values), 1))
     some = np.where(np.isnan(some).all(axis=1, keepdims=True), 0.0, some)
-    mean, deviation = np.nanmean(some, axis=1), np.nanstd(some, axis=1)
-    low, median, high = np.nanquantile(some, [0.25, 0.5, 0.75], axis=1)
-    robust = np.maximum((high - low) / 1.35, 0.3 * deviation)
-    least = 1e-3 * np.maximum(np.abs(median), np.nanmax(some, axis=1) - np.nanmin(some, axis=1))
-    ranges = np.maximum(np.stack([deviation, robust], axis=1), least[:, None])
-    return {"middle": np.stack([mean, median], axis=1), "range": np.where(ranges > 0, ranges, 1.0)}
+    profile = _rhythm(some, bins, days) if values.shape[1] else np.zeros((len(values), BINS))
+    rest = some - profile[:, bins] if values.shape[1] else some
+    range_ = _range(some)
+    ranges = np.stack([range_, np.maximum(_range(rest), 0.1 * range_)], axis=1)
+    middle = np.stack([np.nanmean(some, axis=1), np.nanmean(rest, axis=1)], axis=1)
+    return {"middle": middle, "range": np.where(ranges > 0, ranges, 1.0), "profile": profile}
 
 
-def standardised(arrays: Arrays, values: F64, how: int) -> F64:
-    """Deviations [T, C] of the channels in their own ranges; 0 where missing."""
-    z = (values - arrays["middle"][:, how, None]) / arrays["range"][:, how, None]
+def _range(some: F64) -> F64:
+    """Deviation of each channel, at least a thousandth of its level and of its reach; 0 if it is always 0."""
+    reach = np.nanmax(some, axis=1) - np.nanmin(some, axis=1)
+    least = 1e-3 * np.maximum(np.abs(np.nanmedian(some, axis=1)), reach)
+    found: F64 = np.maximum(np.nanstd(some, axis=1), least)
+    return found
+
+
+def _rhythm(values: F64, bins: I64, days: I64) -> F64:
+    """The day's profile [C, BINS], as far as the profile of even days shows in that of odd days."""
+    both = [_profile(values, bins, days % 2 == odd) for odd in (0, 1)]
+    whole = _profile(values, bins, np.ones(len(bins), np.bool_))
+    shared = (both[0] * both[1]).mean(axis=1)
+    sizes = np.sqrt((both[0] ** 2).mean(axis=1) * (both[1] ** 2).mean(axis=1))
+    half = np.clip(np.divide(shared, sizes, out=np.zeros_like(shared), where=sizes > 0), 0.0, 1.0)
+    told: F64 = whole * (2 * half / (1 + half))[:, None]  # Spearman and Brown: what both halves tell together
+    return told
+
+
+def _profile(values: F64, bins: I64, which: npt.NDArray[np.bool_]) -> F64:
+    """Median of each channel in each bin of the chosen samples, smoothed around the clock, around 0; 0 if unknown."""
+    found = np.full((len(values), BINS), np.nan)
+    for b in range(BINS):
+        part = values[:, which & (bins == b)]
+        known = ~np.isnan(part).all(axis=1) if part.shape[1] else np.zeros(len(values), np.bool_)
+        found[known, b] = np.nanmedian(part[known], axis=1)
+    profile = np.stack([_around(row) for row in found])
+    smooth = (np.roll(profile, 1, axis=1) + 2 * profile + np.roll(profile, -1, axis=1)) / 4
+    centred: F64 = smooth - smooth.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _around(row: F64) -> F64:
+    """A channel's bins with unknown ones between their neighbours around the clock; 0 if none is known."""
+    known = np.flatnonzero(~np.isnan(row))
+    if not len(known):
+        return np.zeros(BINS)
+    filled: F64 = np.interp(np.arange(BINS), known, row[known], period=BINS)
+    return filled
+
+
+def usual_level(arrays: Arrays, bins: I64) -> F64:
+    """What is usual of each channel at these bins of the day [C, T]."""
+    found: F64 = arrays["middle"][:, 1:] + arrays["profile"][:, bins]
+    return found
+
+
+def standardised(arrays: Arrays, values: F64, bins: I64, how: int) -> F64:
+    """Deviations [T, C] in the channels' own ranges, plain (0) or from the usual level (1); 0 where missing."""
+    usual = usual_level(arrays, bins) if how else arrays["middle"][:, :1]
+    z = (values - usual) / arrays["range"][:, how, None]
     return np.ascontiguousarray(np.nan_to_num(np.clip(z, -LARGEST, LARGEST)).T)
 
 
-def views(arrays: Arrays, values: F64) -> F64:
-    """The views [VIEWS, T] of the vectors in values [C, T]."""
-    by = (standardised(arrays, values, 0), standardised(arrays, values, 1))
-    size = np.abs(by[0])
-    top = np.sort(np.minimum(size, 50.0), axis=1)[:, -5:]
-    rows = [np.minimum(size, 10.0).mean(axis=1), top.mean(axis=1)]
-    rows.append(fifth_nearest(np.clip(by[0], -10, 10).astype(np.float32), arrays["book"]))
-    for k, (how, limit, _) in enumerate(RESIDUALS):
-        z = np.clip(by[how], -limit, limit) - arrays["offset"][k]
-        # Rounded, so that the last bits of a product of matrices, which depend on its size, are no score.
-        rows.append(np.round(np.sqrt(((z - z @ arrays["remove"][k]) ** 2).mean(axis=1)), 9))
-    all_views: F64 = np.minimum(np.stack(rows), 1e12)
-    return all_views
+def _forecast_weights(z: F64) -> F64:
+    """Ridge regression [C, 5] of each channel on its own context and one."""
+    samples, channels = z.shape
+    known = np.ones((channels, samples, 5))
+    contexts(np.clip(z, -LIMIT, LIMIT), known[:, :, :4])
+    weights = np.empty((channels, 5))
+    for c in range(channels):
+        square = known[c].T @ known[c] + RIDGE * samples * np.eye(5)
+        weights[c] = np.linalg.solve(square, known[c].T @ np.clip(z[:, c], -LIMIT, LIMIT))
+    return weights
 
 
-def surprise(arrays: Arrays, values: F64) -> F64:
-    """Mean surprise [T] of the views; NaN where every channel is missing."""
-    mean: F64 = np.minimum(np.array(WEIGHTS) @ surprises(arrays, values) / sum(WEIGHTS), 300.0)
-    mean[np.isnan(values).all(axis=0)] = np.nan
-    return mean
+def _cross_fitted(r: F64) -> tuple[F64, F64, F64]:
+    """What the others leave over of r [T, C], each quarter by a regression on the rest, and the regression on all."""
+    limited = np.clip(r, -LIMIT, LIMIT)
+    edges = np.linspace(0, len(r), FOLDS + 1).astype(np.int64)
+    parts = [limited[a:b] for a, b in pairwise(edges.tolist())]
+    centre = limited.mean(axis=0)
+    sums = [_moments(part - centre) for part in parts]
+    whole = tuple(sum(s[k] for s in sums) for k in range(4))
+    found = []
+    for part, own in zip(parts, sums, strict=True):
+        offset, inverse = _regression(tuple(w - o for w, o in zip(whole, own, strict=True)))
+        found.append(given_others(part, centre + offset, inverse))
+    offset, inverse = _regression(whole)
+    return np.concatenate(found), centre + offset, inverse
 
 
-def surprises(arrays: Arrays, values: F64) -> F64:
-    """Surprise [VIEWS, T] of each view."""
-    seen = views(arrays, values)
-    found = np.zeros_like(seen)
-    for k, row in enumerate(seen):
-        grid = arrays["grid"][k]
-        edge = grid[-1]
-        above = 1.0 - np.searchsorted(grid[:-1], row) / GRID
-        body = -np.log10(np.clip(above, TAIL_SHARE, 1.0))
-        beyond = np.log(np.maximum(row, edge) / edge) / arrays["shape"][k] / math.log(10.0)
-        found[k] = np.where(row > edge, -math.log10(TAIL_SHARE) + beyond, body)
+def _moments(q: F64) -> tuple[Any, ...]:
+    squares = q**2
+    return float(len(q)), q.sum(axis=0), q.T @ q, squares.T @ squares
+
+
+def _regression(sums: tuple[Any, ...]) -> tuple[F64, F64]:
+    """Mean [C] and the inverse covariance scaled so that it gives residuals of each channel on the others [C, C].
+
+    The covariance is shrunk towards equal variances as Ledoit and Wolf (2004) do, for samples that are not independent.
+    """
+    count, total, products, fourths = sums
+    size = len(total)
+    mean = total / max(count, 1.0)
+    covariance = products / max(count, 1.0) - np.outer(mean, mean)
+    usual = float(np.trace(covariance)) / size
+    if not usual > TINY**2:
+        return mean, np.eye(size)
+    away = float(((covariance - usual * np.eye(size)) ** 2).sum())
+    noise = float((fourths / count - covariance**2).sum()) / count
+    share = min(1.0, max(ALIKE * noise / max(away, TINY**2), RIDGE))
+    inverse = np.linalg.inv((1 - share) * covariance + share * usual * np.eye(size))
+    return mean, np.ascontiguousarray(inverse / np.diag(inverse))
+
+
+def _fit_channels(arrays: Arrays, k: int, r: F64, there: npt.NDArray[np.bool_]) -> None:
+    """Scale and tail of one residual in each channel, from the samples that there are."""
+    for c in range(r.shape[1]):
+        own = np.abs(r[there[:, c], c])
+        if len(own):
+            arrays["scale"][c, k] = max(float(np.sqrt((own**2).mean())), LEAST_SCALE)
+            arrays["tails"][c, k] = _tail(own, DISTINCT)
+
+
+def _tail(past: F64, quantiles: int) -> F64:
+    """A past as quantiles, edge of the tail and its shape (Hill's, shrunk)."""
+    ordered = np.sort(past)
+    samples = len(ordered)
+    count = max(1, int(samples * TAIL_SHARE))
+    edge = max(float(ordered[-count - 1] if samples > count else ordered[0]), TINY)
+    excess = np.log(np.maximum(ordered[-count:], edge) / edge).sum()
+    found = np.empty(quantiles + 2)
+    found[:quantiles] = ordered[((np.arange(quantiles) + 0.5) / quantiles * samples).astype(np.int64)]
+    found[EDGE], found[SHAPE] = edge, (excess + HILL_WEIGHT * HILL_SHAPE) / (count + HILL_WEIGHT)
     return found
+
+
+def _see(arrays: Arrays, k: int, r: F64, there: npt.NDArray[np.bool_], views: F64) -> None:
+    """Both views of the k-th residual [T, C] into their rows of ``views`` [VIEWS, T]."""
+    scale, tails = np.ascontiguousarray(arrays["scale"][:, k]), np.ascontiguousarray(arrays["tails"][:, k])
+    seen_together(r, there, scale, tails, _most(r.shape[1]), views[2 * k : 2 * k + 2])
+
+
+def surprises(arrays: Arrays, values: F64, bins: I64) -> F64:
+    """Surprise [VIEWS, T] of each view of new samples [C, T]; ``past`` is replaced by one moved on."""
+    there = np.ascontiguousarray(~np.isnan(values.T))
+    arrays["past"] = arrays["past"].copy()
+    z = np.clip(standardised(arrays, values, bins, 0), -LIMIT, LIMIT)
+    views = np.empty((VIEWS, values.shape[1]))
+    level, ahead = standardised(arrays, values, bins, 1), unforeseen(z, arrays["weights"], arrays["past"])
+    for k, residual in enumerate((level, ahead)):
+        explained = given_others(residual, arrays["offset"][k], arrays["given"][k])
+        for j, r in ((2 * k, residual), (2 * k + 1, explained)):
+            _see(arrays, j, r, there, views)
+    return np.asarray(each_surprise(views, arrays["views"][:VIEWS]), np.float64)
+
+
+def surprise(arrays: Arrays, values: F64, bins: I64) -> tuple[F64, F64]:
+    """What is told [T] and where it gets worse [T] (the same there, else 0); NaN where every channel is missing.
+
+    ``past`` and ``held`` of the arrays are replaced by those moved on.
+    """
+    now = np.minimum(surprises(arrays, values, bins), MOST).mean(axis=0)
+    nobody = np.isnan(values).all(axis=0)
+    now[nobody] = 0.0
+    arrays["held"] = arrays["held"].copy()
+    lasting, rises = hold_and_fade(now, arrays["held"])
+    told = np.minimum(each_surprise(lasting[None, :], arrays["views"][VIEWS:])[0], 300.0)
+    told[nobody] = np.nan
+    return told, np.where(rises | nobody, told, 0.0)
