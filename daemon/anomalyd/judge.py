@@ -19,7 +19,7 @@ from anomalyd.threshold import NEVER
 
 def judge(
     rule: Rule, value: F64, expected: F64, surprise: F64, cuts: F64, page: F64 | None = None, live: Bool | None = None,
-    young: Bool | None = None,
+    young: Bool | None = None, side: F64 | None = None, own: float = NEVER,
 ) -> Verdicts:  # fmt: skip
     """Give each of N series its verdict for one slot.
 
@@ -30,6 +30,10 @@ def judge(
             that is ``surprise``.
         live: [N], which series are in an episode, pending or open; None where none is.
         young: [N], which series are too young to be known well; None where none is.
+        side: [N], what the score speaks of where that is not for the single sample to say: above 0 a rise, below 0 a
+            fall, else the side of ``expected`` that the value is on.
+        own: the rule's own lowest cut, where votes have moved ``cuts``: what is news above it stays news until the
+            series is back below it, and is held while it is not above the moved cut.
     """
     n = len(value)
     kind, tier, why = np.zeros(n, np.int8), np.zeros(n, np.int8), np.zeros(n, np.int8)
@@ -37,18 +41,23 @@ def judge(
     missing = ~np.isfinite(value)
     outside = _outside(rule, value, missing)
     warming = ~missing & ~np.isfinite(surprise)
-    above = ~missing & ~warming & (surprise > cuts.min(axis=1))
-    news = _news(page, live, cuts)
+    moved = cuts.min(axis=1)
+    lowest_cut = np.minimum(moved, own)
+    above = ~missing & ~warming & (surprise > lowest_cut)
+    news = _news(page, live, lowest_cut)
     why[above & ~news] = Why.NO_NEWS
-    above &= news
-
     if page is not None:
         why[above & ~news & np.isneginf(page)] = Why.DOUBTED
+    above &= news
+
     kind[warming] = Kind.WARMING_UP
-    wrong_side = above & _wrong_side(rule, value, expected)
+    wrong_side = above & _wrong_side(rule, value, expected, side)
     too_small = above & ~wrong_side & _too_small(rule, value, expected)
     why[wrong_side], why[too_small] = Why.DIRECTION, Why.MIN_DEVIATION
     anomalous = above & ~wrong_side & ~too_small
+    held = anomalous & ~(surprise > moved)
+    why[held] = Why.HELD
+    anomalous &= ~held
     kind[anomalous], why[anomalous] = Kind.ANOMALOUS, Why.SURPRISE
     for each in TIERS:
         exceeded = anomalous & (cuts[:, each - 1] < NEVER) & (surprise > cuts[:, each - 1])
@@ -77,11 +86,11 @@ def lowest_tier(rule: Rule) -> Tier:
     return min(policy.tier for policy in rule.tiers if policy.scored)
 
 
-def _news(page: F64 | None, live: Bool | None, cuts: F64) -> Bool:
+def _news(page: F64 | None, live: Bool | None, cut: F64) -> Bool:
     """Where an episode may open, or is there to go on."""
     if page is None:
-        return np.ones(len(cuts), np.bool_)
-    opens: Bool = np.nan_to_num(page) > cuts.min(axis=1)
+        return np.ones(len(cut), np.bool_)
+    opens: Bool = np.nan_to_num(page) > cut
     return opens if live is None else opens | live
 
 
@@ -93,10 +102,11 @@ def _outside(rule: Rule, value: F64, missing: Bool) -> Bool:
     return result
 
 
-def _wrong_side(rule: Rule, value: F64, expected: F64) -> Bool:
+def _wrong_side(rule: Rule, value: F64, expected: F64, side: F64 | None) -> Bool:
     if rule.direction == "both":
         return np.zeros(len(value), np.bool_)
-    result: Bool = value < expected if rule.direction == "up" else value > expected
+    away = value - expected if side is None else np.where(np.nan_to_num(side) != 0, side, value - expected)
+    result: Bool = away < 0 if rule.direction == "up" else away > 0
     return result
 
 

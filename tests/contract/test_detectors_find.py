@@ -157,7 +157,26 @@ def test_an_hourly_rhythm_is_known(name: str) -> None:
     assert np.median(full_hours) < 3
 
 
-@pytest.mark.parametrize("name", ["seasonal", "auto"])
+def test_an_hourly_job_is_known_within_hours_and_to_the_minute() -> None:
+    """After six hours a job in the first minute of each hour is expected by ``seasonal``, in no other minute."""
+    rng = np.random.default_rng(4)
+    t = np.arange(6 * 60 + 180)
+    values = 50 + 30.0 * (t % 60 == 0) + rng.normal(size=(1, len(t)))
+    values[0, 6 * 60 + 91] = 80.0
+    block = Block((make_labels({"job": "a"}),), START + MINUTE_MS * t, values)
+    detector = make_detector(DetectorSpec("seasonal"), Grid(MINUTE_MS))
+    raw, _ = detector.score(detector.fit(block.window(0, 6 * 60), 1), block.window(6 * 60))
+    assert int(np.nanargmax(raw.score[0])) == 91
+    assert raw.score[0, [60, 120]].max() < 5 < 15 < raw.score[0, 91]
+
+
+def test_an_hour_of_few_samples_has_no_expert() -> None:
+    """With slots farther apart than five minutes there is no profile of the hour to learn."""
+    detector = make_detector(DetectorSpec("seasonal"), Grid(STEP))
+    assert detector.fit(planted("point")[0].window(0, 10), 1).arrays["hour"].shape == (4, 0)
+
+
+@pytest.mark.parametrize("name", ["seasonal", "auto", "half_space_trees"])
 def test_the_day_follows_the_wall_clock(name: str) -> None:
     """After the end of daylight-saving time office hours begin when the users' clock says so: nothing is odd."""
     change = 1_761_440_400_000  # 2025-10-26 01:00 UTC: Madrid goes from UTC+2 to UTC+1
@@ -172,5 +191,7 @@ def test_the_day_follows_the_wall_clock(name: str) -> None:
         raw, _ = detector.score(detector.fit(block.window(0, 14 * DAY), 1), block.window(14 * DAY))
         highest.append(float(np.nanmax(raw.score[0, 24:])))
     assert highest[0] < highest[1]
+    if name == "half_space_trees":  # its scores end at 1: the residuals that it sees tell how far the profile is off
+        assert 1 - highest[0] > 3 * (1 - highest[1])
     if name == "seasonal":
         assert highest[0] < 15 < 40 < highest[1]

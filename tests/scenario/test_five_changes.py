@@ -44,7 +44,7 @@ def rule(detector: str) -> Rule:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("detector", ["auto", "seasonal"])
+@pytest.mark.parametrize("detector", ["auto", "seasonal", "stl"])
 @pytest.mark.parametrize("what", CHANGES)
 def test_each_change_opens_and_stays_open_until_recovery(detector: str, what: str) -> None:
     """One episode, open within ten minutes, closed within fifteen after recovery, with nothing else beside it."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalyd.detectors.calibrate import ADOPTED, FEWEST, Calibrator
+from anomalyd.detectors.calibrate import ADOPTED, FEWEST, Calibrator, incidents
 from anomalyd.detectors.kernels import tail
 
 
@@ -146,3 +146,47 @@ def test_the_first_anomaly_of_a_flat_line_is_rarer_than_one_in_its_samples() -> 
     assert at_bound[0, 0] == pytest.approx(4.6)
     small, _, _ = calibrator.score(state, np.array([[0.5]]), 4.6)
     assert small[0, 0] < 4.6, "half a spread on a flat line is nothing"
+
+
+def test_first_scores_fade_while_a_series_settles() -> None:
+    """Half-blind first scores widen the tail of a detector that settles for days only; without settling for weeks."""
+    rng = np.random.default_rng(8)
+    raw = rng.exponential(size=(1, 4_032))
+    raw[0, :288] *= 30
+    tails = [
+        Calibrator(settling=settling).score(Calibrator().empty(1), raw, 3.0)[2] for settling in (864, 0)
+    ]
+    settled, blind = (Calibrator().score(state, np.array([[15.0]]), 3.0)[0][0, 0] for state in tails)
+    assert blind < 2 < 3.5 < settled
+
+
+def test_settling_leaves_enough_to_judge_by() -> None:
+    """While it settles a series still has the weight of some ninety scores, and noise keeps its surprise."""
+    raw = np.random.default_rng(9).exponential(size=(40, 860))
+    calibrator = Calibrator(settling=864)
+    surprise, _, state = calibrator.score(calibrator.empty(40), raw, 3.0)
+    weight = state["lines"][:, tail.TOTAL] / state["lines"][:, tail.INCREMENT]
+    assert (weight > 90).all()
+    assert (surprise[:, 400:] > 2).mean() == pytest.approx(0.01, rel=0.5)
+
+
+def test_an_incident_stands_out_of_a_past() -> None:
+    """Two hours far above all other scores are an incident, whatever the noise; noise alone has none."""
+    rng = np.random.default_rng(10)
+    raw = np.stack([np.abs(rng.normal(size=1_600)), rng.exponential(size=1_600), np.abs(rng.standard_t(4, size=1_600))])
+    assert not incidents(raw).any()
+    raw[:, 700:724] += 40
+    assert [row.nonzero()[0].tolist() for row in incidents(raw)] == [list(range(700, 724))] * 3
+
+
+def test_what_happens_often_is_no_incident() -> None:
+    """Bursts that a series has by nature count, and so do single spikes and runs with gaps that are short without."""
+    raw = np.abs(np.random.default_rng(11).normal(size=(3, 1_600)))
+    for first in range(100, 1_600, 250):
+        raw[0, first : first + 10] += 40
+    raw[1, [200, 500, 501]] += 40
+    raw[2, [300, 302]] += 40
+    raw[2, 301] = np.nan
+    assert not incidents(raw).any()
+    raw[2, 303] += 40
+    assert incidents(raw)[2].nonzero()[0].tolist() == [300, 302, 303]

@@ -62,6 +62,15 @@ def test_verdict_of_one_sample(
     assert one(replace(RULE, **facts), value, expected, surprise) == verdict  # type: ignore[arg-type]
 
 
+def test_the_side_that_a_score_speaks_of_counts() -> None:
+    """Where a score has a side it decides, not the single sample; where it has none the sample does."""
+    rule, n = replace(RULE, direction="up"), 4
+    value, side = np.array([0.0, 2.0, 0.0, 2.0]), np.array([1.0, -1.0, NAN, 0.0])
+    verdicts = judge(rule, value, np.ones(n), np.full(n, 4.0), np.array([CUTS] * n), side=side)
+    assert verdicts.kind.tolist() == [Kind.ANOMALOUS, Kind.OK, Kind.OK, Kind.ANOMALOUS]
+    assert verdicts.why.tolist() == [Why.SURPRISE, Why.DIRECTION, Why.DIRECTION, Why.SURPRISE]
+
+
 def test_every_series_has_its_own_cut() -> None:
     """A cut moved for one series does not move its neighbour's."""
     value, expected, surprise = np.array([9.0, 9.0]), np.ones(2), np.array([4.0, 4.0])
@@ -80,6 +89,9 @@ def test_counts_account_for_every_series() -> None:
         (4.0, 0.0, False, (Kind.OK, Tier.NONE, Why.NO_NEWS)),
         (4.0, NAN, False, (Kind.OK, Tier.NONE, Why.NO_NEWS)),
         (4.0, 3.0, False, (Kind.OK, Tier.NONE, Why.NO_NEWS)),
+        (4.0, -math.inf, False, (Kind.OK, Tier.NONE, Why.DOUBTED)),
+        (4.0, -math.inf, True, WARNING),
+        (2.0, -math.inf, False, OK),
         (4.0, 3.1, False, WARNING),
         (7.0, 3.1, False, (Kind.ANOMALOUS, Tier.CRITICAL, Why.SURPRISE)),
         (4.0, 0.0, True, WARNING),
@@ -89,9 +101,6 @@ def test_counts_account_for_every_series() -> None:
 )
 def test_an_episode_opens_by_news_and_goes_on_by_surprise(
     surprise: float, page: float, live: bool, verdict: tuple[Kind, Tier, Why]
-        (4.0, -math.inf, False, (Kind.OK, Tier.NONE, Why.DOUBTED)),
-        (4.0, -math.inf, True, WARNING),
-        (2.0, -math.inf, False, OK),
 ) -> None:
     """Where a detector tells news from what goes on, only news opens; the tier is the surprise's either way."""
     cuts = np.array([CUTS])

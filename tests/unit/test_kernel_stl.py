@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalyd.detectors.kernels.profile import fill_gaps
+from anomalyd.detectors.kernels.lift import fill_gaps
 from anomalyd.detectors.kernels.stl import middle, stl
 
 

@@ -178,16 +178,28 @@ def test_min_history_is_enough_for_a_surprise() -> None:
 
 
 def test_a_version_names_all_that_decides_the_scores_but_the_samples() -> None:
-    """Query, history, detector, parameters, seed, zone, windows and delay are part of it; tiers and texts are not."""
+    """Query, history, detector, parameters, seed, zone, direction, windows, delay are part of it; tiers are not."""
     rule = Rule("Load", "g", "load", detector=DetectorSpec("mad", {"window": "4h"}))
     changes: list[dict[str, Any]] = [
         {"expr": "load5"}, {"source": "edge"}, {"history_ms": DAY_MS}, {"detector": DetectorSpec("iqr")},
         {"detector": DetectorSpec("mad", {"window": "5h"})}, {"seed": 1}, {"timezone": "Europe/Berlin"},
         {"interval_ms": 5 * MINUTE_MS}, {"query_delay_ms": 0}, {"drop_labels": ("pod",)},
-        {"dont_learn": (Interval(times=((120, 180),)),)},
+        {"dont_learn": (Interval(times=((120, 180),)),)}, {"direction": "up"},
     ]  # fmt: skip
     versions = {model_of(replace(rule, **change)).version for change in [{}, *changes]}
     assert len(versions) == len(changes) + 1
-    same = replace(rule, labels={"team": "a"}, direction="up", for_ms=MINUTE_MS, receivers=("x",), refit_on_drift=False)
+    same = replace(rule, labels={"team": "a"}, for_ms=MINUTE_MS, receivers=("x",), refit_on_drift=False)
     assert model_of(same).version == model_of(rule).version
     assert model_of(rule).version != Model(rule.detector, Grid(rule.interval_ms), rule.seed).version
+
+
+def test_an_incident_of_the_past_is_neither_counted_nor_learned_from() -> None:
+    """A batch detector's tail after a history with an outage that nobody knew of is that without it."""
+    values = noise(1, 2_000)
+    tails = []
+    for gap in (np.nan, 60.0):
+        values[0, 1_500:1_524] = gap
+        tails.append(model(streaming=False).fit(block(values)).arrays)
+    for name in ("c.counts", "c.lines"):
+        np.testing.assert_allclose(tails[1][name], tails[0][name], rtol=0.05, atol=2.0)
+    assert tails[1]["c.lines"][0, tail.SEEN] == 2_000 - 1_200 - 24

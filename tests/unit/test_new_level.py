@@ -30,7 +30,7 @@ NO_LEVEL = {
     "lstm": "an extra", "autoencoder": "an extra",
 }  # fmt: skip
 PARAMS: dict[str, dict[str, Any]] = {"ensemble": {"members": [{"type": "mad"}, {"type": "ewma"}]}}
-CUTS = {"cusum": 1.0, "isolation_forest": 2.0, "extended_isolation_forest": 2.0, "half_space_trees": 2.0}
+CUTS = {"isolation_forest": 2.0, "extended_isolation_forest": 2.0}
 """For those whose scores end somewhere: how far beyond everything a level is, they cannot say."""
 
 

@@ -9,7 +9,7 @@ from anomalyd.block import Block
 from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.detectors.base import Grid, Shaped, State
 from anomalyd.detectors.calibrate import Calibrator
-from anomalyd.detectors.model import OLDER_SHARE, Model
+from anomalyd.detectors.model import FOLDS, STEADY, Model
 from anomalyd.detectors.stl import Stl, StlParams
 from anomalyd.rule import DetectorSpec
 
@@ -76,14 +76,17 @@ def test_fitted_as_itself_a_state_is_the_same() -> None:
 def test_the_calibration_is_that_of_the_model_that_runs(seed: int) -> None:
     """Where the older part shows a rhythm that the whole has not, the surprise is that of a level's scores."""
     detector, history = stl(), block(moody(seed))
-    split = int(len(history.times) * OLDER_SHARE)
-    older, newer = history.window(0, split), history.window(split)
+    first, second = (int(len(history.times) * share) for share in FOLDS)
     learned = detector.fit(history, 0)
     assert not learned.arrays["periods"].any()
-    assert detector.fit(older, 0).arrays["periods"].any(), "the case is one: the older part alone looks rhythmic"
-    calibrator = Calibrator()
-    raw, _ = detector.score(detector.fit_as(older, 0, learned), newer)
-    known = calibrator.score(calibrator.empty(1), raw.score, 0.0)[2]
+    alone = detector.fit(history.window(0, first), 0)
+    assert alone.arrays["periods"].any(), "the case is one: the older part alone looks rhythmic"
+    calibrator = Calibrator(steadiness=STEADY)
+    parts = [
+        detector.score(detector.fit_as(history.window(0, cut), 0, learned), history.window(cut, stop))[0].score
+        for cut, stop in ((first, second), (second, len(history.times)))
+    ]
+    known = calibrator.score(calibrator.empty(1), np.concatenate(parts, axis=1), 0.0)[2]
     fall = Block(history.labels, history.times[-1:] + STEP, np.array([[20.0]]))
     expected = calibrator.score(known, detector.score(learned, fall)[0].score, 3.0)[0]
     model = Model(DetectorSpec("stl", {}), GRID)

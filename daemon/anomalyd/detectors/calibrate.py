@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ ADOPTED = 128
 HALF_LIFE = 50_000
 """Scores after which one counts half: five weeks of minutes, half a year of five minutes."""
 
+FAR, RUN, MOST_INCIDENTS = 4.0, 3, 4
+"""What an incident in a past is: see ``incidents``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calibrator:
@@ -40,10 +43,14 @@ class Calibrator:
     Attributes:
         half_life: scores after which an old one counts half.
         fewest: scores needed before a surprise is given; NaN until then.
+        settling: so many first scores fade fast: those of a detector that does not know the series well yet.
+        steadiness: exceedances that the prior of the tail's shape counts for.
     """
 
     half_life: int = HALF_LIFE
     fewest: int = FEWEST
+    settling: int = 0
+    steadiness: float = tail.MOMENTS_WEIGHT
 
     def empty(self, series: int) -> Arrays:
         """The state of series that have no past."""
@@ -63,7 +70,7 @@ class Calibrator:
         growth = 2.0 ** (1.0 / self.half_life)
         surprise, bound = tail.calibrate_block(
             np.ascontiguousarray(raw, np.float64), kept, min(max(cut, 0.0), 300.0), self.fewest, growth,
-            after["counts"], after["lines"],
+            self.settling, self.steadiness, after["counts"], after["lines"],
         )  # fmt: skip
         return surprise, bound, after
 
@@ -81,6 +88,40 @@ class Calibrator:
             after["counts"][young] = counts
             after["lines"][young] = line
         return after
+
+
+def directed(direction: Literal["up", "down", "both"], score: F64, side: F64) -> F64:
+    """Scores [N, T] for a rule with a direction: what lies on the other side is no deviation at all.
+
+    ``side`` [N, T] is above 0 for a rise and below 0 for a fall; where it is 0 or NaN the score stays.
+    """
+    if direction == "both":
+        return score
+    with np.errstate(invalid="ignore"):
+        other = side < 0 if direction == "up" else side > 0
+    return np.where(other & ~np.isnan(score), 0.0, score)
+
+
+def incidents(raw: F64) -> Bool:
+    """Which scores [N, T] of a past belong to incidents: runs of ``RUN`` samples and more far above all the others.
+
+    Far is ``FAR`` times as far above the 90 % quantile as that is above the median. A series with more than
+    ``MOST_INCIDENTS`` such runs has them by nature: then none is one. A missing sample neither begins nor ends a run.
+    """
+    found = np.zeros(raw.shape, np.bool_)
+    for s, scores in enumerate(raw):
+        there = np.flatnonzero(~np.isnan(scores))
+        if len(there) < FEWEST:
+            continue
+        middle, high = np.quantile(scores[there], (0.5, 0.9))
+        wild = np.concatenate([[False], scores[there] > high + FAR * (high - middle), [False]])
+        first, stop = np.flatnonzero(wild[1:] & ~wild[:-1]), np.flatnonzero(~wild[1:] & wild[:-1])
+        long = stop - first >= RUN
+        if long.sum() > MOST_INCIDENTS:
+            continue
+        for a, b in zip(first[long].tolist(), stop[long].tolist(), strict=True):
+            found[s, there[a:b]] = True
+    return found
 
 
 def blank_lines(*shape: int) -> F64:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +23,8 @@ from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 SETTLED = 30
 """Samples the expectation learns from before its residuals are looked at."""
+STEADIER = 0.25
+"""The spread follows at this share of the usual rate: a limit in spreads is as good as the spread is known."""
 REACH = 8.0
 """Residuals are cut off at this many spreads: the chart is for lasting changes, not for one wild sample."""
 
@@ -35,7 +38,7 @@ class ChartParams(base.Params):
 
 
 class ControlChart:
-    """A chart on residuals.
+    """A chart on residuals. It speaks of the statistic's side, not of that on which the single sample lies.
 
     Attributes:
         summed: whether deviations are added up (CUSUM) or averaged (EWMA).
@@ -52,7 +55,10 @@ class ControlChart:
     def __init__(self, params: base.Params, grid: Grid, step: float, limit: float) -> None:
         self.params, self.grid = params, grid
         self.step, self.limit = step, limit
-        self.baseline = make_baseline(grid.step_ms)
+        baseline = make_baseline(grid.step_ms)
+        steadier = baseline.memories.copy()
+        steadier[1] *= STEADIER
+        self.baseline = replace(baseline, memories=steadier)
 
     @property
     def min_history(self) -> int:
@@ -60,12 +66,13 @@ class ControlChart:
 
     def fit(self, history: Block, seed: int) -> State:
         n = len(history)
-        return begin(State(self.baseline.arrays(n) | {"sums": np.zeros((n, 2))}), history, self._learn(history.times))
+        return begin(State(self.baseline.arrays(n) | {"sums": np.zeros((n, 3))}), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "line", fresh)
-        return advance(state, fresh, hold, self._learn(fresh.times))
+        raw, after = advance(state, fresh, hold, self._learn(fresh.times))
+        return replace(raw, score=np.abs(raw.score), side=np.sign(raw.score)), after
 
     def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.control import chart

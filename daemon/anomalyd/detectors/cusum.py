@@ -4,14 +4,16 @@ Idea
     Subtract a cheap expectation (level, day, week) and add up how much the residuals exceed half of the shift one
     wants to find, upwards and downwards, never below zero. No other rule finds a shift of that size sooner at equal
     false alarms. The score is the larger sum over the control limit, which is set so that a score above 1 comes once a
-    ``run_length`` while nothing is wrong.
+    ``run_length`` while nothing is wrong; what a rule's budget allows is then found by calibration on the series' own
+    past. In a rule with a ``direction`` it is the sum of that side that counts, not where the single sample lies.
 
 Works for
-    Small lasting shifts: latency up by one standard deviation since the release.
+    Small lasting shifts: latency up by one standard deviation since the release. They are told after about the time
+    that theory gives, limit / (shift - ``shift`` / 2) samples, and stay open until the level is back.
 
 Fails when
     The shift is slower than the expectation's own day of memory, or over after one sample. A collective anomaly around
-    the usual mean is invisible. After a large shift the sum needs some samples to return.
+    the usual mean is invisible. After a large shift the sum needs some twenty samples to return.
 
 Toy stream
     Residuals ``0 0 2 2 2 2`` with shift 1: the sum goes 0, 0, 1.5, 3, 4.5, 6.

@@ -50,7 +50,7 @@ _BUILT_IN = (
     _built_in("matrix_profile", "MatrixProfile", "how unlike everything before the last stretch of samples is"),
     _built_in("peer", "Peer", "outlier among the siblings of a rule at one time"),
     _built_in("rls", "Rls", "residual of a forecast that learns with every sample"),
-    _built_in("seasonal", "Seasonal", "distance from what the best of four experts expects"),
+    _built_in("seasonal", "Seasonal", "distance from what the best of five experts expects"),
     _built_in("stl", "Stl", "distance from a stored profile that STL has learned, with a level that follows"),
     _built_in("zscore", "Zscore", "distance from the rolling mean in standard deviations"),
 )

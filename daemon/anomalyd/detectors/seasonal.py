@@ -1,15 +1,15 @@
-"""``seasonal``: distance from what the best of four experts expects.
+"""``seasonal``: distance from what the best of five experts expects.
 
 Idea
-    Four experts forecast each sample: the level of the last few samples, a profile over the day, one over the week
-    (both in civil time, both with an offset that follows the level) and a slow mean. Whoever was least wrong lately
-    speaks. The score is the distance from its forecast in units of its usual error. Everything is learned with each
-    sample, from clipped errors: a spike teaches no more than a large ordinary error.
+    Five experts forecast each sample: the level of the last few samples, a profile over the hour, one over the day, one
+    over the week (all in civil time, all with an offset that follows the level) and a slow mean. Whoever was least
+    wrong lately speaks. The score is the distance from its forecast in units of its usual error. Everything is learned
+    with each sample, from clipped errors: a spike teaches no more than a large ordinary error.
 
 Works for
     Traffic with an hourly, daily or weekly rhythm, and anything without one: it does not have to be told which. Jobs at
-    the same minute of each hour are a part of the day's profile, whose bins are five minutes. Contextual anomalies,
-    such as a night's value at noon, and missing peaks.
+    the same minute of each hour are known after a few hours, to the minute; they need slots of at most five minutes.
+    Contextual anomalies, such as a night's value at noon, and missing peaks.
 
 Fails when
     The rhythm is neither daily nor weekly (use ``stl`` with its period), or moves about within the hour. After a DST
@@ -31,7 +31,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from anomalyd.block import F64, I64, Block, Bool
-from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
+from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.common import (
@@ -44,6 +44,7 @@ from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 LARGEST = 1e30
 BIN_MS = 5 * MINUTE_MS
+"""Width of the bins of day and week; where slots are farther apart than this an hour has no rhythm to show."""
 
 
 class SeasonalParams(base.Params):
@@ -65,6 +66,7 @@ class Seasonal:
     def __init__(self, params: SeasonalParams, grid: Grid) -> None:
         self.params, self.grid = params, grid
         self.day_bins = max(1, round(DAY_MS / max(BIN_MS, grid.step_ms)))
+        self.hour_bins = HOUR_MS // max(MINUTE_MS, grid.step_ms) if grid.step_ms <= BIN_MS else 0
 
     @property
     def min_history(self) -> int:
@@ -79,6 +81,9 @@ class Seasonal:
             "profile": np.zeros((n, bins), np.float32),
             "visits": np.zeros((n, bins), np.uint8),
             "seasons": np.zeros((n, seasonal.LINE)),
+            "hour": np.zeros((n, self.hour_bins), np.float32),
+            "passes": np.zeros((n, self.hour_bins), np.uint8),
+            "beat": np.zeros((n, 2)),
         }
         return begin(State(empty), history, self._learn(history.times))
 
@@ -93,11 +98,13 @@ class Seasonal:
         civil = civil_times(times, self.grid.timezone)
         days = (civil % DAY_MS) * self.day_bins // DAY_MS
         weeks = self.day_bins + (civil % WEEK_MS) * (7 * self.day_bins) // WEEK_MS
+        hours = (civil % HOUR_MS) * self.hour_bins // HOUR_MS
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             seasonal_block(
-                np.clip(values, -LARGEST, LARGEST), days, weeks, hold, self.params.floor,
-                a["profile"], a["visits"], a["seasons"], raw.score, raw.expected, raw.unit,
+                np.clip(values, -LARGEST, LARGEST), days, weeks, hours, hold, self.params.floor,
+                a["profile"], a["visits"], a["seasons"], a["hour"], a["passes"], a["beat"],
+                raw.score, raw.expected, raw.unit,
             )  # fmt: skip
 
         return learn

@@ -4,13 +4,17 @@ Idea
     At each fit, STL (seasonal-trend decomposition by loess, robust) takes the history apart: a slow trend, one season
     per period, a remainder. The last cycle of each season becomes a stored profile. Between fits a sample is compared
     with level + profile, out of sample; the score is the distance in robust standard deviations. The level follows
-    by small bounded steps, so a trend between fits does not look like an anomaly and a spike does not move it.
+    by small bounded steps, so a trend between fits does not look like an anomaly and a spike does not move it. Where
+    the level itself, since the last fit, has moved much farther than it did in as long a time over the history, the
+    score is that move, and expected is where it was at the fit.
 
 Works for
     Rhythms: requests by time of day, weekday and weekend (``period: [1d, 1w]``), hourly jobs. Contextual anomalies -
-    the value of noon at midnight - are found.
+    the value of noon at midnight - are found. So are slow leaks of more than about one spread a day, or four times
+    what the level usually moves in a day.
 
 Fails when
+    A leak is slower than that: each fit takes the level it finds for normal, and ``forecast`` is for limits.
     The rhythm is irregular or drifts in phase, or there are fewer than two cycles of history (no score until then).
     It knows elapsed time, not the civil calendar: for one cycle after a change to or from daylight-saving time the
     profile is an hour off; use ``seasonal`` where that matters.
@@ -124,12 +128,12 @@ class Stl:
         return self._fit(history, even, first, periods)
 
     def _fit(self, history: Block, even: F64, first: int, periods: I64) -> State:
-        from anomalyd.detectors.kernels.profile import fit_all
+        from anomalyd.detectors.kernels.profile import LINE, fit_all
 
         n = len(history)
         memories, rates = self._memories(periods)
         profile = np.zeros((n, self.columns, self.bins), np.float32)
-        unit, line = np.ones(n), np.zeros((n, 4))
+        unit, line = np.ones(n), np.zeros((n, LINE))
         rounds, seasonal = self.params.rounds, self.params.seasonal
         fit_all(even, first, periods, seasonal, rounds, memories, rates, self.floors, profile, unit, line)
         arrays: dict[str, npt.NDArray[Any]] = {"periods": periods, "profile": profile, "unit": unit, "line": line}

@@ -19,6 +19,12 @@ from anomalyd.detectors.kernels.order import (
 )
 from anomalyd.detectors.kernels.prefetch import prefetch_cell
 
+HIGHEST_SUM = 4.0
+"""A CUSUM's sum ends at so many limits: far enough to be rare, near enough to return within some samples."""
+DOUBT, PATIENCE = 0.5, 0.25
+"""From this score on something may have shifted: the expectation does not follow it, for so much of its memory
+in a week (once it knows the day): what comes back each day is to be learned."""
+REGAINED = PATIENCE / 7.0
 TRIM = 4.0
 """A sample enters the mean's window no farther than this many standard deviations from it."""
 
@@ -120,6 +126,14 @@ def rolling_quartiles(
 
 
 @kernel
+def summed(total: float, step: float, limit: float) -> float:
+    """A CUSUM's sum after a step. Above the limit it returns the faster the higher it is, and it has an end."""
+    if step < 0.0 and total > limit:
+        step *= (1.0 + 2.0 * total / limit) / 3.0
+    return float(min(max(0.0, total + step), HIGHEST_SUM * limit))
+
+
+@kernel
 def chart(
     values: F64,
     civil: I64,
@@ -140,9 +154,11 @@ def chart(
 ) -> None:
     """Score each sample by the chart's statistic including it over the control limit; then the expectation learns it.
 
-    EWMA (``cumulative`` unset): ``weight`` is λ, ``sums`` [N, 2] the mean of residuals and how far its variance has
+    The score of a fall is below 0. Where a sum says that something may have shifted, the expectation waits for a while.
+
+    EWMA (``cumulative`` unset): ``weight`` is λ, ``sums`` [N, 3] the mean of residuals and how far its variance has
     come.
-    CUSUM: ``weight`` is the allowance k, ``sums`` the upper and lower sum, held at twice the limit so that they return.
+    CUSUM: ``weight`` is the allowance k, ``sums`` the upper and lower sum, and how much patience is spent.
     """
     for s in range(values.shape[0]):
         if values.shape[1]:
@@ -158,13 +174,16 @@ def chart(
                 z = (x - expected[s, t]) / spread_of(line[s], floors[0], floors[1])
                 z = min(max(z, -reach), reach)
                 if cumulative:
-                    sums[s, 0] = min(max(0.0, sums[s, 0] + z - weight), 2.0 * limit)
-                    sums[s, 1] = min(max(0.0, sums[s, 1] - z - weight), 2.0 * limit)
-                    score[s, t] = max(sums[s, 0], sums[s, 1]) / limit
+                    sums[s, 0] = summed(sums[s, 0], z - weight, limit)
+                    sums[s, 1] = summed(sums[s, 1], -z - weight, limit)
+                    score[s, t] = (sums[s, 0] if sums[s, 0] >= sums[s, 1] else -sums[s, 1]) / limit
                 else:
                     sums[s, 0] += weight * (z - sums[s, 0])
                     sums[s, 1] = 1.0 - (1.0 - sums[s, 1]) * (1.0 - weight) ** 2
                     deviation = np.sqrt(weight / (2.0 - weight) * sums[s, 1])
-                    score[s, t] = abs(sums[s, 0]) / (limit * deviation)
-            if not hold[s]:
+                    score[s, t] = sums[s, 0] / (limit * deviation)
+            in_doubt = cumulative and line[s, 2] >= memories[4] and abs(score[s, t]) > DOUBT
+            waits = in_doubt and sums[s, 2] < PATIENCE * memories[0]
+            sums[s, 2] = sums[s, 2] + 1.0 if waits else max(0.0, sums[s, 2] - REGAINED)
+            if not hold[s] and not waits:
                 teach(line[s], day[s], week[s], civil[t], x, memories, floors)

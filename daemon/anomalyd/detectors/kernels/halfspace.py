@@ -14,6 +14,9 @@ from anomalyd.block import F64, I64, Bool
 from anomalyd.detectors.kernels.baseline import expect, spread_of, teach
 from anomalyd.detectors.kernels.jit import kernel
 
+ORDINARY = 3.0
+"""In an episode the change is that from the last sample within so many spreads: a shift that lasts is one all along."""
+
 U8 = npt.NDArray[np.uint8]
 
 
@@ -89,7 +92,8 @@ def half_space_joint(
                 z = (value - normal) / spread_of(line[c], floors[0], floors[1])
             to_features(z, before[c], reach, pair)
             x[2 * c], x[2 * c + 1] = pair[0], pair[1]
-            before[c] = min(max(z, -reach), reach)
+            if not hold or abs(z) <= ORDINARY:
+                before[c] = min(max(z, -reach), reach)
         if not some:
             continue
         if seen[0, 1] > 0:
@@ -151,7 +155,8 @@ def half_space(
             to_features(z, before[s], reach, x)
             if seen[s, 1] > 0:
                 score[s, t] = mass_score(x, feature, threshold, reference[s], height, window)
-            before[s] = min(max(z, -reach), reach)  # held or not: the change is that from the sample before
+            if not hold[s] or abs(z) <= ORDINARY:
+                before[s] = min(max(z, -reach), reach)
             if hold[s]:
                 continue
             mass_learn(x, feature, threshold, latest[s], height)

@@ -4,8 +4,11 @@ A sample costs some ten operations and a series its profiles (4 bytes a bin), wh
 period is the season in the last cycle of the detrended history, with STL's robustness weights, smoothed over phases as
 far as that helps to predict a cycle from those before it.
 
-State of one series: ``periods`` [K] in samples (0: unused), ``profile`` [K, B] in units of ``unit``, ``line`` [4] =
-level, spread, samples learned, 1 when fitted.
+A level that follows hides what moves slowly. So a sample is also judged by how far the level, and the last dozen
+samples with it, have moved since the fit, against how far the level moved in as long a time (a ``lag``) over the
+history: its slope against its own past.
+
+State of one series: ``periods`` [K] in samples (0: unused), ``profile`` [K, B] in units of ``unit``, ``line`` [LINE].
 """
 
 from __future__ import annotations
@@ -16,49 +19,26 @@ import numpy.typing as npt
 from anomalyd.block import F64, I64, Bool
 from anomalyd.detectors.kernels.baseline import CLIP, MEDIAN_TO_SIGMA, follow_spread
 from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.lift import FEWEST_CYCLES, fill_gaps, lift_incidents
 from anomalyd.detectors.kernels.stl import loess_at, middle, stl
 
 F32 = npt.NDArray[np.float32]
 
+LEVEL, SPREAD, LEARNED, FITTED, ANCHOR, WANDER, SHORT, SINCE = range(8)
+LINE = 8
+"""Slots of ``line``: level; spread; samples learned; 1 when fitted; the level at the fit; how far it usually moves in a
+lag (0: not known); mean of the last dozen samples; samples learned at the fit."""
 
-@kernel
-def fill_gaps(y: F64, period: int) -> int:
-    """Replace missing values: by the same phase of the nearest cycle, else by a line; return how many were present."""
-    n = len(y)
-    present = 0
-    missing = np.isnan(y)
-    for i in range(n):
-        if not missing[i]:
-            present += 1
-    if present == 0 or present == n:
-        return present
-    for i in range(n):
-        if not missing[i]:
-            continue
-        for cycle in range(1, n // period + 1):
-            if i - cycle * period >= 0 and not missing[i - cycle * period]:
-                y[i] = y[i - cycle * period]
-                break
-            if i + cycle * period < n and not missing[i + cycle * period]:
-                y[i] = y[i + cycle * period]
-                break
-    fill_line(y)
-    return present
-
-
-@kernel
-def fill_line(y: F64) -> None:
-    """Replace missing values by lines between the present ones, the ends by the nearest."""
-    n = len(y)
-    last = -1
-    for i in range(n):
-        if np.isnan(y[i]):
-            continue
-        for j in range(last + 1, i):
-            y[j] = y[i] if last < 0 else y[last] + (y[i] - y[last]) * (j - last) / (i - last)
-        last = i
-    for j in range(last + 1, n):
-        y[j] = y[last] if last >= 0 else 0.0
+AGREES = 1.5
+"""A level that differs from the newest samples' by more spreads than this is not theirs."""
+NEWEST = 12
+WANDER_SHARE, WANDER_FLOOR = 0.9, 0.25
+"""A level's usual move is this quantile of its moves over the history, and no less than this many spreads."""
+FAR, WORTH = 5.0, 2.0
+"""A move of so many usual ones is told, each as so many spreads. Less is nothing: what creeps would teach the tail."""
+NO_PERIODS = np.zeros(1, np.int64)
+DOZEN = 12.0
+SHORT_CLIP = 8.0
 
 
 @kernel
@@ -149,10 +129,94 @@ def store_profile(smooth: F64, period: int, first: int, unit: float, profile: F3
 
 
 @kernel
+def newest_level(given: F64, smooth: F64, periods: I64, memory: float, spread: float, level: float) -> float:
+    """``level`` where the newest samples, half of what a level remembers, agree with it; else their middle.
+
+    What is at the end of a history and no gap is normal, however far from the trend: a level that was accepted, say.
+    """
+    n = len(given)
+    longest = max(NEWEST, int(memory / 2))
+    rest = np.empty(longest)
+    count = 0
+    for back in range(1, n + 1):
+        if count == longest:
+            break
+        if np.isnan(given[n - back]):
+            continue
+        rest[count] = given[n - back]
+        for k in range(smooth.shape[0]):
+            rest[count] -= smooth[k, -back % periods[k]]
+        count += 1
+    if count < longest:
+        return level
+    newest = middle(rest)
+    return newest if abs(newest - level) > AGREES * spread else level
+
+
+@kernel
+def usual_move(levels: F64, lag: int, spread: float) -> float:
+    """How far a level usually moves in ``lag`` samples, from its past; 0 where that is too short to tell."""
+    each = max(1, lag // 8)
+    count = (len(levels) - lag) // each
+    if len(levels) < 4 * lag or count < 4:
+        return 0.0
+    moves = np.empty(count)
+    for i in range(count):
+        moves[i] = abs(levels[i * each + lag] - levels[i * each])
+    moves.sort()
+    return float(max(moves[int(WANDER_SHARE * (count - 1))], WANDER_FLOOR * spread))
+
+
+@kernel
+def followed(y: F64, season: F64, memory: float, most: float, levels: F64) -> None:
+    """The level as it would have followed the samples between fits, into ``levels``, which hold the trend."""
+    level = levels[0]
+    for i in range(len(y)):
+        rest = y[i] - level
+        for k in range(season.shape[0]):
+            rest -= season[k, i]
+        level += min(max(rest, -most), most) / memory
+        levels[i] = level
+
+
+@kernel
+def anchor(line: F64, levels: F64, lag: int) -> None:
+    """From here on it counts how far the level moves; ``levels`` are its past."""
+    line[ANCHOR] = line[SHORT] = line[LEVEL]
+    line[SINCE] = line[LEARNED]
+    line[WANDER] = usual_move(levels, lag, line[SPREAD])
+
+
+@kernel
+def moved(line: F64, lag: int) -> float:
+    """Score of how far the level has moved since the fit, before the sample; 0 unless that is far.
+
+    The newest samples must be at least half as far, in an episode too: then the level stays where it was.
+    """
+    level, short = line[LEVEL] - line[ANCHOR], line[SHORT] - line[ANCHOR]
+    if line[WANDER] <= 0.0 or level * short <= 0.0:
+        return 0.0
+    far = FAR * line[WANDER] * max(1.0, (line[LEARNED] - line[SINCE]) / lag)
+    if abs(level) < far or abs(short) < far / 2.0:
+        return 0.0
+    return float(WORTH * FAR * abs(level) / far)
+
+
+@kernel
+def follow_short(line: F64, x: float, spread: float) -> None:
+    """Move the mean of the newest samples, held or not, by no more than an odd sample may."""
+    error = min(max(x - line[SHORT], -SHORT_CLIP * spread), SHORT_CLIP * spread)
+    line[SHORT] += error / DOZEN
+
+
+@kernel
 def fit_series(
-    y: F64, first: int, periods: I64, seasonal: int, rounds: int, floors: F64, profile: F32, line: F64
+    y: F64, given: F64, first: int, periods: I64, seasonal: int, rounds: int, floors: F64, profile: F32, line: F64
 ) -> float:
-    """Fit one gap-filled series whose first sample has absolute position ``first``; return the profile's unit."""
+    """Fit one gap-filled series whose first sample has absolute position ``first``; return the profile's unit.
+
+    ``given`` are the samples with their gaps.
+    """
     n = len(y)
     season = np.zeros((len(periods), n))
     trend, robust, rest = np.empty(n), np.empty(n), np.empty(n)
@@ -181,30 +245,45 @@ def fit_series(
     for k in range(used):
         p = periods[k]
         store_profile(smooth[k], p, (first + n - p) % p, spread, profile[k])
-    line[0], line[1], line[2], line[3] = trend[n - 1], spread, n, 1.0
+    line[LEVEL] = newest_level(given, smooth, periods, 0.25 * periods[0], spread, trend[n - 1])
+    line[SPREAD], line[LEARNED], line[FITTED] = spread, n, 1.0
+    followed(y, season[:used], 0.25 * periods[0], CLIP * spread, trend)
+    anchor(line, trend, periods[0])
     return float(spread)
 
 
 @kernel
 def fit_level(y: F64, memory: float, rate: float, floors: F64, line: F64) -> None:
     """Learn level and spread of a series without a rhythm, sample by sample."""
+    levels = np.empty(len(y))
     for i in range(len(y)):
         if not np.isnan(y[i]):
-            follow(line, y[i] - line[0] if line[2] > 0.0 else 0.0, y[i], memory, rate, floors)
+            follow(line, y[i] - line[LEVEL] if line[LEARNED] > 0.0 else 0.0, y[i], memory, rate, floors)
+        levels[i] = line[LEVEL]
+    line[FITTED] = 1.0
+    line[LEVEL] = newest_level(y, np.empty((0, 1)), NO_PERIODS, memory / 4.0, spread_now(line, floors), line[LEVEL])
+    learned = int(min(line[LEARNED], len(y)))
+    anchor(line, levels[len(y) - learned :], int(4.0 * memory))
 
 
 @kernel
 def follow(line: F64, error: float, x: float, memory: float, rate: float, floors: F64) -> None:
     """Move level and spread towards a sample, by no more than a few spreads."""
-    if line[2] == 0.0:
-        line[0] = x
-        line[2] = 1.0
+    if line[LEARNED] == 0.0:
+        line[LEVEL] = x
+        line[LEARNED] = 1.0
         return
-    spread = max(line[1], floors[0] * abs(line[0]), floors[1])
-    bounded = error if line[2] < 8.0 else min(max(error, -CLIP * spread), CLIP * spread)
-    line[1] = follow_spread(line[1], abs(error), floors[1], max(rate, 1.0 / line[2]))
-    line[0] += bounded / min(line[2] + 1.0, memory)
-    line[2] += 1.0
+    spread = spread_now(line, floors)
+    bounded = error if line[LEARNED] < 8.0 else min(max(error, -CLIP * spread), CLIP * spread)
+    line[SPREAD] = follow_spread(line[SPREAD], abs(error), floors[1], max(rate, 1.0 / line[LEARNED]))
+    line[LEVEL] += bounded / min(line[LEARNED] + 1.0, memory)
+    line[LEARNED] += 1.0
+
+
+@kernel
+def spread_now(line: F64, floors: F64) -> float:
+    """The spread with its floors."""
+    return float(max(line[SPREAD], floors[0] * abs(line[LEVEL]), floors[1]))
 
 
 @kernel
@@ -229,7 +308,6 @@ def fit_all(
             longest = max(longest, periods[s, k])
         if longest == 0:
             fit_level(y, memories[s], rates[s], floors, line[s])
-            line[s, 3] = 1.0
             continue
         start = 0
         while start < len(y) and np.isnan(y[start]):
@@ -237,8 +315,11 @@ def fit_all(
         if len(y) - start < 2 * longest:
             continue
         z = y[start:].copy()
+        lift_incidents(z, longest if len(z) >= FEWEST_CYCLES * longest else periods[s, 0])
         if 2 * fill_gaps(z, periods[s, 0]) >= len(z):
-            unit[s] = fit_series(z, first + start, periods[s], seasonal, rounds, floors, profile[s], line[s])
+            unit[s] = fit_series(
+                z, y[start:], first + start, periods[s], seasonal, rounds, floors, profile[s], line[s]
+            )
 
 
 @kernel
@@ -278,21 +359,30 @@ def score_all(
     expected: F64,
     band: F64,
 ) -> None:
-    """Score each sample by its distance from profile + level in spreads, then let level and spread follow."""
+    """Score each sample by its distance from profile + level in spreads, then let level and spread follow.
+
+    Where the level has moved farther than it does (``moved``) the distance is that from where it was at the fit.
+    """
     for s in range(values.shape[0]):
-        fitted = line[s, 3] > 0.0
+        own = line[s]
+        lag = int(4.0 * memories[s])
+        fitted = own[FITTED] > 0.0
         for t in range(values.shape[1]):
             x = values[s, t]
             shape = seasonal_sum(profile[s], periods[s], unit[s], positions[t]) if fitted else 0.0
-            normal = line[s, 0] + shape
-            if line[s, 2] > 0.0:
+            slow = moved(own, lag)
+            normal = (own[ANCHOR] if slow > 0.0 else own[LEVEL]) + shape
+            if own[LEARNED] > 0.0:
                 expected[s, t] = normal
-            ready = fitted and line[s, 2] >= least
+            ready = fitted and own[LEARNED] >= least
+            spread = spread_now(own, floors)
             if ready:
-                band[s, t] = max(line[s, 1], floors[0] * abs(line[s, 0]), floors[1])
+                band[s, t] = min(spread, abs(own[SHORT] - own[ANCHOR]) / slow) if slow > 0.0 else spread
             if np.isnan(x):
                 continue
             if ready:
-                score[s, t] = min(abs(x - normal) / band[s, t], highest)
+                score[s, t] = min(max(abs(x - normal) / spread, slow), highest)
+            if fitted:
+                follow_short(own, x - shape, spread)
             if not hold[s]:
-                follow(line[s], x - normal, x - shape, memories[s], rates[s], floors)
+                follow(own, x - own[LEVEL] - shape, x - shape, memories[s], rates[s], floors)

@@ -1,11 +1,12 @@
-"""Kernel of the seasonal experts: what to expect by the last level, the day, the week, or a slow mean.
+"""Kernel of the seasonal experts: what to expect by the last level, the hour, the day, the week, or a slow mean.
 
 Four experts forecast each sample: the level of the last few samples; a profile over the day and one over the week, each
-with an offset that follows the level; a slow mean. The one with the least recent error speaks. All learn from clipped
-errors, so a spike teaches no more than a large ordinary error.
+with an offset that follows the level; a slow mean. ``seasonal_block`` asks a fifth, with a profile over the hour. The
+one with the least recent error speaks. All learn from clipped errors, so a spike teaches no more than a large ordinary
+error.
 
 State of one series: ``profile`` [D + W] (the day's bins, then the week's), ``visits`` [D + W] (how often a bin was
-seen, counted to 250) and ``line`` [LINE].
+seen, counted to 250) and ``line`` [LINE]; of the hour ``hour`` [H], ``passes`` [H] and ``beat`` [2].
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ LEVEL, SLOW, DAY_OFFSET, WEEK_OFFSET, ERRORS, SEEN = 0, 1, 2, 3, 4, 8
 LINE = 9
 YOUNG = 40
 LEVEL_RATE, PROFILE_RATE, OFFSET_RATE, ERROR_RATE, SLOW_RATE = 0.2, 0.1, 0.02, 0.003, 0.005
+BEAT_OFFSET, BEAT_ERROR = 0, 1
+"""Slots of ``beat``: the hour's offset, the usual error of its expert."""
 CLIP = 6.0
 """Errors beyond this many usual errors teach as much as this many."""
 TINY = 1e-9
@@ -53,10 +56,9 @@ def expect(profile: Any, visits: Any, line: Any, day_bin: Any, week_bin: Any) ->
 
 
 @kernel
-def follow(profile: Any, visits: Any, line: Any, which: Any, bin_: Any, x: Any) -> Any:
-    """Teach profile ``which`` (0 day, 1 week) and its offset a sample."""
-    usual = line[ERRORS + 1 + which]
-    d = x - line[DAY_OFFSET + which] - float(profile[bin_])
+def teach(profile: Any, visits: Any, bin_: Any, x: Any, offset: Any, usual: Any) -> Any:
+    """Teach a profile a sample, given its offset and its expert's usual error; return the offset after it."""
+    d = x - offset - float(profile[bin_])
     if visits[bin_] == 0:
         # A first visit takes the value as it is: no offset can be told from it.
         d = x - float(profile[bin_])
@@ -67,8 +69,31 @@ def follow(profile: Any, visits: Any, line: Any, which: Any, bin_: Any, x: Any) 
         visits[bin_] += 1
     profile[bin_] += d * max(PROFILE_RATE, 1.0 / visits[bin_])
     limit = 4.0 * usual + TINY
-    r = x - float(profile[bin_]) - line[DAY_OFFSET + which]
-    line[DAY_OFFSET + which] += OFFSET_RATE * min(max(r, -limit), limit)
+    r = x - float(profile[bin_]) - offset
+    return offset + OFFSET_RATE * min(max(r, -limit), limit)
+
+
+@kernel
+def follow(profile: Any, visits: Any, line: Any, which: Any, bin_: Any, x: Any) -> Any:
+    """Teach profile ``which`` (0 day, 1 week) and its offset a sample."""
+    at = DAY_OFFSET + which
+    line[at] = teach(profile, visits, bin_, x, line[at], line[ERRORS + 1 + which])
+
+
+@kernel
+def of_the_hour(hour: Any, passes: Any, beat: Any, line: Any, bin_: Any) -> Any:
+    """What the expert of the hour expects; where its bin is new, the last level."""
+    return float(hour[bin_]) + beat[BEAT_OFFSET] if passes[bin_] >= 2 else line[LEVEL]
+
+
+@kernel
+def absorb_hour(hour: Any, passes: Any, beat: Any, line: Any, bin_: Any, x: Any) -> Any:
+    """Teach the expert of the hour a sample; to be called before ``absorb``, which counts it."""
+    error = abs(x - of_the_hour(hour, passes, beat, line, bin_)) if line[SEEN] > 0.0 else 0.0
+    if line[SEEN] > YOUNG:
+        error = min(error, CLIP * beat[BEAT_ERROR] + TINY)
+    beat[BEAT_ERROR] += (error - beat[BEAT_ERROR]) * max(ERROR_RATE, 1.0 / (line[SEEN] + 1.0))
+    beat[BEAT_OFFSET] = teach(hour, passes, bin_, x, beat[BEAT_OFFSET], beat[BEAT_ERROR])
 
 
 @kernel
@@ -98,21 +123,26 @@ def absorb(profile: Any, visits: Any, line: Any, day_bin: Any, week_bin: Any, x:
 
 @kernel
 def seasonal_block(
-    values: Any, days: Any, weeks: Any, hold: Any, floor: Any, profiles: Any, visits: Any, lines: Any,
-    score: Any, expected: Any, unit: Any,
+    values: Any, days: Any, weeks: Any, hours: Any, hold: Any, floor: Any, profiles: Any, visits: Any, lines: Any,
+    hourly: Any, passes: Any, beats: Any, score: Any, expected: Any, unit: Any,
 ) -> Any:  # fmt: skip
     """Score a block [N, T]: |x - expected| in units of the best expert's usual error. State is changed in place.
 
-    ``days`` and ``weeks`` [T] are the bins of each time.
+    ``days``, ``weeks`` and ``hours`` [T] are the bins of each time; ``hourly`` [N, 0] has no expert of the hour.
     """
     series, samples = values.shape
+    with_hour = hourly.shape[1] > 0
     for i in range(series):
         for t in range(samples):
-            line = lines[i]
+            line, beat = lines[i], beats[i]
             if line[SEEN] > 0.0:
-                e = expect(profiles[i], visits[i], line, days[t], weeks[t])
-                expected[i, t] = e
-                usual = line[ERRORS + best_expert(line)]
+                best = best_expert(line)
+                usual = line[ERRORS + best]
+                if with_hour and beat[BEAT_ERROR] < usual:
+                    usual = beat[BEAT_ERROR]
+                    expected[i, t] = of_the_hour(hourly[i], passes[i], beat, line, hours[t])
+                else:
+                    expected[i, t] = opinion(profiles[i], visits[i], line, best, days[t], weeks[t])
                 unit[i, t] = max(usual, floor * abs(line[SLOW]), TINY)
             x = values[i, t]
             if math.isnan(x):
@@ -120,4 +150,6 @@ def seasonal_block(
             if line[SEEN] >= YOUNG:
                 score[i, t] = min(abs(x - expected[i, t]) / unit[i, t], 1e12)
             if not hold[i]:
+                if with_hour:
+                    absorb_hour(hourly[i], passes[i], beat, line, hours[t], x)
                 absorb(profiles[i], visits[i], line, days[t], weeks[t], x)

@@ -41,6 +41,8 @@ above u; scale; shape; first bin above u."""
 MOMENTS_SHAPE, MOMENTS_WEIGHT = 0.25, 40.0
 HILL_SHAPE, HILL_WEIGHT = 0.3, 10.0
 LOWEST_SHAPE, HIGHEST_SHAPE = 0.02, 0.9
+SETTLED_HALF, SETTLED_SHARE = 64.0, 0.17
+"""While a series settles its scores count half after a sixth of those seen so far, yet not after fewer than these."""
 REFIT = 8
 """A tail is fitted anew after this many scores: it hardly moves in between."""
 
@@ -119,8 +121,8 @@ def fit_hill(counts: Any, line: Any, floor: Any) -> Any:
 
 
 @kernel
-def fit_moments(counts: Any, line: Any, floor: Any) -> Any:
-    """Fit the tail by mean and variance of the excess."""
+def fit_moments(counts: Any, line: Any, floor: Any, steadiness: Any) -> Any:
+    """Fit the tail by mean and variance of the excess; the prior's shape counts for ``steadiness`` exceedances."""
     find_edge(counts, line, floor)
     u, above = line[EDGE], line[ABOVE]
     mean, square = 0.0, 0.0
@@ -136,7 +138,7 @@ def fit_moments(counts: Any, line: Any, floor: Any) -> Any:
         if variance > 1e-9 * mean * mean and mean > 0.0:
             number = above / line[INCREMENT]
             own = min(max(0.5 * (1.0 - mean * mean / variance), -0.5), HIGHEST_SHAPE)
-            shape = (number * own + MOMENTS_WEIGHT * MOMENTS_SHAPE) / (number + MOMENTS_WEIGHT)
+            shape = (number * own + steadiness * MOMENTS_SHAPE) / (number + steadiness)
     line[SHAPE] = min(max(shape, LOWEST_SHAPE), HIGHEST_SHAPE)
     line[SCALE] = max(mean * (1.0 - line[SHAPE]), 0.1 * line[SHAPE] * u)
 
@@ -275,10 +277,21 @@ def first_score(line: Any, surprise: Any) -> Any:
 
 
 @kernel
-def calibrate_block(raw: Any, hold: Any, cut: Any, fewest: Any, growth: Any, counts: Any, lines: Any) -> Any:
+def growth_now(line: Any, growth: Any, settling: Any) -> Any:
+    """By how much the next score counts more than this one: fast while a series settles, unless it was always flat."""
+    if line[SEEN] >= settling or line[ORIGIN] == NO_ORIGIN:
+        return growth
+    return max(growth, 2.0 ** (1.0 / max(SETTLED_HALF, SETTLED_SHARE * line[SEEN])))
+
+
+@kernel
+def calibrate_block(
+    raw: Any, hold: Any, cut: Any, fewest: Any, growth: Any, settling: Any, steadiness: Any, counts: Any, lines: Any
+) -> Any:
     """Surprise of each raw score against the past of its series, and the score at which the surprise is ``cut``.
 
-    Each score is judged before it is counted; a series with ``hold`` is judged and not counted. NaN in, NaN out.
+    Each score is judged before it is counted; a series with ``hold`` is judged and not counted. NaN in, NaN out. The
+    first ``settling`` scores of a series fade fast (``growth_now``); ``steadiness`` is that of ``fit_moments``.
     ``counts`` [N, BINS] and ``lines`` [N, LINE] are changed in place.
     """
     series, samples = raw.shape
@@ -287,7 +300,7 @@ def calibrate_block(raw: Any, hold: Any, cut: Any, fewest: Any, growth: Any, cou
     for i in range(series):
         for t in range(samples):
             if due(lines[i], fewest):
-                fit_moments(counts[i], lines[i], 0.0)
+                fit_moments(counts[i], lines[i], 0.0, steadiness)
             known = lines[i, SEEN] >= fewest
             flat = lines[i, ORIGIN] == NO_ORIGIN
             if known:
@@ -299,5 +312,5 @@ def calibrate_block(raw: Any, hold: Any, cut: Any, fewest: Any, growth: Any, cou
             if known:
                 surprise[i, t] = first_surprise(lines[i], s) if flat else surprise_of(counts[i], lines[i], s)
             if not hold[i]:
-                learn(counts[i], lines[i], s, growth)
+                learn(counts[i], lines[i], s, growth_now(lines[i], growth, settling))
     return surprise, bound
