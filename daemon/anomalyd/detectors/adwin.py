@@ -95,9 +95,9 @@ class Adwin:
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "line", fresh)
-        return advance(state, fresh, hold, self._learn(fresh.times))
+        return advance(state, fresh, hold, self._learn(fresh.times), again=self._learn(fresh.times, blind=True))
 
-    def _learn(self, times: I64) -> Learn:
+    def _learn(self, times: I64, blind: bool = False) -> Learn:
         from anomalyd.detectors.kernels.adwin import drift
 
         civil, b, p = civil_times(times, self.grid.timezone), self.baseline, self.params
@@ -107,7 +107,7 @@ class Adwin:
             drift(
                 values, stamps, civil, hold, a["line"], a["day"], a["week"], b.memories, b.floors, a["totals"],
                 a["variances"], a["fill"], a["window"], a["drifted"], a[FOUND], a[SPANS], QUIET_MS, SETTLED, REACH,
-                p.delta, p.clock, MOST_BUCKETS, LEAST_PART, raw.score, raw.expected,
+                p.delta, p.clock, MOST_BUCKETS, LEAST_PART, blind, raw.score, raw.expected,
             )  # fmt: skip
 
         return learn

@@ -96,13 +96,14 @@ class Step:
 
 def advance(
     state: State, fresh: Block, hold: Bool | None, learn: Learn, catch_up: CatchUp | None = None, paged: bool = False,
-    follow: Follow | None = None,
+    follow: Follow | None = None, again: Learn | None = None,
 ) -> tuple[Raw, State]:  # fmt: skip
     """Score and learn a block: the answer and the new state; the old one stays as it was.
 
     ``learn`` must depend on nothing but what it is given and the block's times. ``catch_up`` is a cheaper way than
-    learning the last block again, where a detector has one; ``follow`` does it in one pass with the fresh block. Shared
-    arrays are passed on as they are. With ``paged`` there is room for ``Raw.page`` too.
+    learning the last block again, where a detector has one; ``follow`` does it in one pass with the fresh block, and
+    ``again`` learns without an answer. Shared arrays are passed on as they are. With ``paged`` there is room for
+    ``Raw.page`` too.
     """
     values, holding, raw = clean(fresh.values), held(hold, len(fresh)), _room(fresh.values.shape, paged)
     now = {name: array for name, array in state.arrays.items() if name not in state.shared}
@@ -114,7 +115,7 @@ def advance(
     if step is not None and taken and follow is not None:
         step.mend(slice(None), arrays, now)
         follow(arrays, now, values, holding, raw)
-        return raw, _after(state, fresh, arrays, Step(now, learn, values, holding, paged))
+        return raw, _after(state, fresh, arrays, Step(now, again or learn, values, holding, paged))
     for rows in chunks(now, len(fresh)):
         mine = {name: array[rows] for name, array in arrays.items()}
         theirs = {name: array[rows] for name, array in now.items()}
@@ -124,7 +125,7 @@ def advance(
             for name, array in theirs.items():
                 mine[name][...] = array
         learn(mine, values[rows], holding[rows], _part(raw, rows))
-    return raw, _after(state, fresh, arrays, Step(now, learn, values, holding, paged))
+    return raw, _after(state, fresh, arrays, Step(now, again or learn, values, holding, paged))
 
 
 def _after(state: State, fresh: Block, arrays: Arrays, step: Step) -> State:

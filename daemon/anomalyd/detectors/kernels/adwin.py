@@ -12,16 +12,16 @@ import numpy as np
 
 from anomalyd.block import F64, I64, Bool
 from anomalyd.detectors.kernels.baseline import expect, fetch, spread_of, teach
-from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.jit import kernel, leaf
 from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
 
-AHEAD = 2
+AHEAD = 4
 """Series ahead for which memory is asked."""
-USED = 64
-"""Cells of the buckets that are asked for: those of the rows that a window of some thousand samples fills."""
+USED, NEWEST = 48, 12
+"""Cells of the buckets that are asked for: the sums of a window of a thousand samples, and what most samples change."""
 
 
-@kernel
+@leaf
 def forget(totals: F64, variances: F64, fill: I64, window: F64) -> None:
     """Empty the window; the count of samples starts anew too, as river's detector does after a drift."""
     totals[:] = 0.0
@@ -31,7 +31,7 @@ def forget(totals: F64, variances: F64, fill: I64, window: F64) -> None:
     window[:] = 0.0
 
 
-@kernel
+@leaf
 def push(totals: F64, variances: F64, fill: I64, row: int, total: float, variance: float) -> None:
     """Append a bucket to a row."""
     at = fill[row]
@@ -40,7 +40,7 @@ def push(totals: F64, variances: F64, fill: I64, row: int, total: float, varianc
     fill[row] = at + 1
 
 
-@kernel
+@leaf
 def drop(totals: F64, variances: F64, fill: I64, row: int, count: int) -> None:
     """Remove the oldest buckets of a row."""
     kept = fill[row] - count
@@ -53,7 +53,7 @@ def drop(totals: F64, variances: F64, fill: I64, row: int, count: int) -> None:
     fill[row] = kept
 
 
-@kernel
+@leaf
 def drop_oldest(totals: F64, variances: F64, fill: I64, window: F64) -> None:
     """Remove the oldest bucket of the window."""
     row = fill[-1] - 1
@@ -69,7 +69,7 @@ def drop_oldest(totals: F64, variances: F64, fill: I64, window: F64) -> None:
         fill[-1] -= 1
 
 
-@kernel
+@leaf
 def compress(totals: F64, variances: F64, fill: I64, window: F64, most: int) -> None:
     """Merge the two oldest buckets of every row that overflows into one of the next row."""
     row = 0
@@ -96,7 +96,7 @@ def compress(totals: F64, variances: F64, fill: I64, window: F64, most: int) -> 
         row += 1
 
 
-@kernel
+@leaf
 def insert(totals: F64, variances: F64, fill: I64, window: F64, x: float, most: int) -> None:
     """Take one sample into the window."""
     push(totals, variances, fill, 0, x, 0.0)
@@ -108,7 +108,7 @@ def insert(totals: F64, variances: F64, fill: I64, window: F64, x: float, most: 
     compress(totals, variances, fill, window, most)
 
 
-@kernel
+@leaf
 def allowed(n0: float, n1: float, window: F64, delta: float, least: int) -> float:
     """By how much the means of two parts of the window may differ when nothing has changed (Bifet and Gavaldà's ε)."""
     confidence = np.log(2.0 * np.log(window[0]) / delta)
@@ -116,7 +116,7 @@ def allowed(n0: float, n1: float, window: F64, delta: float, least: int) -> floa
     return float(np.sqrt(2.0 * harmonic * (window[2] / window[0]) * confidence) + 2.0 / 3.0 * confidence * harmonic)
 
 
-@kernel
+@leaf
 def find_cut(totals: F64, fill: I64, window: F64, delta: float, least: int, all_cuts: bool) -> float:
     """Greatest ratio of a cut's difference of means to what is allowed; above 1 is a drift.
 
@@ -139,7 +139,7 @@ def find_cut(totals: F64, fill: I64, window: F64, delta: float, least: int, all_
     return float(worst)
 
 
-@kernel
+@leaf
 def evidence(totals: F64, fill: I64, window: F64, x: float, delta: float, least: int, scratch: F64) -> float:
     """Greatest ratio over all cuts of the window with x appended; the window itself stays as it is."""
     n = window[0]
@@ -152,7 +152,7 @@ def evidence(totals: F64, fill: I64, window: F64, x: float, delta: float, least:
     return float(find_cut(totals, fill, scratch, delta, least, True))
 
 
-@kernel
+@leaf
 def update(
     totals: F64,
     variances: F64,
@@ -177,7 +177,7 @@ def update(
     return drifted
 
 
-@kernel
+@leaf
 def note(found: I64, spans: I64, at: int, span: int) -> None:
     """Put a drift before the ones that were found earlier; the oldest is forgotten."""
     for i in range(found.shape[0] - 1, 0, -1):
@@ -194,21 +194,22 @@ def fetch_window(totals: F64, variances: F64, fill: I64, window: F64, drifted: I
     prefetch_cell(drifted, s, 0)
     prefetch_row(fill, s)
     prefetch_row(totals, s, USED)
-    prefetch_row(variances, s, USED)
+    prefetch_row(variances, s, NEWEST)
 
 
 @kernel
 def drift(
     values: F64, times: I64, civil: I64, hold: Bool, line: F64, day: F64, week: F64, memories: F64, floors: F64,
     totals: F64, variances: F64, fill: I64, window: F64, drifted: I64, found: I64, spans: I64, quiet_ms: int,
-    settled: int, reach: float, delta: float, clock: int, most: int, least: int, score: F64, expected: F64,
+    settled: int, reach: float, delta: float, clock: int, most: int, least: int, blind: bool, score: F64,
+    expected: F64,
 ) -> None:  # fmt: skip
     """Score each residual by the evidence that the window with it holds two means, then take it into the window.
 
     ``drifted`` [N, 2]: whether the last update found a drift, number of drifts so far. After a drift the expectation's
     level moves to the mean of what is left of the window (if by more than a spread), and the window starts anew. It is
     noted in ``found`` and ``spans`` (see ``drift.py``), unless one was within ``quiet_ms``; when it began is left open,
-    because the window still holds some of what was before.
+    because the window still holds some of what was before. With ``blind`` set samples are learned and not scored.
     """
     scratch = np.zeros(4)
     cells = totals.shape[1] * totals.shape[2]
@@ -226,7 +227,7 @@ def drift(
             ready = line[s, 2] >= settled
             spread = spread_of(line[s], floors[0], floors[1])
             z = min(max((value - expected[s, t]) / spread, -reach), reach) if ready else 0.0
-            if ready:
+            if ready and not blind:
                 fresh = drifted[s, 0] == 1
                 score[s, t] = 0.0 if fresh else evidence(totals[s], fill[s], window[s], z, delta, least, scratch)
             if hold[s]:

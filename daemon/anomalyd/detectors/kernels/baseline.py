@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from anomalyd.block import F64, I64
-from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.jit import kernel, leaf
 from anomalyd.detectors.kernels.prefetch import prefetch_cell
 
 DAY_MS = 86_400_000
@@ -27,7 +27,7 @@ MEDIAN_TO_SIGMA = 1.482602218505602
 """Standard deviation of a Gaussian in units of its median absolute deviation."""
 
 
-@kernel
+@leaf
 def at_phase(profile: F64, phase: float) -> float:
     """Value of a cyclic piecewise-linear profile [2, bins] at a phase in [0, 1)."""
     bins = profile.shape[1]
@@ -39,7 +39,7 @@ def at_phase(profile: F64, phase: float) -> float:
     return float(profile[0, low] * (1.0 - share) + profile[0, (low + 1) % bins] * share)
 
 
-@kernel
+@leaf
 def teach_phase(profile: F64, phase: float, error: float, memory: float, haste: float) -> None:
     """Move the two bins around a phase towards the error, each by haste · share / weight (at most ``memory``)."""
     bins = profile.shape[1]
@@ -57,7 +57,7 @@ def teach_phase(profile: F64, phase: float, error: float, memory: float, haste: 
         profile[0, high] += share * min(1.0, haste / profile[1, high]) * error
 
 
-@kernel
+@leaf
 def expect(line: F64, day: F64, week: F64, civil_ms: int) -> float:
     """What the baseline takes to be normal at a civil time (milliseconds since a Monday, 00:00)."""
     return float(
@@ -67,13 +67,13 @@ def expect(line: F64, day: F64, week: F64, civil_ms: int) -> float:
     )
 
 
-@kernel
+@leaf
 def spread_of(line: F64, relative: float, absolute: float) -> float:
     """The spread of residuals with its floor."""
     return float(max(line[1], relative * abs(line[0]), absolute))
 
 
-@kernel
+@leaf
 def follow_spread(spread: float, size: float, least: float, rate: float) -> float:
     """Track the median distance, in standard deviations of a Gaussian: up or down by ``rate`` in the logarithm.
 
@@ -87,7 +87,7 @@ def follow_spread(spread: float, size: float, least: float, rate: float) -> floa
     return float(max(spread * np.exp(-rate), least))
 
 
-@kernel
+@leaf
 def teach(line: F64, day: F64, week: F64, civil_ms: int, x: float, memories: F64, floors: F64) -> None:
     """Learn one sample.
 
