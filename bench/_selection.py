@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from anomalyd.block import F64, Block, make_labels
+from anomalyd.block import F64, I64, Block, make_labels
+from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.calibrate import HALF_LIFE
@@ -59,10 +60,10 @@ class Continuous:
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """Constants of the score of several channels that labels chose."""
+    """Choices of the score of several channels that labels could make: memories, and what each view counts for."""
 
-    fades: float = auto_joint.FADES
-    views: tuple[float, ...] = tuple(auto_joint.WEIGHTS)
+    fades: tuple[float, ...] = tuple(auto_joint.FADES.tolist())
+    views: tuple[float, ...] = (1.0,) * auto_joint.VIEWS
 
 
 PAGES = [
@@ -73,12 +74,19 @@ CONTINUOUS = [
     *(Continuous(*choice) for choice in product((1.8, 2.2, 2.6), (0.95, 0.97, 0.98))),
     Continuous(forecast=1.0), Continuous(forecast=3.0),
 ]  # fmt: skip
-VIEWS = (
-    (1.0,) * 7, (1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0),
-    (1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0), (1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0), (1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0),
-    (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0), (2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+EACH = (
+    (1, 1, 1, 1), (0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0),
+    (0, 0, 0, 1), (1, 0, 1, 0), (1, 0, 0, 1),
 )  # fmt: skip
-JOINTS = [Joint(*choice) for choice in product((0.95, 0.97, 0.98, 0.985, 0.99, 0.995), VIEWS)]
+"""What the residuals may count for: level, level given the others, forecast, forecast given the others."""
+VIEWS = [
+    *(tuple(float(weight) for weight in residuals for _ in range(2)) for residuals in EACH),
+    (1.0, 0.0) * auto_joint.RESIDUALS, (0.0, 1.0) * auto_joint.RESIDUALS,
+]  # fmt: skip
+MEMORIES = (
+    (0.0, 0.9, 0.99, 0.999), (0.9, 0.99, 0.999), (0.0, 0.9, 0.99), (0.9, 0.97, 0.99, 0.997), (0.985,), (0.995,),
+)  # fmt: skip
+JOINTS = [Joint(*choice) for choice in product(MEMORIES, VIEWS)]
 
 
 def load(path: Path) -> ModuleType:
@@ -311,17 +319,26 @@ def joint(judge: ModuleType, data: Path) -> Iterator[Figure]:
 def _machine(judge: ModuleType, path: Path) -> Machine:
     with np.load(path) as z:
         train, test, labels = z["train"].astype(np.float64), z["test"].astype(np.float64), z["labels"]
-    arrays = auto_joint.fit_joint(np.ascontiguousarray(train.T))
-    found = auto_joint.surprises(arrays, np.ascontiguousarray(test.T))
+    values = np.ascontiguousarray(np.concatenate([train, test]).T)
+    bins, days = _calendar(path.parent.name, values.shape[1])
+    cut = len(train)
+    arrays = auto_joint.fit_joint(values[:, :cut], bins[:cut], days[:cut])
+    found = auto_joint.surprises(arrays, values[:, cut:], bins[cut:])
     return Machine(found, labels, int(judge.vus_width(test[:, 0])))
+
+
+def _calendar(name: str, samples: int) -> tuple[I64, I64]:
+    """Bins of the day and days of a group's samples, as ``score_group`` has them."""
+    times = (MINUTE_MS if name == "smd" else 5 * MINUTE_MS) * np.arange(1, samples + 1, dtype=np.int64)
+    return times % DAY_MS * auto_joint.BINS // DAY_MS, times // DAY_MS
 
 
 def _vus(judge: ModuleType, machines: Sequence[Machine], choice: Joint) -> float:
     weights = np.array(choice.views)
     found = []
     for machine in machines:
-        now = np.minimum(weights @ machine.surprises / weights.sum(), 300.0)
-        held = _fading(now, choice.fades)
+        now = weights @ np.minimum(machine.surprises, auto_joint.MOST) / weights.sum()
+        held = np.mean([_fading(now, fade) for fade in choice.fades], axis=0)
         found.append(judge.vus_pr(machine.truth, held, machine.width))
     return float(np.nanmean(found))
 

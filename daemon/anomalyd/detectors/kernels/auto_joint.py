@@ -165,6 +165,16 @@ def each_surprise(views: Any, tails: Any) -> Any:
     return out
 
 
+@kernel
+def averaged(found: Any) -> Any:
+    """Mean [T] of what the views [V, T] say, each for at most ``MOST``; always summed in the same order."""
+    out = np.zeros(found.shape[1])
+    for v in range(found.shape[0]):
+        for t in range(found.shape[1]):
+            out[t] += min(found[v, t], MOST) / found.shape[0]
+    return out
+
+
 def fit_joint(values: F64, bins: I64, days: I64) -> Arrays:
     """Learn from history [C, T], NaN allowed; ``bins`` [T] of the day, below ``BINS``, and ``days`` counted [T]."""
     channels, samples = values.shape
@@ -183,7 +193,7 @@ def fit_joint(values: F64, bins: I64, days: I64) -> Arrays:
             _see(arrays, j, r, there, views)
     for v in range(VIEWS):
         arrays["views"][v] = _tail(views[v], WHOLE)
-    together = np.minimum(each_surprise(views, arrays["views"]), MOST).mean(axis=0)
+    together = averaged(each_surprise(views, arrays["views"]))
     arrays["views"][VIEWS] = _tail(hold_and_fade(together, np.zeros(len(FADES)))[0], WHOLE)
     return arrays
 
@@ -371,7 +381,7 @@ def surprise(arrays: Arrays, values: F64, bins: I64) -> tuple[F64, F64]:
 
     ``past`` and ``held`` of the arrays are replaced by those moved on.
     """
-    now = np.minimum(surprises(arrays, values, bins), MOST).mean(axis=0)
+    now = averaged(surprises(arrays, values, bins))
     nobody = np.isnan(values).all(axis=0)
     now[nobody] = 0.0
     arrays["held"] = arrays["held"].copy()
