@@ -16,6 +16,7 @@ from anomalyd.episode import Phase
 from anomalyd.errors import SourceError, StoreError
 from anomalyd.evaluate import Evaluated, Evaluator
 from anomalyd.incident import Notification
+from anomalyd.jointly import groups_seen, with_groups
 from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Exported, Metrics
@@ -246,9 +247,10 @@ class Daemon:
             memory = run.memory
             if memory.last is not None and len(memory.last.series) == len(memory.active):
                 rows = memory.registry.rows
-                labels = tuple(rows[row].labels for row in memory.last.series.tolist())
+                seen = with_groups(memory, memory.last, groups_seen(memory, memory.last))
+                labels = tuple(rows[row].labels for row in seen.series.tolist())
                 cut = float(memory.cuts.min()) if memory.cuts.size else NEVER
-                yield Exported(run.rule.group, run.rule.name, labels, memory.last, cut)
+                yield Exported(run.rule.group, run.rule.name, labels, seen, cut)
 
     def use_deliverer(self, deliverer: Deliverer) -> None:
         """Deliver through this from now on; what the old one holds in memory is only patience."""

@@ -14,7 +14,7 @@ from anomalyd.detectors.model import Model
 from anomalyd.rule import DetectorSpec
 from anomalyd.score import Scores
 
-STEP, START, PAST, LIVE = 300_000, 1_760_054_400_000, 700, 40
+STEP, START, PAST, LIVE = 300_000, 1_760_054_400_000, 420, 40
 GRID = Grid(STEP, group_by=("host",))
 SMALL: dict[str, dict[str, object]] = {
     "auto": {},
@@ -23,8 +23,8 @@ SMALL: dict[str, dict[str, object]] = {
     "isolation_forest": {"trees": 16},
     "extended_isolation_forest": {"trees": 16},
     "half_space_trees": {"trees": 8, "height": 5, "window": 100},
-    "autoencoder": {"windows": 4_000, "code": 2},
-    "lstm": {"windows": 2_000, "hidden": 8, "window": 16},
+    "autoencoder": {"windows": 2_048, "code": 2},
+    "lstm": {"windows": 1_024, "hidden": 8, "window": 16},
 }
 TORCH = {"autoencoder", "lstm"}
 BREAK = 20
@@ -48,7 +48,7 @@ def label(host: str, metric: str) -> Labels:
 def machines(wide: int = 3, small: int = 2, samples: int = PAST + LIVE) -> Block:
     """Machine a with ``wide`` metrics that go together, machine b with ``small`` others; a breaks for six samples."""
     rng = np.random.default_rng(4)
-    load = np.sin(np.arange(samples) * 2 * np.pi / 288) + rng.normal(size=samples) * 0.3
+    load = np.sin(np.arange(samples) * 2 * np.pi / 72) + rng.normal(size=samples) * 0.3
     a = 50 + np.outer(np.arange(1, wide + 1), load) + rng.normal(size=(wide, samples)) * 0.1
     b = 7 + rng.normal(size=(small, samples))
     a[0, PAST + BREAK : PAST + BREAK + 6] += 9
@@ -82,7 +82,7 @@ def test_what_breaks_in_one_group_is_seen_in_that_group(name: str) -> None:
     broken = scores.surprise[0, BREAK : BREAK + 3].max()
     assert broken > np.quantile(scores.surprise[0, :BREAK], 0.95)
     calm = machines()
-    calm.values[:3, PAST + BREAK :] = calm.values[:3, PAST - 288 + BREAK : PAST - 288 + LIVE]
+    calm.values[:3, PAST + BREAK :] = calm.values[:3, PAST - 144 + BREAK : PAST - 144 + LIVE]
     other = lived(Model(joint(name), GRID, seed=3), calm)
     np.testing.assert_array_equal(other.surprise[3:], scores.surprise[3:])
 

@@ -105,13 +105,13 @@ class Grouped:
         of_group, channel = state.arrays[OF_GROUP], state.arrays[CHANNEL]
         raw, pages = blank(fresh.values.shape), np.full(fresh.values.shape, np.nan)
         raw.unit[:] = state.arrays[SPREAD][:, None]
-        arrays, paged = dict(state.arrays), False
+        arrays, paged, states = dict(state.arrays), False, _unpacked(state)
         for g, size in enumerate(state.arrays[SIZES].tolist()):
             rows = np.flatnonzero(of_group == g)
             if not len(rows):
                 continue
             held = np.full(size, hold is not None and bool(hold[rows].any()))
-            said, after = self.detector.score(_unpacked(state, g), _vector(fresh, rows, channel[rows], size), held)
+            said, after = self.detector.score(states[g], _vector(fresh, rows, channel[rows], size), held)
             raw.score[rows] = np.fmax.reduce(said.score, axis=0)
             raw.expected[rows] = said.expected[channel[rows]]
             if said.page is not None:
@@ -134,9 +134,9 @@ class Grouped:
         if not isinstance(self.detector, Choosing):
             return ()
         found = []
-        for g, name in enumerate(state.arrays[NAMES].tolist()):
+        for name, own in zip(state.arrays[NAMES].tolist(), _unpacked(state), strict=True):
             labels: Labels = tuple((k, v) for k, v in json.loads(name))
-            found += [replace(one, labels=labels) for one in self.detector.choices(_unpacked(state, g))]
+            found += [replace(one, labels=labels) for one in self.detector.choices(own)]
         return tuple(found)
 
     def _members(self, history: Block) -> Mapping[Labels, I64]:
@@ -183,12 +183,16 @@ def _packed(g: int, state: State) -> Arrays:
     return {f"g{g}.{'s' if name in state.shared else 'c'}.{name}": array for name, array in state.arrays.items()}
 
 
-def _unpacked(state: State, g: int) -> State:
-    start, arrays, shared = f"g{g}.", {}, []
+def _unpacked(state: State) -> list[State]:
+    """The states of the groups, in order."""
+    groups = len(state.arrays[SIZES])
+    arrays: list[Arrays] = [{} for _ in range(groups)]
+    shared: list[list[str]] = [[] for _ in range(groups)]
     for name, array in state.arrays.items():
-        if name.startswith(start):
-            own = name[len(start) + 2 :]
-            arrays[own] = array
-            if name[len(start)] == "s":
-                shared.append(own)
-    return State(arrays, frozenset(shared), state.as_of)
+        number, _, rest = name.partition(".")
+        if rest:
+            g, kind, own = int(number[1:]), rest[0], rest[2:]
+            arrays[g][own] = array
+            if kind == "s":
+                shared[g].append(own)
+    return [State(mine, frozenset(names), state.as_of) for mine, names in zip(arrays, shared, strict=True)]
