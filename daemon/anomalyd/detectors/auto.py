@@ -6,7 +6,8 @@ Idea
     distance to the nearest contexts of the past. Each is turned into the tail probability of its own past, so that
     they combine: the residuals tell what begins, neighbours and averages what goes on. One configuration serves all
     series; nothing is looked up, named or tuned. With ``joint`` the series of a group are the channels of one vector:
-    principal components, neighbours and the largest deviations are combined the same way.
+    how far each is from the usual level of the hour and from its own forecast, both also given what the others do, and
+    how many of them are, for how long.
 
 Works for
     Gauges, rates, ratios and counts with or without rhythm; young series (it starts after 120 samples); levels that
