@@ -157,15 +157,15 @@ def test_an_hourly_rhythm_is_known(name: str) -> None:
     assert np.median(full_hours) < 3
 
 
-def test_an_hourly_job_is_known_within_hours_and_to_the_minute() -> None:
-    """After six hours a job in the first minute of each hour is expected by ``seasonal``, in no other minute."""
+def test_an_hourly_job_is_known_within_a_day_and_to_the_minute() -> None:
+    """After a day a job in the first minute of each hour is expected by ``seasonal``, in no other minute."""
     rng = np.random.default_rng(4)
-    t = np.arange(6 * 60 + 180)
+    t = np.arange(24 * 60 + 180)
     values = 50 + 30.0 * (t % 60 == 0) + rng.normal(size=(1, len(t)))
-    values[0, 6 * 60 + 91] = 80.0
+    values[0, 24 * 60 + 91] = 80.0
     block = Block((make_labels({"job": "a"}),), START + MINUTE_MS * t, values)
     detector = make_detector(DetectorSpec("seasonal"), Grid(MINUTE_MS))
-    raw, _ = detector.score(detector.fit(block.window(0, 6 * 60), 1), block.window(6 * 60))
+    raw, _ = detector.score(detector.fit(block.window(0, 24 * 60), 1), block.window(24 * 60))
     assert int(np.nanargmax(raw.score[0])) == 91
     assert raw.score[0, [60, 120]].max() < 5 < 15 < raw.score[0, 91]
 
@@ -189,9 +189,10 @@ def test_the_day_follows_the_wall_clock(name: str) -> None:
     for zone in ("Europe/Madrid", "UTC"):
         detector = make_detector(DetectorSpec(name, {}), Grid(STEP, zone))
         raw, _ = detector.score(detector.fit(block.window(0, 14 * DAY), 1), block.window(14 * DAY))
-        highest.append(float(np.nanmax(raw.score[0, 24:])))
+        if name == "half_space_trees":  # its scores end at 1: the residuals that it sees tell how far the day is off
+            highest.append(float(np.sort(np.abs(values[0, 14 * DAY + 24 :] - raw.expected[0, 24:]))[-12:].mean()))
+        else:
+            highest.append(float(np.nanmax(raw.score[0, 24:])))
     assert highest[0] < highest[1]
-    if name == "half_space_trees":  # its scores end at 1: the residuals that it sees tell how far the profile is off
-        assert 1 - highest[0] > 3 * (1 - highest[1])
-    if name == "seasonal":
+    if name != "auto":
         assert highest[0] < 15 < 40 < highest[1]

@@ -30,8 +30,8 @@ NO_LEVEL = {
     "lstm": "an extra", "autoencoder": "an extra",
 }  # fmt: skip
 PARAMS: dict[str, dict[str, Any]] = {"ensemble": {"members": [{"type": "mad"}, {"type": "ewma"}]}}
-CUTS = {"isolation_forest": 2.0, "extended_isolation_forest": 2.0}
-"""For those whose scores end somewhere: how far beyond everything a level is, they cannot say."""
+CUTS = {"isolation_forest": 2.0, "extended_isolation_forest": 2.0, "cusum": 1.0}
+"""Forests cannot say how far beyond everything a level is; four days are few for the tail of a sum of residuals."""
 
 
 class _Nobody:

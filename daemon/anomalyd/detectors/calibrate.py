@@ -32,7 +32,7 @@ ADOPTED = 128
 HALF_LIFE = 50_000
 """Scores after which one counts half: five weeks of minutes, half a year of five minutes."""
 
-FAR, RUN, MOST_INCIDENTS = 4.0, 3, 4
+FAR, RUN, NEAR, MOST_INCIDENTS = 4.0, 3, 12, 2
 """What an incident in a past is: see ``incidents``."""
 
 
@@ -105,8 +105,9 @@ def directed(direction: Literal["up", "down", "both"], score: F64, side: F64) ->
 def incidents(raw: F64) -> Bool:
     """Which scores [N, T] of a past belong to incidents: runs of ``RUN`` samples and more far above all the others.
 
-    Far is ``FAR`` times as far above the 90 % quantile as that is above the median. A series with more than
-    ``MOST_INCIDENTS`` such runs has them by nature: then none is one. A missing sample neither begins nor ends a run.
+    Far is ``FAR`` times as far above the 90 % quantile as that is above the median; runs that are ``NEAR`` each other
+    are one. A series with more than ``MOST_INCIDENTS`` such runs has them by nature: then none is one. A missing sample
+    neither begins nor ends a run.
     """
     found = np.zeros(raw.shape, np.bool_)
     for s, scores in enumerate(raw):
@@ -116,7 +117,10 @@ def incidents(raw: F64) -> Bool:
         middle, high = np.quantile(scores[there], (0.5, 0.9))
         wild = np.concatenate([[False], scores[there] > high + FAR * (high - middle), [False]])
         first, stop = np.flatnonzero(wild[1:] & ~wild[:-1]), np.flatnonzero(~wild[1:] & wild[:-1])
-        long = stop - first >= RUN
+        apart = first[1:] - stop[:-1] > NEAR
+        first, stop = first[np.r_[True, apart][: len(first)]], stop[np.r_[apart, True][: len(stop)]]
+        counted = np.cumsum(np.r_[0, wild[1:]])
+        long = counted[stop] - counted[first] >= RUN
         if long.sum() > MOST_INCIDENTS:
             continue
         for a, b in zip(first[long].tolist(), stop[long].tolist(), strict=True):

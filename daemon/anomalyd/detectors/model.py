@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -220,15 +220,21 @@ class Model:
         cuts = [int(samples * share) for share in shares]
         if cuts[0] < least or cuts[0] >= samples:
             return None
+        older = [self._older(history.window(0, cut), learned) for cut in cuts]
+        said = self._said(older, history, [*cuts, samples])
+        incident = incidents(said)
+        if not incident.any():
+            return said
+        values = history.values.copy()  # live, an incident is held: neither counted nor learned from
+        values[:, cuts[0] :][incident] = np.nan
+        return self._said(older, Block(history.labels, history.times, values), [*cuts, samples])
+
+    def _said(self, older: Sequence[State], history: Block, cuts: Sequence[int]) -> F64:
+        """The judged scores of the parts of a history between the cuts, each by its own state."""
         scores = []
-        for first, stop in itertools.pairwise([*cuts, samples]):
-            newer, older = history.window(first, stop), self._older(history.window(0, first), learned)
-            said = self._judged(self.detector.score(older, newer)[0], newer)
-            incident = incidents(said)
-            if incident.any():  # live, an incident is held: neither counted nor learned from
-                newer = Block(newer.labels, newer.times, np.where(incident, np.nan, newer.values))
-                said = self._judged(self.detector.score(older, newer)[0], newer)
-            scores.append(said)
+        for state, (first, stop) in zip(older, itertools.pairwise(cuts), strict=True):
+            newer = history.window(first, stop)
+            scores.append(self._judged(self.detector.score(state, newer)[0], newer))
         return np.concatenate(scores, axis=1)
 
     def _judged(self, raw: Raw, samples: Block) -> F64:

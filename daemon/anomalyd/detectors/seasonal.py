@@ -8,7 +8,7 @@ Idea
 
 Works for
     Traffic with an hourly, daily or weekly rhythm, and anything without one: it does not have to be told which. Jobs at
-    the same minute of each hour are known after a few hours, to the minute; they need slots of at most five minutes.
+    the same minute of each hour are known within a day, to the minute; they need slots of at most five minutes.
     Contextual anomalies, such as a night's value at noon, and missing peaks.
 
 Fails when

@@ -29,6 +29,8 @@ LINE = 8
 """Slots of ``line``: level; spread; samples learned; 1 when fitted; the level at the fit; how far it usually moves in a
 lag (0: not known); mean of the last dozen samples; samples learned at the fit."""
 
+SHARP = 15.0
+"""Errors of a profile count up to so many times the middle one of the plainest."""
 AGREES = 1.5
 """A level that differs from the newest samples' by more spreads than this is not theirs."""
 NEWEST = 12
@@ -93,10 +95,11 @@ def choose(rest: F64, robust: F64, period: int, seasonal: int, profile: F64, wor
     """Fill ``profile`` with the last cycle's season and return the median error with which such a profile predicts.
 
     Degree of the loess and smoothing over phases are those that best predict the last cycle from the ones before it,
-    so the error is out of sample.
+    so the error is out of sample. Best is the least mean of errors that are limited: a short job that smoothing would
+    blur must tell, a spike in the last cycle must not.
     """
     n = len(rest)
-    best, degree, width = np.inf, 0, 0
+    best, usual, limit, degree, width = np.inf, 0.0, 0.0, 0, 0
     cycle, smooth, errors = np.empty(period), np.empty(period), np.empty(period)
     for candidate in (0, 1):
         last_cycle(rest, robust, n - period, period, seasonal, candidate, cycle, work)
@@ -108,11 +111,13 @@ def choose(rest: F64, robust: F64, period: int, seasonal: int, profile: F64, wor
             for i in range(period):
                 errors[i] = abs(rest[n - period + i] - smooth[i])
             error = middle(errors)
-            if error < best:
-                best, degree, width = error, candidate, around
+            limit = limit if limit > 0.0 else SHARP * error
+            limited = np.mean(np.minimum(errors, limit)) if limit > 0.0 else np.mean(errors)
+            if limited < best:
+                best, usual, degree, width = limited, error, candidate, around
     last_cycle(rest, robust, n, period, seasonal, degree, cycle, work)
     smooth_circle(cycle, width, profile)
-    return float(best)
+    return float(usual)
 
 
 @kernel
