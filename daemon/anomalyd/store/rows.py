@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -27,10 +28,16 @@ _SCALARS = (
 def insert_or_update(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows; where the primary key exists, replace all other columns. Both dialects spell it alike."""
     if rows:
-        statement = dialect_insert(connection, table)
-        keys = [column.name for column in table.primary_key]
-        rest = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
-        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest), list(rows))
+        connection.execute(_insert_or_update(connection.dialect.name, table), list(rows))
+
+
+@cache
+def _insert_or_update(dialect: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """The statement, made once: making it takes longer than running it."""
+    statement = _dialect_insert(dialect, table)
+    keys = [column.name for column in table.primary_key]
+    rest = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=rest)
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], key: Sequence[str]) -> int:
@@ -46,7 +53,11 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[s
 
 def dialect_insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     """The INSERT that knows ON CONFLICT."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    return _dialect_insert(connection.dialect.name, table)
+
+
+def _dialect_insert(dialect: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def episode_row(episode: Episode) -> dict[str, Any]:
