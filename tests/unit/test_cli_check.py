@@ -140,3 +140,51 @@ def test_help_imports_next_to_nothing() -> None:
     assert not modules & {"numpy", "pydantic", "yaml", "sqlalchemy", "requests", "httpx", "numba", "rich", "jinja2"}
     assert {m for m in modules if m.startswith("anomalyd")} <= {"anomalyd", "anomalyd.cli", "anomalyd.errors"}
     assert len(modules) < 250
+
+
+def test_a_folder_is_what_is_ours_in_it(run: Run, tmp_path: Path) -> None:
+    """Rules, their tests and settings; a server's own rules and other YAML are left alone, broken YAML is not."""
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    (folder / "a.yml").write_text(RULES)
+    (folder / "b.yaml").write_text(RULES.replace("name: g", "name: h"))
+    (folder / "a.test.yml").write_text(
+        "rule_files: [a.yml]\ntests: [{name: t, rule: A, input_series: [{series: '{}', values: 1x40d}], expect: []}]\n"
+    )
+    theirs = "groups: [{name: p, rules: [{record: a, expr: up}, {alert: B, expr: up}]}]\n"
+    (folder / "prometheus.yml").write_text(theirs)
+    (folder / "deployment.yml").write_text("kind: Deployment\nspec: {}\n")
+    (folder / "notes.txt").write_text("no yaml")
+    assert run("check", str(folder)) == 0, run.out
+    assert [line.rpartition("/")[2] for line in run.out.splitlines() if line.startswith("Checking")] == [
+        "a.test.yml", "a.yml", "b.yaml",
+    ]  # fmt: skip
+    assert run("check", str(folder), str(folder / "a.yml")) == 0, "a file that is named twice is checked once"
+    (folder / "broken.yml").write_text("a: [")
+    assert run("check", str(folder)) == 2
+    assert "broken.yml:2:1: YAML" in run.out
+
+
+def test_a_folder_without_our_files_says_what_to_do(run: Run, tmp_path: Path) -> None:
+    """Empty, or full of other things; the same remedy as for a file that is not there."""
+    assert run("check", str(tmp_path)) == 2
+    assert f"{tmp_path}: the folder has no YAML file (name a rules file or its folder; anomalyd init" in run.out
+    (tmp_path / "x.yml").write_text("kind: Pod\n")
+    assert run("check", str(tmp_path)) == 2
+    assert "of 1 YAML file none is of anomalyd (name a rules file" in run.out
+    assert run("check", str(tmp_path / "none.yml")) == 2
+    assert "none.yml: no such file (name a rules file or its folder" in run.out
+
+
+def test_the_settings_may_be_an_option(run: Run, tmp_path: Path) -> None:
+    """As everywhere else; a folder of rules is then held against them, and they are checked themselves."""
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "a.yml").write_text(RULES.replace("up,", "up, source: edge,"))
+    settings = tmp_path / "anomalyd.yml"
+    settings.write_text(SETTINGS)
+    assert run("check", str(tmp_path / "rules")) == 0
+    assert run("check", "--config", str(settings), str(tmp_path / "rules")) == 2
+    assert "unknown source 'edge' (known: default)" in run.out
+    assert run.out.count("Checking") == 2
+    settings.write_text(SETTINGS.replace("default:", "edge:"))
+    assert run("check", "--config.file", str(settings)) == 0, run.out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from anomalyd.yamlfile import MAX_BYTES, Document, read_file, read_yaml
 
 STDIN = "<stdin>"
 DEFAULT_FILE = "anomalyd.yml"
+ENDINGS = (".yml", ".yaml")
 
 
 @dataclass(slots=True)
@@ -41,7 +42,9 @@ def check_files(files: list[str], syntax_only: bool = False, connect: bool = Fal
         connect: also see whether receivers can be reached.
     """
     checked: dict[str, Checked] = {}
-    documents = {name: document for name in files if (document := _read(name, checked)) is not None}
+    documents: dict[str, Document] = {}
+    for name in files:
+        documents |= _folder(name, checked) if name != "-" and Path(name).is_dir() else _file(name, checked)
     settings: Settings | None = None
     for name, document in list(documents.items()):
         if is_tests(document.data):
@@ -50,24 +53,54 @@ def check_files(files: list[str], syntax_only: bool = False, connect: bool = Fal
             del documents[name]
             settings = _settings(checked[name], document, syntax_only, connect) or settings
     for name in _named_rules(settings, checked):
-        if not any(Path(name).absolute() == Path(seen).absolute() for seen in checked):
-            document = _read(name, checked)
-            if document is not None:
-                documents[name] = document
+        documents |= _file(name, checked)
     _rules(documents, settings, checked)
     return list(checked.values())
 
 
-def _read(name: str, checked: dict[str, Checked]) -> Document | None:
-    one = Checked(STDIN if name == "-" else name)
-    checked[name] = one
+def _folder(name: str, checked: dict[str, Checked]) -> dict[str, Document]:
+    """The files of a folder that are ours by their top keys; other YAML that lies there is none of our business."""
+    found: dict[str, Document] = {}
+    paths = sorted(path for path in Path(name).iterdir() if path.suffix in ENDINGS and path.is_file())
+    for path in paths:
+        read = _file(str(path), checked)
+        if read and not _ours(read[str(path)]):
+            del checked[str(path)]
+        else:
+            found |= read
+    if not any(Path(one).absolute().parent == Path(name).absolute() for one in checked):
+        said = f"of {_count(len(paths), 'YAML file')} none is of anomalyd" if paths else "the folder has no YAML file"
+        checked[name] = Checked(name, problems=[Problem(name, 0, 0, said, _REMEDY)])
+    return found
+
+
+_REMEDY = "name a rules file or its folder; anomalyd init writes first ones"
+
+
+def _ours(document: Document) -> bool:
+    """Whether a file is settings, tests or rules of anomalyd; Prometheus's own rules have groups as well."""
+    data = document.data
+    if not isinstance(data, dict) or "groups" not in data:
+        return is_settings(data) or is_tests(data)
+    groups = data["groups"] if isinstance(data["groups"], list) else []
+    rules = [rule for group in groups if isinstance(group, dict) for rule in group.get("rules") or ()]
+    keys = {key for rule in rules if isinstance(rule, dict) for key in rule}
+    return "anomaly" in keys or not keys & {"alert", "record"}
+
+
+def _file(name: str, checked: dict[str, Checked]) -> dict[str, Document]:
+    """The parsed file by its name; empty where it cannot be read, or was before."""
+    if any(Path(name).absolute() == Path(seen).absolute() for seen in checked):
+        return {}
+    one = checked[name] = Checked(STDIN if name == "-" else name)
     try:
         if name == "-":
-            return read_yaml(sys.stdin.buffer.read(MAX_BYTES + 1), STDIN)
-        return read_file(name)
+            return {name: read_yaml(sys.stdin.buffer.read(MAX_BYTES + 1), STDIN)}
+        return {name: read_file(name)}
     except ConfigError as error:
-        one.problems += error.problems
-        return None
+        absent = name != "-" and not Path(name).exists()
+        one.problems += [replace(problem, hint=_REMEDY) if absent else problem for problem in error.problems]
+        return {}
 
 
 def _settings(one: Checked, document: Document, syntax_only: bool, connect: bool) -> Settings | None:
@@ -148,7 +181,11 @@ def _print_json(checked: list[Checked]) -> None:
 
 def check(
     files: Annotated[
-        list[str] | None, typer.Argument(help=f"Settings and rules files; - is stdin. Default: {DEFAULT_FILE}.")
+        list[str] | None,
+        typer.Argument(help=f"Settings, rules and test files, or folders; - is stdin. Default: {DEFAULT_FILE}."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "--config.file", help="Settings file, checked too; rules are held to it.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     syntax_only: Annotated[
@@ -160,13 +197,13 @@ def check(
 ) -> None:
     """Check settings, rules and test files.
 
-    A file is taken for what it is by its top keys. The rules files that settings name are checked too, and rules
-    against the sources and receivers of the settings. Whatever `run` would refuse to start for is found here, but for
-    an address that is in use and a database server that does not answer: nothing is connected to, unless `--probe`
-    asks for the receivers. Exit code 0: all is
-    well; 2: it is not.
+    A file is taken for what it is by its top keys; of a folder, the files that are one of these. The rules files that
+    settings name are checked too, and rules against the sources and receivers of the settings. Whatever `run` would
+    refuse to start for is found here, but for an address that is in use and a database server that does not answer:
+    nothing is connected to, unless `--probe` asks for the receivers. Exit code 0: all is well; 2: it is not.
     """
-    checked = check_files(list(dict.fromkeys(files or [DEFAULT_FILE])), syntax_only, connect)
+    named = [*([str(config)] if config is not None else []), *(files or [])]
+    checked = check_files(list(dict.fromkeys(named or [DEFAULT_FILE])), syntax_only, connect)
     (_print_json if as_json else _print_text)(checked)
     if any(one.problems for one in checked):
         raise typer.Exit(2)
