@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -78,6 +79,7 @@ class Section:
     """One rule's part of the report, ready for the template."""
 
     rule: Rule
+    zone: str
     tiers: tuple[str, ...]
     span: str
     facts: tuple[tuple[str, str], ...]
@@ -127,7 +129,7 @@ def section_of(one: Judged) -> Section:
     # Loudest first: what would have woken somebody is looked at first.
     loud = sorted(test.episodes, key=lambda e: (-e.tier, -_finite(e.peak_surprise), e.opened_at))
     return Section(
-        test.rule, _tier_texts(test.rule), f"{when(test.start)} to {when(test.end)} UTC", _facts(one), _weeks(test),
+        test.rule, test.rule.timezone, _tier_texts(test.rule), _span(test), _facts(one), _weeks(test),
         tuple(budget_lines(test)), own_line(test), dummy_line(test), tuple(lines[:ROWS_MAX]),
         max(0, len(lines) - ROWS_MAX), test.episodes[:ROWS_MAX], max(0, len(test.episodes) - ROWS_MAX),
         tuple(_zoom(one, episode) for episode in loud[:ZOOMS_MAX]),
@@ -169,7 +171,7 @@ def _weeks(test: Backtest) -> tuple[Week, ...]:
     highest = max((sum(by_tier.values()) for _, by_tier in counts), default=0) or 1
     return tuple(
         Week(
-            datetime.fromtimestamp(start / 1000, UTC).strftime("%d %b"), sum(by_tier.values()),
+            day_of(start, test.rule.timezone), sum(by_tier.values()),
             tuple((t.word, by_tier[t], by_tier[t] / highest) for t in reversed(TIERS) if by_tier[t]),
         )
         for start, by_tier in counts
@@ -181,7 +183,7 @@ def _overview(one: Judged, line: SeriesLine) -> Picture:
     count = f"{line.episodes} episode" + ("" if line.episodes == 1 else "s")
     caption = f"{count}, largest score {line.peak_surprise / test.cut:.1f}" if test.cut > 0 else count
     tier = max((e.tier for e in test.episodes if e.labels == line.labels), default=Tier.NONE)
-    chart = draw(_strip(test, line.row), _marks(one, line.labels))
+    chart = draw(_strip(test, line.row), _marks(one, line.labels), test.rule.timezone)
     return Picture(label_text(line.labels), caption, chart, tier.word if tier else "")
 
 
@@ -192,11 +194,13 @@ def _zoom(one: Judged, episode: Episode) -> Picture:
     times = test.tape.times
     first = max(0, int(np.searchsorted(times, episode.started_at - room)))
     stop = max(first + 2, int(np.searchsorted(times, ends + room, side="right")))
-    chart = draw(_strip(test, test.labels.index(episode.labels), first, stop), _marks(one, episode.labels))
-    how = "still open" if not episode.closed_at else f"{str(episode.close).replace('_', ' ')} {when(episode.closed_at)}"
+    zone = test.rule.timezone
+    chart = draw(_strip(test, test.labels.index(episode.labels), first, stop), _marks(one, episode.labels), zone)
+    over = f"{str(episode.close).replace('_', ' ')} {when(episode.closed_at, zone)}"
+    how = over if episode.closed_at else "still open"
     lasted = rough_duration(ends - episode.opened_at)
     seen = f"peak {short(episode.peak_value)} where {short(episode.peak_expected)} was expected"
-    return Picture(label_text(episode.labels), f"{when(episode.opened_at)}, {lasted}, {how}; {seen}", chart,
+    return Picture(label_text(episode.labels), f"{when(episode.opened_at, zone)}, {lasted}, {how}; {seen}", chart,
                    episode.tier.word)  # fmt: skip
 
 
@@ -229,9 +233,24 @@ def _tier_texts(rule: Rule) -> tuple[str, ...]:
     return tuple(text(policy) for policy in rule.tiers)
 
 
-def when(ms: int) -> str:
-    """A time as a reader scans it, UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%a %d %b %H:%M") if ms else ""
+def when(ms: int, zone: str = "UTC") -> str:
+    """A time as a reader scans it, in a time zone."""
+    return _there(ms, zone).strftime("%a %d %b %H:%M") if ms else ""
+
+
+def day_of(ms: int, zone: str) -> str:
+    """The day of a time."""
+    there = _there(ms, zone)
+    return f"{there.day} {there:%b}"
+
+
+def _there(ms: int, zone: str) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC if zone == "UTC" else ZoneInfo(zone))
+
+
+def _span(test: Backtest) -> str:
+    zone = test.rule.timezone
+    return f"{when(test.start, zone)} to {when(test.end, zone)} {zone}"
 
 
 def label_text(labels: Labels) -> str:

@@ -5,6 +5,9 @@ for (const plot of document.querySelectorAll(".plot")) {
   const cursor = plot.querySelector(".cursor");
   const tip = plot.querySelector(".tip");
   const height = svg.viewBox.baseVal.height;
+  const clock = new Intl.DateTimeFormat("en-GB", {
+    timeZone: plot.dataset.zone, day: "numeric", month: "short", hour: "2-digit", minute: "2-digit",
+  });
   const { first, last, low, high } = Object.fromEntries(Object.entries(plot.dataset).map(([k, v]) => [k, Number(v)]));
   let points = null;
   const read = (kind) =>
@@ -22,8 +25,7 @@ for (const plot of document.querySelectorAll(".plot")) {
     if (share < 0 || share > 1) return;
     const value = near(points.value, share * 1000);
     const when = new Date(first + (value ? value[0] / 1000 : share) * (last - first));
-    const text = when.toISOString().slice(5, 16).replace("T", " ");
-    tip.textContent = text + "  " + number(value) + ", expected " + number(near(points.expected, share * 1000));
+    tip.textContent = clock.format(when) + "  " + number(value) + ", expected " + number(near(points.expected, share * 1000));
     const left = box.left - plot.getBoundingClientRect().left + share * box.width;
     cursor.style.left = left + "px";
     cursor.style.display = tip.style.display = "block";

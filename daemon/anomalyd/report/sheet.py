@@ -18,7 +18,8 @@ from anomalyd import __version__
 from anomalyd.backtest import Backtest
 from anomalyd.block import F64
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.report.svg import HEIGHT, SCORE_HEIGHT, Mark, Strip, Tick, draw, nice, short
+from anomalyd.report.svg import HEIGHT, SCORE_HEIGHT, Mark, Strip, draw, nice, short
+from anomalyd.report.ticks import Tick
 
 WIDTH = 1000.0
 
@@ -139,6 +140,6 @@ def series_plot(test: Backtest, row: int, title: str, note: str, marks: Sequence
         t.times[there], t.low[row, there], t.high[row, there], t.expected[row, there], t.lower[row, there],
         t.upper[row, there], t.surprise[row, there], test.cut,
     )  # fmt: skip
-    chart = draw(strip, marks)
+    chart = draw(strip, marks, test.rule.timezone)
     share = 120 / (120 + 6 + 36)
     return Plot(title, ((HEIGHT, chart.body), (SCORE_HEIGHT, chart.score)), chart.x, chart.y, note, share)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 
 from anomalyd.block import F32, F64, I64
-from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from anomalyd.report.ticks import Tick, time_ticks
 
 WIDTH, HEIGHT, SCORE_HEIGHT = 1000.0, 180.0, 46.0
 COLUMNS_MAX = 700
@@ -41,14 +40,6 @@ class Strip:
     upper: F32
     surprise: F32
     cut: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A label on an axis, at a share of its length."""
-
-    at: float
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +81,8 @@ def reduce_strip(strip: Strip, columns: int = COLUMNS_MAX) -> Strip:
     )  # fmt: skip
 
 
-def draw(strip: Strip, marks: Sequence[Mark]) -> Chart:
-    """Draw one series."""
+def draw(strip: Strip, marks: Sequence[Mark], zone: str = "UTC") -> Chart:
+    """Draw one series; its time axis is of the time zone."""
     strip = reduce_strip(strip)
     first, last = int(strip.times[0]), int(strip.times[-1])
     low, high = _range(strip)
@@ -121,7 +112,7 @@ def draw(strip: Strip, marks: Sequence[Mark]) -> Chart:
     level = f"{cut_at * SCORE_HEIGHT:.1f}"
     score += f'<line class="cut" x1="0" x2="{WIDTH:g}" y1="{level}" y2="{level}"/>'
     y_ticks = tuple(Tick(1 - (v - low) / (high - low), short(v)) for v in nice(low, high))
-    return Chart(body, score, time_ticks(first, last), y_ticks, first, last, low, high, top, cut_at)
+    return Chart(body, score, time_ticks(first, last, zone), y_ticks, first, last, low, high, top, cut_at)
 
 
 def _range(strip: Strip) -> tuple[float, float]:
@@ -184,18 +175,3 @@ def short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.4g}{unit}"
     return "0" if abs(value) < 1e-300 else f"{value:.4g}"
-
-
-def time_ticks(first: int, last: int, about: int = 7) -> tuple[Tick, ...]:
-    """Round times in UTC, with the date where days are told apart."""
-    steps = [m * MINUTE_MS for m in (1, 2, 5, 10, 15, 30)] + [h * HOUR_MS for h in (1, 2, 3, 6, 12)]
-    steps += [d * DAY_MS for d in (1, 2, 7, 14, 28, 91, 365)]
-    length = max(1, last - first)
-    step = next((s for s in steps if length / s <= about), steps[-1])
-    times = range(-(-first // step) * step, last + 1, step)
-
-    def text(t: int) -> str:
-        midnight = t % DAY_MS == 0 and length > DAY_MS // 2
-        return datetime.fromtimestamp(t / 1000, UTC).strftime("%d %b" if midnight or step >= DAY_MS else "%H:%M")
-
-    return tuple(Tick((t - first) / length, text(t)) for t in times)
