@@ -1,6 +1,7 @@
 """``Drive``: the endless loops under the system clock, the only "for ever" of the daemon.
 
-APScheduler for the groups' slots, a thread a receiver, signals, reload and maintenance; the steps are ``daemon.Daemon``.
+APScheduler for the groups' slots, a thread a receiver, signals, reload and maintenance; the steps are those of
+``daemon.Daemon``.
 """
 
 from __future__ import annotations
