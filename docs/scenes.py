@@ -389,7 +389,7 @@ SCENES: Mapping[str, Scene] = {
         (
             Plant(52, 8, "loss by day", True),
             Plant(100, 4, "surge at night", True),
-            Plant(192, 96, "slow drift", False),
+            Plant(192, 96, "slow drift", True),
         ),
     ),
     "zscore": Scene(

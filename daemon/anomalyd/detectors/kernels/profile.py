@@ -112,7 +112,7 @@ def choose(rest: F64, robust: F64, period: int, seasonal: int, profile: F64, wor
                 errors[i] = abs(rest[n - period + i] - smooth[i])
             error = middle(errors)
             limit = limit if limit > 0.0 else SHARP * error
-            limited = np.mean(np.minimum(errors, limit)) if limit > 0.0 else np.mean(errors)
+            limited = float(np.mean(np.minimum(errors, limit))) if limit > 0.0 else float(np.mean(errors))
             if limited < best:
                 best, usual, degree, width = limited, error, candidate, around
     last_cycle(rest, robust, n, period, seasonal, degree, cycle, work)
