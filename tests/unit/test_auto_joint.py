@@ -96,6 +96,16 @@ def test_what_lasts_is_ranked_by_every_memory() -> None:
     np.testing.assert_array_equal(np.concatenate(again), lasting)
 
 
+def test_a_fit_amid_an_incident_goes_on_with_it() -> None:
+    """A new fit, of a history that ends in an incident, still holds it for the samples that follow."""
+    values = noise(6, 10)
+    calm, _ = lived(values, 8 * DAY)
+    values[:, 8 * DAY - 6 : 8 * DAY] += 30 * values.std()
+    amid, _ = lived(values, 8 * DAY)
+    assert amid.score[0, :10].min() > calm.score[0, :10].max()
+    assert amid.score[0, :10].min() > 1.5
+
+
 def test_each_quarter_is_judged_by_the_others() -> None:
     """What is fitted to a quarter explains it better than the others could, and is not let to."""
     r = np.random.default_rng(5).normal(size=(4000, 3))

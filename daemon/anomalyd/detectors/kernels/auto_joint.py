@@ -194,7 +194,8 @@ def fit_joint(values: F64, bins: I64, days: I64) -> Arrays:
     for v in range(VIEWS):
         arrays["views"][v] = _tail(views[v], WHOLE)
     together = averaged(each_surprise(views, arrays["views"]))
-    arrays["views"][VIEWS] = _tail(hold_and_fade(together, np.zeros(len(FADES)))[0], WHOLE)
+    # What the history's end still holds goes on: a fit amid an incident does not forget it.
+    arrays["views"][VIEWS] = _tail(hold_and_fade(together, arrays["held"])[0], WHOLE)
     return arrays
 
 
