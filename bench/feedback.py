@@ -26,12 +26,16 @@ from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
 from anomalyd.detectors.registry import detector_names
+from anomalyd.episode import Episode, Phase
 from anomalyd.feedback import (
+    ALONE,
+    TOGETHER_MS,
     Detail,
     FeedbackPolicy,
     Judged,
     RuleFeedback,
     apply,
+    began_alone,
     factors,
     moved_of,
     steps,
@@ -39,6 +43,7 @@ from anomalyd.feedback import (
 )
 from anomalyd.records import ThresholdChange
 from anomalyd.rule import DetectorSpec
+from anomalyd.score import Tier
 from anomalyd.threshold import NEVER
 from bench.harness import Context, Figure, limit, quality
 
@@ -52,38 +57,56 @@ POLICY = FeedbackPolicy()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One rule's data, scored: surprise and the surprise by which an episode opens [N, T], NaN before ``first``;
-    labels [T]."""
+    """One rule's data, scored.
+
+    Attributes:
+        surprise: [N, T], NaN before ``first``.
+        open: where episodes are open by the rule's own cut [N, T].
+        crowd: when many series were open together [T].
+        labels: [T].
+    """
 
     name: str
     times: I64
     surprise: F64
-    opens: F64
+    open: Bool
+    crowd: Bool
     labels: Bool
     first: int
 
     @property
     def step_ms(self) -> int:
-        return int(np.median(np.diff(self.times)))
+        return step_of(self.times)
 
     @property
     def base(self) -> float:
-        return math.log10(WEEK_MS / self.step_ms)
+        return base_of(self.times)
 
     @property
     def middle(self) -> int:
         return int(self.times[self.first + (len(self.times) - self.first) // 2])
 
 
+def step_of(times: I64) -> int:
+    return int(np.median(np.diff(times)))
+
+
+def base_of(times: I64) -> float:
+    """The cut of a budget of one a week."""
+    return math.log10(WEEK_MS / step_of(times))
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An episode of one series above the rule's own cut."""
+    """An episode of one series, from its first to its last column."""
 
     row: int
     start: int
     end: int
     peak: float
     real: bool
+    first: int
+    last: int
 
 
 @dataclass(slots=True)
@@ -142,57 +165,88 @@ def run(context: Context) -> Iterable[Figure]:
 def simulate(case: Case, wrong: float, seed: int) -> Tally:
     """Vote through the first half, count the second."""
     rng = np.random.default_rng(seed)
-    before = alerts_of(case, np.full(len(case.surprise), case.base))
+    before = alerts_of(case, case.open)
+    alone = alone_of(before)
     history: list[ThresholdChange] = []
     judged: list[Judged] = []
     for alert in sorted(before, key=lambda a: a.end):
         if alert.end >= case.middle:
             break
-        if alert.peak <= cuts(case, history, alert.end)[alert.row]:
+        if not raised(case, alert, cuts(case, history, alert.end)):
             continue
         real = alert.real != bool(rng.random() < wrong)
         incident = str(alert.end // QUIET_MS)
         score = max(alert.peak / case.base, 1e-3)
-        judged.append(Judged(str(alert.row), score, float(real), alert.end, incident=incident))
+        by_itself = alert in alone
+        judged.append(Judged(str(alert.row), score, float(real), alert.end, incident=incident, alone=by_itself))
         weighed = [replace(j, weight=0.5 ** ((alert.end - j.at) / POLICY.half_life_ms)) for j in judged]
         moves = steps(factors(weighed, POLICY), history, alert.end, POLICY)
         for name, (_, after) in moves.items():
             detail = write_detail(Detail(after))
             history.append(ThresholdChange(case.name, alert.end, (NEVER,) * 3, "feedback", name, detail=detail))
     # The cuts fade while nobody votes: they are taken as they are in the middle of the second half.
-    moved = cuts(case, history, case.middle + (int(case.times[-1]) - case.middle) // 2)
+    moved = above_cuts(case, cuts(case, history, case.middle + (int(case.times[-1]) - case.middle) // 2))
     after = alerts_of(case, moved)
     events = spans(case.labels & (case.times >= case.middle), case.times, case.step_ms)
     return Tally(
         sum(not a.real for a in before if a.start >= case.middle),
         sum(not a.real for a in after if a.start >= case.middle),
-        len(events), found(case, events, np.full(len(moved), case.base)), found(case, events, moved),
+        len(events), found(case.open, events), found(moved, events),
     )  # fmt: skip
 
 
-def cuts(case: Case, history: list[ThresholdChange], at: int) -> F64:
-    """Each series' cut at a time."""
+Cuts = tuple[F64, F64]
+"""Each series' cut while what is abnormal is alone, and while it is not."""
+
+
+def cuts(case: Case, history: list[ThresholdChange], at: int) -> Cuts:
+    """Each series' cuts at a time."""
     base = np.tile([case.base, NEVER, NEVER], (len(case.surprise), 1))
     names = [str(row) for row in range(len(base))]
-    return apply(RuleFeedback(moved_of(history)), base, names, at, POLICY)[:, 0]
+    heard = RuleFeedback(moved_of(history))
+    both = (apply(heard, base, names, at, POLICY, alone)[:, 0] for alone in (True, False))
+    return next(both), next(both)
 
 
-def alerts_of(case: Case, cut: F64) -> list[Alert]:
-    """The episodes of all series above their cuts."""
+def above_cuts(case: Case, moved: Cuts) -> Bool:
+    """Where episodes are open [N, T]: news above the rule's own cut stays news until it is below that again."""
+    cut = np.where(case.crowd[None], moved[1][:, None], moved[0][:, None])
+    here: Bool = case.open & (np.nan_to_num(case.surprise) > cut)
+    return here
+
+
+def raised(case: Case, alert: Alert, moved: Cuts) -> bool:
+    """Whether an alert of the rule's own cuts is one at others."""
+    part = slice(alert.first, alert.last + 1)
+    cut = np.where(case.crowd[part], moved[1][alert.row], moved[0][alert.row])
+    return bool((case.open[alert.row, part] & (np.nan_to_num(case.surprise[alert.row, part]) > cut)).any())
+
+
+def alone_of(alerts: list[Alert]) -> set[Alert]:
+    """Those with which hardly another series began to be abnormal."""
+    episodes = [
+        Episode(str(i), "", str(a.row), (), Phase.CLOSED, Tier.WARNING, a.start, a.end, opened_at=a.start)
+        for i, a in enumerate(alerts)
+    ]
+    names = began_alone(episodes)
+    return {alert for i, alert in enumerate(alerts) if str(i) in names}
+
+
+def alerts_of(case: Case, above: Bool) -> list[Alert]:
+    """The episodes of all series, from where they are open [N, T]."""
     found = []
     for row, surprise in enumerate(case.surprise):
-        above = open_spans(case, row, float(cut[row]))
-        for a, b in spans(above, case.times, max(QUIET_MS, 2 * case.step_ms)):
+        for a, b in spans(above[row], case.times, max(QUIET_MS, 2 * case.step_ms)):
             real = bool(case.labels[max(0, a - 2) : b + 3].any())
             peak = float(np.nanmax(surprise[a : b + 1]))
-            found.append(Alert(row, int(case.times[a]), int(case.times[b]), peak, real))
+            found.append(Alert(row, int(case.times[a]), int(case.times[b]), peak, real, a, b))
     return found
 
 
-def open_spans(case: Case, row: int, cut: float) -> Bool:
+def open_spans(surprise: F64, opens: F64, cut: float) -> Bool:
     """Where an episode of a series is open [T]: it opens by what is news, and goes on while the surprise is above."""
-    above = np.nan_to_num(case.surprise[row]) > cut
-    begins = above & (np.nan_to_num(case.opens[row]) > cut)
+    above = np.nan_to_num(surprise) > cut
+    begins = above & (np.nan_to_num(opens) > cut)
     run = np.cumsum(above & ~np.r_[False, above[:-1]])
     index = np.arange(len(above))
     first = np.full(int(run[-1]) + 1, len(above))
@@ -201,9 +255,19 @@ def open_spans(case: Case, row: int, cut: float) -> Bool:
     return here
 
 
-def found(case: Case, events: list[tuple[int, int]], cut: F64) -> int:
-    above = np.array([open_spans(case, row, float(cut[row])) for row in range(len(cut))]).any(axis=0)
-    return sum(bool(above[a : b + 3].any()) for a, b in events)
+def crowd_of(above: Bool, times: I64) -> Bool:
+    """At which times [T] more series than are alone were open a moment before, as the daemon remembers it."""
+    crowds = np.flatnonzero(above.sum(axis=0) > ALONE)
+    newest = np.searchsorted(crowds, np.arange(len(times))) - 1
+    here: Bool = newest >= 0
+    if len(crowds):
+        here &= times - times[crowds[np.maximum(newest, 0)]] <= TOGETHER_MS
+    return here
+
+
+def found(above: Bool, events: list[tuple[int, int]]) -> int:
+    anywhere = above.any(axis=0)
+    return sum(bool(anywhere[a : b + 3].any()) for a, b in events)
 
 
 def spans(here: Bool, times: I64, gap_ms: int) -> list[tuple[int, int]]:
@@ -259,4 +323,5 @@ def scored(name: str, times: I64, values: F64, labels: Bool, first: int, detecto
     surprise, opens = np.full(values.shape, np.nan), np.full(values.shape, np.nan)
     surprise[:, first:] = scores.surprise
     opens[:, first:] = scores.surprise if scores.page is None else scores.page
-    return Case(name, times, surprise, opens, labels, first)
+    above = np.array([open_spans(*pair, base_of(times)) for pair in zip(surprise, opens, strict=True)])
+    return Case(name, times, surprise, above, crowd_of(above, times), labels, first)

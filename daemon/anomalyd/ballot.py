@@ -15,17 +15,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Fingerprint
+from anomalyd.block import F32, F64, I64, Fingerprint
 from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError, StoreError
 from anomalyd.feedback import (
+    ALONE,
     NO_FEEDBACK,
+    TOGETHER_MS,
     FeedbackPolicy,
     Moved,
     Preview,
     RuleFeedback,
     apply,
+    began_alone,
     believe,
     changes_of,
     counted,
@@ -85,6 +88,7 @@ class _Standing:
     missed: dict[str, float]
     history: list[ThresholdChange]
     base: tuple[float, float, float]
+    alone: frozenset[str] = frozenset()
 
 
 class Ballot:
@@ -177,7 +181,7 @@ class Ballot:
             return None
         standing, policy = self._standing(rule, []), policy_of(rule, self.policy)
         base = min(standing.base)
-        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, policy)
+        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, policy, standing.alone)
         mine = [one for one in judged if one.fingerprint == episode.fingerprint]
         if not mine or not math.isfinite(episode.peak_surprise):
             return None
@@ -204,7 +208,7 @@ class Ballot:
             return []
         standing, policy = self._standing(rule, []), policy_of(rule, self.policy)
         base = min(standing.base)
-        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, policy)
+        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, policy, standing.alone)
         moves = steps(factors(judged, policy), standing.history, now, policy)
         rows = changes_of(rule.id, standing.base, moves, judged, vote, now, policy, reason)
         return [replace(row, id=self._store.save_threshold(row)) for row in rows]
@@ -214,7 +218,15 @@ class Ballot:
         episodes = {vote.episode: self._store.episode(vote.episode) for vote in votes if vote.episode}
         missed = {v.id: self._surprise(v) for v in votes if v.label == FeedbackLabel.MISSED}
         known = {id: episode for id, episode in episodes.items() if episode is not None}
-        return _Standing(votes, known, missed, self._store.thresholds(rule.id), base_cuts(self._store, rule))
+        alone = frozenset(id for id, episode in known.items() if self._alone(episode))
+        return _Standing(votes, known, missed, self._store.thresholds(rule.id), base_cuts(self._store, rule), alone)
+
+    def _alone(self, e: Episode) -> bool:
+        """Whether hardly another series of its rule began an episode with this one."""
+        around = self._store.episodes(
+            rule=e.rule, start=e.started_at - TOGETHER_MS, end=e.started_at + TOGETHER_MS + 1, limit=1_000
+        )
+        return e.id in began_alone([*around, e])
 
     def _surprise(self, vote: Feedback) -> float:
         """The largest surprise that was scored within a span; NaN where no scores are kept."""
@@ -228,7 +240,7 @@ class Ballot:
 
     def _asked(self, rule: Rule, standing: _Standing, now: int) -> dict[str, Moved]:
         base, policy = min(standing.base), policy_of(rule, self.policy)
-        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, policy)
+        judged = judgements(standing.votes, standing.episodes, standing.missed, base, now, policy, standing.alone)
         moves = steps(factors(judged, policy), standing.history, now, policy)
         return {**moved_of(standing.history), **{name: Moved(after, now) for name, (_, after) in moves.items()}}
 
@@ -266,14 +278,23 @@ def base_cuts(store: Store, rule: Rule) -> tuple[float, float, float]:
 
 
 def cuts_now(
-    store: Store, rule: Rule, series: Sequence[Fingerprint], rows: I64, times: I64, now: int, policy: FeedbackPolicy
-) -> F64:
-    """The lowest cut that a sample of ``series[row]`` at a time would meet today [H], votes and exceptions included."""
+    store: Store, rule: Rule, series: Sequence[Fingerprint], hits: tuple[I64, I64, F32], now: int,
+    policy: FeedbackPolicy,
+) -> F64:  # fmt: skip
+    """The lowest cut that samples would meet today [H], votes and exceptions included.
+
+    Args:
+        hits: rows of ``series``, times and surprises [H], in order of time.
+    """
+    rows, times, surprise = hits
     heard, own = StoredFeedback(store, policy)(rule, now), policy_of(rule, policy)
     base, (standing, ever) = np.array([base_cuts(store, rule)]), in_effect(heard, now, own)
-    plain = RuleFeedback(standing.moved)
-    whole = apply(plain, np.repeat(base, len(series), axis=0), series, now, ever).min(axis=1)
-    cuts: F64 = whole[rows]
+    plain, all_of_them = RuleFeedback(standing.moved), np.repeat(base, len(series), axis=0)
+    alone, together = (apply(plain, all_of_them, series, now, ever, one).min(axis=1)[rows] for one in (True, False))
+    at, series_above = np.unique(times[surprise > base.min()], return_counts=True)
+    crowds: I64 = np.concatenate([[-TOGETHER_MS - 1], at[series_above > ALONE]]).astype(np.int64)
+    last = crowds[np.searchsorted(crowds, times) - 1]
+    cuts: F64 = np.where(times - last <= TOGETHER_MS, together, alone)
     for one in heard.recurring:
         mine = [i for i, row in enumerate(rows.tolist()) if series[row] == one.fingerprint]
         for i in mine:

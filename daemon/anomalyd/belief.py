@@ -2,11 +2,13 @@
 
 Everything is measured in anomaly scores, surprise divided by the rule's own lowest cut, so 1 is where the rule begins.
 A series is taken to have a score m above which its alerts are real; P(real | score) is logistic in log(score / m) with
-a share of wrong votes at either end. m has a log-normal prior around the rule's own m, which in turn is estimated from
-the votes on all series and lies around 1. The cut becomes the posterior mean of m.
+a share of wrong votes at either end. m has a log-normal prior around 1. The cut becomes the posterior mean of m. A
+series that nobody has voted on follows its rule's m, which is estimated from the votes on all series. But an outage
+shows on many series at once and noise does not: only votes on what was abnormal alone count for that, and only what is
+abnormal alone is held to it.
 
 The constants were chosen on labelled series (``make bench NAME=feedback``); what tells is that votes on alerts never
-lower a cut, that a raise stays near what was called false, and that a rule's series hardly speak for each other.
+lower a cut, that one vote alone is not believed everything, and how few series were abnormal together.
 """
 
 from __future__ import annotations
@@ -19,17 +21,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from anomalyd.block import F64, Fingerprint
-from anomalyd.clock import DAY_MS
+from anomalyd.clock import DAY_MS, MINUTE_MS
 
 SLOPE = 8.0
 """How sharply real and false alarms part: at a score 15 % above m a vote is three times as likely "true"."""
-WRONG = 0.05
+WRONG = 0.04
 """Share of votes that are wrong whatever the score."""
-SERIES_SPREAD = 2.0
-"""Prior spread of log m of a series around its rule's."""
-RULE_SPREAD = 0.03
+SERIES_SPREAD = 0.5
+"""Prior spread of log m of a series around 0: a single "false" on an alert far above the cut is rather a wrong vote."""
+RULE_SPREAD = 0.1
 """Prior spread of log m of a rule around 0: narrow, since what is noise on one series is an outage on another."""
-BEYOND = 1.2
+ALONE = 2
+"""An alert is alone while no more series of its rule than this are abnormal, itself included."""
+TOGETHER_MS = 10 * MINUTE_MS
+"""For so long what begins counts as one with what began before."""
+BEYOND = 2.0
 """A cut is raised to this multiple of the highest score that was called false at most."""
 SERIES_WEIGHT_MAX = 4.0
 """Votes that one series counts for, at most, when its rule's m is estimated."""
@@ -71,6 +77,7 @@ class Judged:
         real: share of the votes that call it real: 0, 1 or between where people disagree.
         weight: 1 for a fresh judgement, less as it ages.
         incident: of the episode: what was told together speaks for its rule once.
+        alone: hardly another series of the rule was abnormal with it.
     """
 
     fingerprint: Fingerprint
@@ -80,6 +87,7 @@ class Judged:
     weight: float = 1.0
     missed: bool = False
     incident: str = ""
+    alone: bool = True
 
 
 def trust(said: Iterable[Mapping[str, bool]]) -> dict[str, float]:
@@ -138,28 +146,32 @@ def _likely(log_score: float, grid: F64) -> F64:
 def factors(judged: Sequence[Judged], policy: FeedbackPolicy) -> dict[Fingerprint, tuple[float, int]]:
     """The factor that the judgements ask for, unbounded by time, with their number, by fingerprint; "" is the rule's.
 
-    A series with too few judgements of its own is not named: it follows its rule.
+    A series with too few judgements of its own is not named: it follows its rule while it is abnormal alone.
     """
-    own: dict[Fingerprint, list[Judged]] = {}
-    for one in judged:
-        own.setdefault(one.fingerprint, []).append(one)
+    own, lone = _by_series(judged), _by_series([one for one in judged if one.alone])
     asked: dict[Fingerprint, tuple[float, int]] = {}
-    centre = 0.0
-    if len(own) >= 2 and len({one.incident for one in judged}) > policy.min_votes:
-        centre = math.log(_factor(_pooled(own), 0.0, RULE_SPREAD, policy))
-        asked[""] = (math.exp(centre), len(judged))
+    speaking = [one for mine in lone.values() for one in mine]
+    if len(lone) >= 2 and len({one.incident for one in speaking}) > policy.min_votes:
+        asked[""] = (_factor(_pooled(lone), RULE_SPREAD, policy), len(speaking))
     for name, mine in own.items():
         if len(mine) >= policy.min_votes or any(one.missed for one in mine):
-            asked[name] = (_factor(mine, centre, SERIES_SPREAD, policy), len(mine))
+            asked[name] = (_factor(mine, SERIES_SPREAD, policy), len(mine))
     return asked
 
 
-def _factor(judged: Sequence[Judged], centre: float, spread: float, policy: FeedbackPolicy) -> float:
+def _by_series(judged: Sequence[Judged]) -> dict[Fingerprint, list[Judged]]:
+    found: dict[Fingerprint, list[Judged]] = {}
+    for one in judged:
+        found.setdefault(one.fingerprint, []).append(one)
+    return found
+
+
+def _factor(judged: Sequence[Judged], spread: float, policy: FeedbackPolicy) -> float:
     """Votes on alerts only ever raise a cut, and not far beyond what was called false; what was missed may lower it."""
-    factor = math.exp(believe(judged, centre, spread, policy).mean)
+    factor = math.exp(believe(judged, 0.0, spread, policy).mean)
     lowest = policy.min_factor if any(one.missed for one in judged) else 1.0
     highest = max((one.score for one in judged if one.real < 0.5), default=1.0) * BEYOND
-    return min(max(factor, lowest), max(highest, math.exp(centre), 1.0), policy.max_factor)
+    return min(max(factor, lowest), max(highest, 1.0), policy.max_factor)
 
 
 def _pooled(own: Mapping[Fingerprint, Sequence[Judged]]) -> list[Judged]:

@@ -126,7 +126,7 @@ class Columns:
         learned = None if scores.learned is None else scores.learned[:, 0]
         young = None if learned is None else learned > 0
         side = None if scores.side is None else scores.side[:, 0]
-        verdicts = judge(rule, value, expected, surprise, memory.cuts, page, live, young, side)
+        verdicts = judge(rule, value, expected, surprise, memory.cuts, page, live, young, side, memory.own)
         if memory.relearn:
             verdicts.kind[np.isin(memory.units, list(memory.relearn))] = Kind.WARMING_UP
         if memory.excused:
@@ -155,7 +155,7 @@ class Columns:
         assert before is not None, "only a fitted rule scores"
         scores, after = run.score(before, fresh, cut, np.zeros(len(fresh), np.bool_))
         scores = doubted(memory.doubt, memory.active, fresh.times, scores, memory.cuts)
-        verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts)
+        verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts, memory.own)
         sheet = sheet_of(memory.active, fresh, scores, verdicts)
         changes = [Changes() for _ in range(len(fresh.times))]
         flagged = first_flagged(verdicts, scores)
@@ -284,7 +284,7 @@ class _Restless:
         scores, after = self._run.score(state, fresh, self._cut, np.zeros(1, np.bool_))
         m, chosen = self._memory, np.array([row])
         scores = doubted(m.doubt, m.active[chosen], fresh.times, scores, m.cuts[chosen])
-        verdicts = judge_sheet(self._run.rule, fresh.values, scores, m.cuts[chosen])
+        verdicts = judge_sheet(self._run.rule, fresh.values, scores, m.cuts[chosen], m.own)
         self._sheet.put(chosen, column, scores, verdicts)
         flagged = int(first_flagged(verdicts, scores)[0])
         self._ahead[row] = _Ahead(state, column, column + flagged, after)

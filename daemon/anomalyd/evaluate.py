@@ -23,7 +23,7 @@ from anomalyd.dataquality import Found, Quality, Ward, end_quality, look_over, q
 from anomalyd.detectors.model import model_of
 from anomalyd.episode import Close, Episode, Phase, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
-from anomalyd.feedback import Heard, Unheard, apply, policy_of
+from anomalyd.feedback import ALONE, TOGETHER_MS, Heard, Unheard, apply, policy_of
 from anomalyd.fits import Fits, news_of_models, refit_at
 from anomalyd.incident import Incident, Notification
 from anomalyd.intake import comings, expire, expiry, read_from, take_in, terms_of
@@ -32,7 +32,7 @@ from anomalyd.memory import Memory, align, empty_memory, registry_of
 from anomalyd.records import NO_SNAPSHOTS, FeedbackLabel, Fence, SnapshotPolicy
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.rulerun import Advanced, Changes, RuleRun, as_of, attendance_of, cuts_of, labels_of
-from anomalyd.score import Kind, Observation, Tier, Verdicts
+from anomalyd.score import Kind, Observation, Tier, Verdicts, Why
 from anomalyd.slot import RuleSlot, SlotCommit
 from anomalyd.snapshot import Snapshots
 from anomalyd.sources import Reply, Source
@@ -270,13 +270,15 @@ class Evaluator:
         """Take in what analysts said: move the cuts, close what they call the new normal, false or expected."""
         heard = self._feedback(run.rule, at)
         cuts = cuts_of(run.rule, memory.units)
-        if heard.moves_cuts:
+        own = NEVER
+        if heard.moves_cuts and cuts.size:
+            own, policy = float(cuts.min()), policy_of(run.rule, self._feedback.policy)
+            if crowded(memory):
+                memory = replace(memory, crowd_at=memory.at)
             names = [memory.registry.rows[row].fingerprint for row in memory.units.tolist()]
-            cuts = apply(heard, cuts, names, at, policy_of(run.rule, self._feedback.policy))
-        memory = replace(memory, cuts=cuts)
-        said = [(e, heard.labels.get(e.id)) for e in memory.episodes.values()]
-        ends = [(e, _CLOSED_BY[label]) for e, label in said if label is not None and label in _CLOSED_BY]
-        closed = [Happened(*close_episode(e, at, why)) for e, why in ends if _over(e, why)]
+            cuts = apply(heard, cuts, names, at, policy, alone=at - memory.crowd_at > TOGETHER_MS)
+        memory = replace(memory, cuts=cuts, own=own)
+        closed = [Happened(*close_episode(e, at, why)) for e, why in _ended(memory, heard.labels)]
         return self._columns.tell(run.rule, memory, closed, at, changes)
 
     def live(self, group: RuleGroup, at: int, until: int, witness: Witness) -> int:
@@ -312,8 +314,10 @@ class Evaluator:
         if not len(memory.active) or not separable(run, memory):
             return at
         heard = self._feedback(rule, at)
-        if heard.recurring:
+        if heard.recurring or "" in heard.moved:
             return at  # cuts change from slot to slot
+        if _ended(memory, heard.labels):
+            return at  # what is over by a word is told in the slot that hears it
         ends = [until, refit_at(run, memory), expiry(rule, memory)]
         width = max(1, SAMPLES_AT_ONCE // len(memory.active))
         if heard.moves_cuts:
@@ -382,6 +386,12 @@ def newer_than(block: Block, time: int) -> Block:
     return block.window(int(np.searchsorted(block.times, time, side="right")))
 
 
+def crowded(memory: Memory) -> bool:
+    """Whether more series than ``ALONE`` were in an episode in the newest slot, or held from one by a moved cut."""
+    held = () if memory.last is None else memory.last.series[memory.last.verdicts.why == Why.HELD]
+    return len({*memory.episodes, *memory.registry.unit(np.asarray(held, np.int64)).tolist()}) > ALONE
+
+
 def _slot_from(time: int, at: int, rule: Rule) -> int:
     """The first slot not before a time, on the grid of the slot ``at``."""
     return at + max(0, -((at - time) // rule.interval_ms)) * rule.interval_ms
@@ -393,6 +403,13 @@ _CLOSED_BY = {
     FeedbackLabel.EXPECTED: Close.DISMISSED,
 }
 """What is said of an open episode, and why it ends by that."""
+
+
+def _ended(memory: Memory, said: Mapping[str, FeedbackLabel]) -> list[tuple[Episode, Close]]:
+    """The episodes that end by what was said of them, and why."""
+    labels = [(e, said.get(e.id)) for e in memory.episodes.values()]
+    ends = [(e, _CLOSED_BY[label]) for e, label in labels if label is not None and label in _CLOSED_BY]
+    return [(e, why) for e, why in ends if _over(e, why)]
 
 
 def _over(episode: Episode, why: Close) -> bool:

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from anomalyd.belief import ALONE as ALONE
+from anomalyd.belief import TOGETHER_MS as TOGETHER_MS
 from anomalyd.belief import FeedbackPolicy as FeedbackPolicy
 from anomalyd.belief import Judged as Judged
 from anomalyd.belief import believe as believe
@@ -128,6 +131,7 @@ def judgements(
     base: float,
     now: int,
     policy: FeedbackPolicy,
+    alone: Collection[str],
 ) -> list[Judged]:
     """What counted votes say about scores.
 
@@ -136,6 +140,7 @@ def judgements(
         episodes: those voted on, by id; a vote whose episode is gone says nothing about scores.
         missed: largest surprise within each missed span, by the vote's id.
         base: the rule's own lowest cut.
+        alone: ids of the episodes that began with hardly another series of the rule (``began_alone``).
     """
     by_episode: dict[str, list[Feedback]] = {}
     for vote in votes:
@@ -150,12 +155,25 @@ def judgements(
         if score := _score(episode.peak_surprise, base):
             weight = _fading(now - newest, policy) * min(1.0, said)
             group = episode.incident or name
-            found.append(Judged(episode.fingerprint, score, real, newest, weight, incident=group))
+            by_itself = name in alone
+            found.append(Judged(episode.fingerprint, score, real, newest, weight, incident=group, alone=by_itself))
     for vote in votes:
         if vote.label == FeedbackLabel.MISSED and (score := _score(missed.get(vote.id, math.nan), base)):
             weight = _fading(now - vote.at, policy)
             found.append(Judged(vote.fingerprint, score, 1.0, vote.at, weight, missed=True, incident=vote.id))
     return sorted(found, key=lambda judged: judged.at)
+
+
+def began_alone(told: Sequence[Episode]) -> set[str]:
+    """Ids of a rule's episodes around whose beginning no more than ``ALONE`` series began one, theirs included."""
+    ordered = sorted((e for e in told if e.opened_at), key=lambda e: e.started_at)
+    starts = [e.started_at for e in ordered]
+    found = set()
+    for e in ordered:
+        first, stop = bisect_left(starts, e.started_at - TOGETHER_MS), bisect_right(starts, e.started_at + TOGETHER_MS)
+        if len({other.fingerprint for other in ordered[first:stop]}) <= ALONE:
+            found.add(e.id)
+    return found
 
 
 def _score(surprise: float, base: float) -> float:
@@ -244,12 +262,16 @@ def _bounded(base: F64, factor: F64, policy: FeedbackPolicy) -> F64:
 
 
 def apply(
-    feedback: RuleFeedback, base: F64, fingerprints: Sequence[Fingerprint], at: int, policy: FeedbackPolicy
-) -> F64:
-    """Each series' cuts [N, 3] in the slot ``at``, from the rule's own [N, 3]."""
+    feedback: RuleFeedback, base: F64, fingerprints: Sequence[Fingerprint], at: int, policy: FeedbackPolicy,
+    alone: bool = True,
+) -> F64:  # fmt: skip
+    """Each series' cuts [N, 3] in the slot ``at``, from the rule's own [N, 3].
+
+    What votes say of a rule as a whole holds while what is abnormal is ``alone`` (at most ``ALONE`` series).
+    """
     known = {name: i for i, name in enumerate(fingerprints)}
     factor = np.ones(len(fingerprints))
-    if (whole := feedback.moved.get("")) is not None and whole.at <= at:
+    if alone and (whole := feedback.moved.get("")) is not None and whole.at <= at:
         factor[:] = faded(whole, at, policy)
     for name, moved in feedback.moved.items():
         if name in known and moved.at <= at:
@@ -312,6 +334,7 @@ def changes_of(
         real = sum(one.real >= 0.5 and not one.missed for one in mine)
         missed = sum(one.missed for one in mine)
         why = f"{len(mine) - real - missed} false, {real} real, {missed} missed of {len(mine)} judged; × {after:.2f}"
+        why += "" if name else f" for series without votes, while at most {ALONE} are abnormal at once"
         detail = write_detail(Detail(after, moved_cuts(base, before, policy), why))
         cuts = moved_cuts(base, after, policy)
         rows.append(ThresholdChange(rule, now, cuts, reason, name, vote.who, detail, vote.id))
@@ -351,9 +374,10 @@ def preview(
     """What feedback would have made of the episodes told within ``days``, had its cuts been in effect all along."""
     told = [e for e in episodes if e.opened_at and e.started_at >= now - days * DAY_MS]
     standing, ever = in_effect(after, now, policy)
-    removed = []
+    removed, alone = [], began_alone(told)
     for episode in told:
-        cuts = apply(standing, np.array([base]), [episode.fingerprint], episode.peak_at or episode.started_at, ever)
+        at = episode.peak_at or episode.started_at
+        cuts = apply(standing, np.array([base]), [episode.fingerprint], at, ever, episode.id in alone)
         if episode.peak_surprise <= cuts.min():
             removed.append(episode)
     confirmed = sum(after.labels.get(e.id) == FeedbackLabel.TRUE for e in removed)

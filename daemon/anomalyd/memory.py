@@ -7,6 +7,7 @@ twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -94,6 +95,8 @@ class Memory:
         drifted_at: when a series was last found to drift since the last fit; 0: none was.
         relearn: rows whose new level was accepted and that wait for the next fit.
         excused: rows whose episode an analyst dismissed and that are not back to normal yet.
+        own: the rule's own lowest cut where votes have moved ``cuts``, else infinity.
+        crowd_at: the newest slot known in which more than ``ALONE`` series were above the rule's own cut; 0: none was.
         stirred: rows whose news was refused by the rule's ``direction`` or ``min_deviation`` and that have been above
             the cut ever since: what goes on there is still news when it comes to matter.
         last: the newest observation, for /metrics and the console.
@@ -118,6 +121,8 @@ class Memory:
     relearn: frozenset[int] = frozenset()
     excused: frozenset[int] = frozenset()
     stirred: frozenset[int] = frozenset()
+    own: float = math.inf
+    crowd_at: int = 0
     drifted_at: int = 0
     last: Observation | None = None
     at: int = 0

@@ -109,10 +109,12 @@ class Why(IntEnum):
     """Above the cut, but an analyst called this very stretch false or expected."""
     DOUBTED = 9
     """Above the cut, but the series has sudden gaps, and what its remaining samples show is doubted."""
+    HELD = 10
+    """Above the rule's own cut, and not above the one that votes have raised: like what was called false."""
 
 
-REFUSED = (Why.DIRECTION, Why.MIN_DEVIATION)
-"""Above the cut, and of no interest to the rule as yet."""
+REFUSED = (Why.DIRECTION, Why.MIN_DEVIATION, Why.HELD)
+"""Above the rule's own cut, and of no interest as yet."""
 
 UNOPENED = (Why.NO_NEWS, Why.DOUBTED)
 """Above the cut, and no episode may open by it."""
@@ -139,7 +141,7 @@ class Observation:
         at: the slot, milliseconds.
         series: row ids of the series in the rule's registry.
         learned: as in ``Scores``; not stored.
-        opens: the surprise with which an episode may open, ``Scores.page``; not stored. None where that is ``surprise``.
+        opens: the surprise with which an episode may open (``Scores.page``); not stored. None: ``surprise`` is that.
     """
 
     learned: I64 | None = field(default=None, kw_only=True)

@@ -21,6 +21,7 @@ from anomalyd.detectors.stepping import with_rows_changed
 from anomalyd.judge import judge
 from anomalyd.rule import Rule
 from anomalyd.score import REFUSED, Kind, Observation, Scores, Verdicts
+from anomalyd.threshold import NEVER
 
 SAMPLES_AT_ONCE = 1_000_000
 """Longer stretches are cut, so that memory stays small."""
@@ -95,15 +96,16 @@ def sheet_of_slot(seen: Observation) -> Sheet:
     )  # fmt: skip
 
 
-def judge_sheet(rule: Rule, values: F64, scores: Scores, cuts: F64) -> Verdicts:
+def judge_sheet(rule: Rule, values: F64, scores: Scores, cuts: F64, own: float = NEVER) -> Verdicts:
     """Verdicts on samples [N, T], flat in row order."""
     each = np.repeat(cuts, values.shape[1], axis=0)
     page = None if scores.page is None else scores.page.ravel()
     young = None if scores.learned is None else scores.learned.ravel() > 0
     side = None if scores.side is None else scores.side.ravel()
     return judge(
-        rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each, page, young=young, side=side
-    )
+        rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each, page, young=young, side=side,
+        own=own,
+    )  # fmt: skip
 
 
 def first_flagged(verdicts: Verdicts, scores: Scores) -> I64:

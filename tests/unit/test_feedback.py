@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomalyd.belief import LEAST_TRUST, trust
-from anomalyd.clock import DAY_MS, HOUR_MS
+from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.episode import Close, Phase
 from anomalyd.feedback import (
     EMERGENCY_FACTOR,
@@ -21,6 +21,7 @@ from anomalyd.feedback import (
     Moved,
     RuleFeedback,
     apply,
+    began_alone,
     believe,
     counted,
     factors,
@@ -172,6 +173,36 @@ def test_a_series_follows_its_rule_until_it_has_votes() -> None:
     assert "" not in factors(one_incident, POLICY)
 
 
+def test_what_was_abnormal_together_says_nothing_of_the_others() -> None:
+    """Votes on alerts that came with others move their own series alone; a crowd is not held to the rule's cut."""
+    several = [judged(1.6, 0, name, f"{name}{i}") for name in ("a", "b", "c") for i in range(2)]
+    crowd = [replace(one, alone=False) for one in several]
+    assert "" not in factors(crowd, POLICY)
+    assert factors(crowd, POLICY)["a"] == factors(several, POLICY)["a"]
+    feedback, base = RuleFeedback({"": Moved(1.2, NOW), "a": Moved(2.0, NOW)}), np.tile(BASE, (2, 1))
+    assert apply(feedback, base, ["a", "b"], NOW, POLICY, False)[:, 0] == pytest.approx([7.0, 3.5])
+
+
+def test_who_began_alone() -> None:
+    """Of episodes within ten minutes two series are alone and three are not; what was never told does not count."""
+    pair = [episode("a", region="a"), episode("b", region="b", started=NOW - HOUR_MS + 8 * MINUTE_MS)]
+    third = episode("c", region="c", started=NOW - HOUR_MS + 9 * MINUTE_MS)
+    later = episode("d", region="d")
+    assert began_alone(pair) == {"a", "b"}
+    assert began_alone([*pair, third]) == set()
+    assert began_alone([*pair, replace(third, opened_at=0)]) == {"a", "b"}
+    assert "d" in began_alone([*pair, third, replace(later, started_at=NOW + HOUR_MS)])
+
+
+def test_one_vote_is_not_believed_everything() -> None:
+    """A single "false" on an alert far above the cut leaves the cut below it; said again and again it is believed."""
+    policy = replace(POLICY, min_votes=1)
+    once = factors([judged(5.0, 0)], policy)["s"][0]
+    often = factors([judged(5.0, 0)] * 4, policy)["s"][0]
+    assert once < 2.5 < 4.9 < often
+    assert factors([judged(1.2, 0)], policy)["s"][0] > 1.2
+
+
 def test_cuts_are_applied_by_series_and_time() -> None:
     """A moved series, one that follows the rule, and nothing before the vote."""
     feedback = RuleFeedback({"": Moved(1.2, NOW), "a": Moved(2.0, NOW)})
@@ -186,7 +217,7 @@ def test_people_who_disagree_are_heard_both() -> None:
     e = episode("e", surprise=7.0)
     votes = [vote(e, FALSE, "a"), vote(e, FALSE, "b"), vote(e, TRUE, "c")]
     assert labels_of(votes) == {"e": FALSE}
-    (one,) = judgements(counted(votes, POLICY), {"e": e}, {}, 3.5, NOW, POLICY)
+    (one,) = judgements(counted(votes, POLICY), {"e": e}, {}, 3.5, NOW, POLICY, ())
     assert (one.real, one.score, one.weight) == (pytest.approx(1 / 3, abs=0.02), pytest.approx(2.0), pytest.approx(1.0))
 
 
@@ -202,7 +233,7 @@ def test_who_is_contradicted_weighs_less() -> None:
     words = (("ana", TRUE), ("ben", TRUE), ("mallory", FALSE))
     both = [vote(episode("x"), label, who, at=NOW + 9) for who, label in words]
     known = {v.episode: episode(v.episode) for v in [*alone, *both]}
-    weights = {round(one.weight, 2) for one in judgements([*alone, *both], known, {}, 3.5, NOW, POLICY)}
+    weights = {round(one.weight, 2) for one in judgements([*alone, *both], known, {}, 3.5, NOW, POLICY, ())}
     assert weights == {0.91, 1.0}, "alone it weighs as little as it is trusted, together never more than one vote"
 
 
@@ -293,4 +324,4 @@ def test_hostile_numbers_say_nothing() -> None:
     """An episode without a finite surprise and a missed span without scores are no judgement."""
     e = replace(episode("e"), peak_surprise=math.nan)
     missed = Feedback("m", FeedbackLabel.MISSED, e.rule, NOW, "a", "api", fingerprint="s", start=1, end=2)
-    assert judgements([vote(e, FALSE), missed], {"e": e}, {"m": math.nan}, 3.5, NOW, POLICY) == []
+    assert judgements([vote(e, FALSE), missed], {"e": e}, {"m": math.nan}, 3.5, NOW, POLICY, ()) == []

@@ -14,9 +14,9 @@ from anomalyd.episode import Close, Episode, Phase
 from anomalyd.errors import StoreBusy
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
-from anomalyd.feedback import FeedbackPolicy
+from anomalyd.feedback import Detail, FeedbackPolicy, write_detail
 from anomalyd.incident import Reason
-from anomalyd.records import Feedback, FeedbackLabel
+from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
 from anomalyd.rule import FeedbackTerms, TierPolicy
 from anomalyd.score import Kind, Tier, Why
 from anomalyd.template import render_annotations
@@ -128,12 +128,26 @@ def test_an_open_alert_that_is_dismissed_closes_and_pages_no_more(label: Feedbac
     assert closed.notification.statement.alerts[0].close == "dismissed"
     life.live(72, 120)
     assert len(life.alerts()) == 1
-    seen = life.store.scores(RULE.id, START + 72 * M, START + 120 * M)
+    seen = life.store.scores(RULE.id, START + 70 * M, START + 120 * M)
     assert {int(o.verdicts.kind[1]) for o in seen} == {Kind.OK}
     # What is expected at this hour has a higher cut besides; what is false by itself has no more than this.
     assert label == FeedbackLabel.EXPECTED or Why.DISMISSED in {int(o.verdicts.why[1]) for o in seen}
     life.live(120, 200)
     assert len(life.alerts()) == 2
+
+
+def test_a_rules_raised_cut_holds_what_is_alone_and_not_a_crowd() -> None:
+    """With the rule's cut raised, a spike on one host is held; the same spike on all hosts at once is told."""
+    block = change(recorded(minutes=180), 1, 30, 40, 15.5)
+    for row in range(3):
+        block = change(block, row, 150, 160, 22.0)
+    life = Judged(block)
+    raised = ThresholdChange(RULE.id, START, (14.0,) * 3, "feedback", detail=write_detail(Detail(4.0)))
+    life.store.save_threshold(raised)
+    life.live(0, 170)
+    assert [(e.started_at - START) // M for host in ("h0", "h1", "h2") for e in life.alerts(host)] == [151] * 3
+    why = [int(o.verdicts.why[1]) for o in life.store.scores(RULE.id, START + 30 * M, START + 40 * M)]
+    assert why[0] == Why.HELD
 
 
 def test_an_emergency_is_not_dismissed_while_it_lasts() -> None:

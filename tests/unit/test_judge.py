@@ -113,3 +113,20 @@ def test_news_is_no_condition_on_facts() -> None:
     rule = replace(RULE, valid_range=(0, 5))
     found = judge(rule, np.array([10.0]), np.array([1.0]), np.array([4.0]), np.array([CUTS]), np.array([0.0]))
     assert (found.kind[0], found.why[0]) == (Kind.ANOMALOUS, Why.OUT_OF_RANGE)
+
+
+def test_what_votes_have_raised_is_held_and_stays_news() -> None:
+    """Between the rule's own cut and a moved one a sample is held; news above the own cut opens above the moved one."""
+    cuts = np.array([[5.0, math.inf, math.inf]])
+    each = np.ones(1)
+
+    def said(surprise: float, page: float, live: bool = False) -> tuple[int, int]:
+        verdicts = judge(RULE, each * 9, each, each * surprise, cuts, each * page, np.array([live]), own=3.0)
+        return int(verdicts.kind[0]), int(verdicts.why[0])
+
+    assert said(2.9, 9.0) == (Kind.OK, Why.NOTHING)
+    assert said(4.0, 4.0) == (Kind.OK, Why.HELD)
+    assert said(4.0, 0.0) == (Kind.OK, Why.NO_NEWS)
+    assert said(4.0, 0.0, live=True) == (Kind.OK, Why.HELD)
+    assert said(6.0, 3.5) == (Kind.ANOMALOUS, Why.SURPRISE)
+    assert said(6.0, 0.0) == (Kind.OK, Why.NO_NEWS)

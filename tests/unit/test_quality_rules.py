@@ -137,7 +137,7 @@ def test_what_was_raised_and_what_would_be_now_are_told_apart() -> None:
     test = stored(life.store, RULE, START, START + END * M)
     assert test is not None
     series, hits = [fingerprint(labels) for labels in test.labels], test.hits
-    cuts = cuts_now(life.store, RULE, series, hits.row, hits.at, now, FeedbackPolicy())
+    cuts = cuts_now(life.store, RULE, series, (hits.row, hits.at, hits.surprise), now, FeedbackPolicy())
     assert (cuts[hits.row == 2] == test.cut).all()
     assert (cuts[hits.row == 0] > test.cut).all()
     assert not (cuts[hits.row == 1] > test.cut).all(), "an exception holds at its hour alone"

@@ -94,7 +94,7 @@ def judge_now(one: Judged, store: Store, settings: Settings, now: int) -> Judged
     """Add what the cuts of now, votes and exceptions included, would have raised on the stored scores."""
     test, hits = one.test, one.test.hits
     series = [fingerprint(labels) for labels in test.labels]
-    cuts = cuts_now(store, test.rule, series, hits.row, hits.at, now, settings.feedback)
+    cuts = cuts_now(store, test.rule, series, (hits.row, hits.at, hits.surprise), now, settings.feedback)
     raised = alarms_above(test, cuts)
     labels = appraise_alarms(test, one.truth, raised) if one.labels is not None else None
     return replace(one, now=labels, alerts_now=len(raised))
