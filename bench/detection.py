@@ -42,6 +42,7 @@ from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid
 from bench._replay import notified
 from bench._series import read_nab, read_npz, stems, usual_step
+from bench._together import paged_together
 from bench.harness import Context, Figure, limit, quality, timed
 
 BUDGET_MS = DAY_MS
@@ -81,6 +82,9 @@ def run(context: Context) -> Iterator[Figure]:
         yield from figures(first)
         yield from figures(other, "the other signal: ")
         yield from at_the_shipped_rule(evaluator, scores, context.data)
+        for name in MULTIVARIATE:
+            if (context.data / name).is_dir():
+                yield from paged_together(name, STEPS.get(name, 5 * MINUTE_MS), scores / "page", context.data)
         if context.full:
             from bench._beside import beside
             from bench._selection import selection
