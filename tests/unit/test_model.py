@@ -140,10 +140,10 @@ def test_newcomer_is_calibrated_by_its_siblings() -> None:
 
 
 def test_held_series_stay_surprising() -> None:
-    """A level that is held is not learned: it stays surprising as long as it lasts."""
+    """A level that is held is not learned, once the series is not young: it stays surprising as long as it lasts."""
     m = model()
-    state = m.fit(block(noise(1, 500)))
-    scores, _ = m.score(state, block(np.full((1, 200), 10.0), 500), 3.0, hold=np.array([True]))
+    state = m.fit(block(noise(1, 1_500)))
+    scores, _ = m.score(state, block(np.full((1, 200), 10.0), 1_500), 3.0, hold=np.array([True]))
     assert (scores.surprise > 4).all()
 
 
