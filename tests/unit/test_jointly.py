@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from anomalyd.backtest import backtest
 from anomalyd.block import Block, Labels, make_labels
 from anomalyd.episode import Close, Episode
 from anomalyd.explain import explain
 from anomalyd.incident import Reason, Statement
+from anomalyd.jointly import groups_seen, with_groups
 from anomalyd.memory import Registry, empty_memory, registry_of
+from anomalyd.metrics import Exported, ScoreCollector
 from anomalyd.recorded import RecordedSource
 from anomalyd.records import SnapshotPolicy
 from anomalyd.render import render
 from anomalyd.replay import Finding, replay
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
 from anomalyd.score import Kind, Tier
+from console_kit import Console, data
 from life import HISTORY, RULE, START, Life, M
 
 WIDE, HOSTS = 4, 2
@@ -234,3 +239,37 @@ def test_rows_of_groups_are_no_series() -> None:
     assert again.series == 3
     assert Registry("r").register([label(0, 0)], 1)[0].series == 1
     assert empty_memory("r").units.tolist() == []
+
+
+def test_the_page_and_the_api_name_the_series_too() -> None:
+    """Who opens the alert reads that the group is unusual, how much, and which series were furthest at its worst."""
+    life = Life(machines(), JOINT)
+    life.live(0, 110)
+    episode = told(life)[0]
+    client = Console(rule=JOINT, store=life.store).client()
+    page = client.get(f"/episodes/{episode.id}").text
+    assert "The group as a whole was unusual: its score was " in page
+    assert re.search(r"load \(core=c0\) is [\d.]+, usually [\d.]+ \([\d.]+ usual deviations away\)", page)
+    assert "<svg" in page, "the score over time"
+    found = data(client.get(f"/api/v1/episodes/{episode.id}"))
+    assert [one["labels"]["core"] for one in found["channels"][:2]] == ["c0", "c2"]
+    assert found["channels"][0]["away"] > found["channels"][1]["away"] > 10
+    assert data(client.get("/api/v1/episodes/e1"))["channels"] == [], "of another rule"
+
+
+def test_groups_are_exported_beside_their_series() -> None:
+    """`/metrics` has a score for each series and one for each group, under the group's labels."""
+    life = Life(machines(), JOINT)
+    life.live(0, FIRST + 3)
+    memory = life.evaluator.runs[JOINT.id].memory
+    assert memory.last is not None
+    seen = with_groups(memory, memory.last, groups_seen(memory, memory.last))
+    labels = tuple(memory.registry.rows[row].labels for row in seen.series.tolist())
+    registry = CollectorRegistry()
+    registry.register(ScoreCollector(lambda: [Exported("g", "Load", labels, seen, 2.5)]))
+    score = registry.get_sample_value("anomaly_score", {"host": "h1", "rule": "Load", "group": "g"})
+    assert score is not None
+    assert score > 1
+    assert registry.get_sample_value("anomaly_score", {"host": "h1", "core": "c1", "rule": "Load", "group": "g"}) == (
+        pytest.approx(score)
+    )
