@@ -1,8 +1,8 @@
 """What `anomalyd run` would tell of one series: it lives through the daemon's own evaluation.
 
 The rule is the shipped one (`auto`, a budget of one alarm a week unless another is asked for, every default), on one
-series, begun with its first sample: no history, no label. A backtest is the daemon with another clock, so the episodes
-that open are those that would have been told (`suppress` may hold back some of them).
+series, begun with its first sample: no history, no label. A backtest is the daemon with another clock, so what it sends
+is what the daemon would have sent.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from anomalyd import logs
 from anomalyd.backtest import backtest
 from anomalyd.block import F64, I64, Block, make_labels
 from anomalyd.clock import WEEK_MS
+from anomalyd.incident import Reason
 from anomalyd.rule import Budget, Rule, TierPolicy
 from anomalyd.score import Tier
 
@@ -23,7 +24,10 @@ MOST_GAPS = 20
 
 
 def notified(times: I64, values: F64, step: int, budget_ms: int = WEEK_MS) -> F64:
-    """Signal [T]: surprise in units of the rule's cut where an episode opens, 0 elsewhere.
+    """Signal [T]: surprise in units of the rule's cut where somebody is told of an episode, 0 elsewhere.
+
+    Told is what is sent: that an episode has opened (later where `suppress` holds it back, not at all where it is over
+    by then), and that it has gone far beyond what it was.
 
     Samples are put on the grid of the step; of several in one slot the last counts.
     """
@@ -49,11 +53,14 @@ def notified(times: I64, values: F64, step: int, budget_ms: int = WEEK_MS) -> F6
     logs.configure("error")
     lived = backtest(rule, block, int(block.times[1]), int(block.times[-1]))
     cut = max(0.3, math.log10(budget_ms / step))
-    tape = lived.tape
-    for episode in lived.episodes:
-        slot = (episode.opened_at - int(block.times[0])) // step
-        column = int(np.searchsorted(tape.times, episode.opened_at, side="right")) - 1
+    tape, incidents = lived.tape, {episode.incident for episode in lived.episodes}
+    for one in lived.sent:
+        # The end is no page, and an incident of the data's quality is none of the detector's.
+        if one.reason == Reason.RESOLVED or one.incident not in incidents:
+            continue
+        slot = (one.at - int(block.times[0])) // step
+        column = int(np.searchsorted(tape.times, one.at, side="right")) - 1
         surprise = float(tape.surprise[0, column])
-        # An episode without a surprise is one of absence; whatever opened is above the cut.
+        # Where the sample is missing there is no surprise; whatever is told was above the cut.
         signal[index[: slot + 1].max()] = max(surprise / cut if math.isfinite(surprise) else 1.0, 1.0 + 1e-6)
     return signal

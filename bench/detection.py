@@ -10,8 +10,8 @@ them) in the form the evaluator reads, one configuration for all, every score fr
     SCORES/continuous/<set>/...  the other signal for nab
 
 What pages is what the daemon would tell: each univariate series is lived through by the daemon's own evaluation under
-the shipped rule (a budget of one alarm a week), and the signal is the surprise in units of the rule's cut where an
-episode opens, 0 elsewhere. The continuous score is the detector's surprise divided by the cut of a budget of one a day;
+the shipped rule (a budget of one alarm a week), and the signal is the surprise in units of the rule's cut where
+somebody is told that an episode has opened or gone far beyond its peak, 0 elsewhere. The continuous score is the detector's surprise divided by the cut of a budget of one a day;
 its figures at the shipped rule's cut are told beside. Multivariate groups learn from ``train`` and are scored on
 ``test``; their episodes open and go on by the same rule, without the refits of a living daemon.
 
@@ -40,6 +40,7 @@ from anomalyd.block import F64, I64, Block, make_labels
 from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid
+from bench._paged import paged
 from bench._replay import notified
 from bench._series import read_nab, read_npz, stems, usual_step
 from bench._together import paged_together
@@ -82,6 +83,9 @@ def run(context: Context) -> Iterator[Figure]:
         yield from figures(first)
         yield from figures(other, "the other signal: ")
         yield from at_the_shipped_rule(evaluator, scores, context.data)
+        for name in UNIVARIATE:
+            if (context.data / name).is_dir():
+                yield from paged(name, scores / "page", context.data)
         for name in MULTIVARIATE:
             if (context.data / name).is_dir():
                 yield from paged_together(name, STEPS.get(name, 5 * MINUTE_MS), scores / "page", context.data)

@@ -158,6 +158,21 @@ def test_an_episode_is_learned_when_it_is_over_but_not_its_level() -> None:
     assert ended.arrays["tails"][0, 0, 3] == state.arrays["tails"][0, 0, 3] + 13
 
 
+def test_a_series_that_has_not_settled_is_learned_in_an_episode_too() -> None:
+    """What is held back is held back of series that are known: the first three hundred samples teach, held or not."""
+    values = rhythm(days=2)
+    detector = auto()
+    _, young = detector.score(detector.fit(block(values[:, :0]), 0), block(values).window(0, 200))
+    hold = np.ones(1, np.bool_)
+    fresh = block(values).window(200, 299)
+    held, free = detector.score(young, fresh, hold)[1], detector.score(young, fresh)[1]
+    for name in ("counts", "extremes", "weights", "book", "recent"):
+        np.testing.assert_array_equal(held.arrays[name], free.arrays[name], err_msg=name)
+    settled = detector.score(free, block(values).window(299, 340))[1]
+    after = detector.score(settled, block(values).window(340, 360), hold)[1]
+    np.testing.assert_array_equal(after.arrays["weights"], settled.arrays["weights"])
+
+
 def test_an_episode_opens_where_the_paging_signal_says_so() -> None:
     """What may open an episode is the paging signal as a surprise; 1 of it is a budget of one alarm a week."""
     values = rhythm(days=12)

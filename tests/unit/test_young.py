@@ -146,6 +146,25 @@ def test_a_held_series_does_not_age_and_zeros_say_nothing() -> None:
     assert np.isnan(said.surprise[1, :21]).all()
 
 
+def test_a_young_series_is_learned_in_its_episode_and_a_grown_one_is_not() -> None:
+    """Whoever was never seen before has no habit that an episode could spoil: its first noon is its first noon."""
+    hold = np.array([True, True, False])
+    block = Block(hosts(3), START + M * np.arange(90), 50 + np.random.default_rng(5).normal(size=(3, 90)))
+    state = young.begin(block)
+    state["life"][1, 1] = -1
+    known = young.known(state, hold)
+    assert known is not None
+    assert known.tolist() == [False, True, False]
+    assert young.known({}, hold) is hold
+    model = Model(DetectorSpec("mad", {"window": "1h"}), Grid(M))
+    fitted = model.fit(block.window(0, 40))
+    held = model.score(fitted, block.window(40), 3.0, np.ones(3, np.bool_))[1]
+    free = model.score(fitted, block.window(40), 3.0)[1]
+    for name, array in free.arrays.items():
+        if name.startswith("d."):
+            np.testing.assert_array_equal(held.arrays[name], array, err_msg=name)
+
+
 def test_the_band_ends_where_the_surprise_is_the_cut() -> None:
     """A sample on the edge of the band is as surprising as the cut."""
     rng = np.random.default_rng(4)

@@ -59,6 +59,9 @@ SAMPLES = 3
 WAITING = 20
 """So many scores of an episode are learned when it is over: how often such things happen, not how long they last."""
 
+SETTLED = 300.0
+"""A series that was seen less often is learned in an episode too: what it is like is not known well enough to be kept."""
+
 FEWEST = 40
 EXTREMES_FROM = 60.0
 NEAREST_FLOOR = 1e-6
@@ -319,7 +322,7 @@ def auto_block(
                 score[i, t] = min(surprise_from(onset, line[SPAN]), 300.0)
                 page[i, t] = paged
             line[AT] += 1.0
-            if hold[i]:
+            if hold[i] and line[AT] > SETTLED:
                 go_on_held(
                     raw, x, waitings[i], line, recent[i], rline, profiles[i], visits[i], sline, days[t], weeks[t]
                 )
