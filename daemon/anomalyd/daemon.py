@@ -22,7 +22,7 @@ from anomalyd.logs import get_logger
 from anomalyd.metrics import Exported, Metrics
 from anomalyd.past import updates
 from anomalyd.receivers.base import ShowsVerdicts
-from anomalyd.remind import reminders
+from anomalyd.remind import next_look, reminders
 from anomalyd.rule import RuleGroup
 from anomalyd.rulerun import Advanced
 from anomalyd.schedule import due, next_start_ms
@@ -321,21 +321,21 @@ def run_virtually(
         for name, start in starts.items():
             if start <= now:
                 starts[name] = daemon.tick(name)
-        remind_at = _reminded(daemon, remind_at, now)
+        looks = remind_at is not None and remind_at <= now
+        if looks:
+            daemon.remind(now)
         for receiver in receivers:
             wake, at = daemon.wake[receiver], next_delivery[receiver]
             if wake.is_set() or (at is not None and at <= now):
                 wake.clear()
-                again = daemon.deliver(receiver)
+                again, looks = daemon.deliver(receiver), True
                 next_delivery[receiver] = None if again is None else max(again, now + 1)
+        if looks:
+            remind_at = _next_look(daemon, now)
         progress(now)
 
 
-def _reminded(daemon: Daemon, remind_at: int | None, now: int) -> int | None:
-    """Remind every minute from the first news on, while something is open; return when to look again."""
-    if remind_at is None:
-        return now + MINUTE_MS if any(event.is_set() for event in daemon.wake.values()) else None
-    if remind_at > now:
-        return remind_at
-    daemon.remind(now)
-    return now + MINUTE_MS if daemon.store.open_incidents() else None
+def _next_look(daemon: Daemon, now: int) -> int | None:
+    """When something may be due of what is open: every minute where incidents wait for company."""
+    waiting = any(stat.pending for stat in daemon.store.outbox_stats(now).values())
+    return now + MINUTE_MS if waiting else next_look(daemon.store, daemon.repeats(), now)

@@ -26,7 +26,7 @@ from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind
 from anomalyd.matcher import matches
 from anomalyd.receivers.base import Pace
 from anomalyd.records import Feedback, Matcher, Silence, ThresholdChange
-from anomalyd.remind import reminders
+from anomalyd.remind import next_look, reminders
 from anomalyd.render import Rendered
 from anomalyd.rule import Rule
 from anomalyd.settings import Settings
@@ -281,7 +281,7 @@ class _Mail:
             lambda: arrangement, cast(Store, self._book), boxes, around.rules.get, self._clock, observe=self._observe
         )
         self._repeats = {name: every for name, every in arrangement.repeats().items() if every}
-        self._looks = bool(self._repeats) or arrangement.together is not None
+        self._joins = arrangement.together is not None
         self._next_at: dict[str, int] = {}
         self._remind_at: int | None = None
         self._held_ids: set[str] = set()
@@ -295,8 +295,6 @@ class _Mail:
         if any(letter.outbox for letter in letters):
             for name in self._around.names:
                 self._deliver(name, at)
-            if self._looks:
-                self._remind_at = self._remind_at or at + MINUTE_MS
 
     def told(self) -> Mapping[str, Told]:
         """By rule; digests and the like are of no rule, unless there is only one."""
@@ -321,12 +319,19 @@ class _Mail:
         return min(times, default=None)
 
     def _remind(self, now: int) -> None:
-        """Every minute while something is open, as the daemon does."""
-        self._remind_at = now + MINUTE_MS if self._store.open_incidents() else None
+        """As the daemon does every minute, where something can be due."""
+        self._remind_at = None
         if owed := [*reminders(self._store, self._repeats, now), *self._deliverer.updates(now)]:
             self._store.enqueue(owed)
             for name in {one.receiver for one in owed}:
                 self._next_at[name] = min(now, self._next_at.get(name, now))
+        else:
+            self._remind_at = self._next_look(now)
+
+    def _next_look(self, now: int) -> int | None:
+        if self._joins and self._store.open_incidents():
+            return now + MINUTE_MS
+        return next_look(self._store, self._repeats, now)
 
     def _deliver(self, name: str, now: int) -> None:
         """One pass; ``now`` never runs backwards."""
@@ -337,6 +342,7 @@ class _Mail:
         self._next_at.pop(name, None)
         if again is not None:
             self._next_at[name] = max(again, now + 1)
+        self._remind_at = self._next_look(now)
 
     def _observe(self, delivery: Delivery) -> None:
         rule = self._rule_of.get(delivery.notification.statement.incident)

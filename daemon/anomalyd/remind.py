@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from anomalyd.clock import MINUTE_MS
 from anomalyd.episode import Episode, Phase
 from anomalyd.incident import Alert, Incident, Notification, Reason, Statement
 from anomalyd.records import OutboxRow, OutboxState, Told
@@ -48,6 +49,21 @@ def reminders(store: Memory, every_ms: Mapping[str, int], now: int) -> list[Noti
             if told is not None and told.delivered and now - told.at >= every:
                 owed += _reminder(store, incident, receiver, told.at, now)
     return owed
+
+
+def next_look(store: Memory, every_ms: Mapping[str, int], now: int) -> int | None:
+    """When a reminder may be due next, as far as is known at ``now``; None where nothing that is open was told.
+
+    The same as looking every minute, for whoever lives faster than time: to be asked again after each delivery.
+    """
+    wanted = {name: every for name, every in every_ms.items() if every > 0}
+    known = (
+        (store.told(receiver, incident.id), every)
+        for incident in (store.open_incidents()[:MAX_INCIDENTS] if wanted else ())
+        for receiver, every in wanted.items()
+    )
+    due = min((told.at + every for told, every in known if told is not None and told.delivered), default=None)
+    return None if due is None else max(now + MINUTE_MS, now - (now - due) // MINUTE_MS * MINUTE_MS)
 
 
 def _reminder(store: Memory, incident: Incident, receiver: str, told_at: int, now: int) -> list[Notification]:
