@@ -1,7 +1,7 @@
 """What would page, held against labelled events: how many were told, how many pages were of one, and how late.
 
 The evaluator's figures are per sample; people count pages. A page is a sample whose signal is above the shipped
-threshold (1). It is true inside a labelled event and false outside; an event is found when it was paged while it lasted.
+threshold (1). It is true inside a labelled event and false outside; an event is found when it was paged in its time.
 """
 
 from __future__ import annotations

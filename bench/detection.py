@@ -11,9 +11,10 @@ them) in the form the evaluator reads, one configuration for all, every score fr
 
 What pages is what the daemon would tell: each univariate series is lived through by the daemon's own evaluation under
 the shipped rule (a budget of one alarm a week), and the signal is the surprise in units of the rule's cut where
-somebody is told that an episode has opened or gone far beyond its peak, 0 elsewhere. The continuous score is the detector's surprise divided by the cut of a budget of one a day;
-its figures at the shipped rule's cut are told beside. Multivariate groups learn from ``train`` and are scored on
-``test``; their episodes open and go on by the same rule, without the refits of a living daemon.
+somebody is told that an episode has opened or gone far beyond its peak, 0 elsewhere. The continuous score is the
+detector's surprise divided by the cut of a budget of one a day; its figures at the shipped rule's cut are told beside.
+Multivariate groups learn from ``train`` and are scored on ``test``; their episodes open and go on by the same rule,
+without the refits of a living daemon.
 
 The evaluator is looked for as ``tools/evaluate.py`` beside the data folder; without it only the scores are written.
 Without SCORES they go to a temporary folder. ``FULL=1`` also measures what stands beside ``auto``

@@ -252,7 +252,7 @@ class Evaluator:
             memory, found = self._look_over(rule, memory, fresh)
             changes.add_found(found)
             memory = replace(self._columns.score(run, memory, fresh, changes), doubt=None)
-            memory = expire(memory, at)
+            memory = expire(rule, memory, at)
         self._fits.start_if_due(run, memory, at)
         return Advanced(
             replace(memory, at=at) if changes.slots[-1].outcome == "ok" else memory,
@@ -352,7 +352,7 @@ class Evaluator:
         witness.saw(stretch.sheet)
         for column in range(len(stretch.changes) - 1):
             self._commit_column(group, run, stretch, column, witness)
-        run.memory = replace(expire(stretch.memory, at), at=at, doubt=None)
+        run.memory = replace(expire(run.rule, stretch.memory, at), at=at, doubt=None)
         self._fits.start_if_due(run, run.memory, at)  # before the slot is committed, as in ``evaluate``
         self._commit_column(group, run, stretch, len(stretch.changes) - 1, witness)
         return at + run.rule.interval_ms

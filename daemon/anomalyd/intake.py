@@ -18,6 +18,9 @@ from anomalyd.slot import SeriesRow
 EXPIRE_MS = DAY_MS
 """A series that has not reported for this long leaves the model; its episodes and scores stay in the store."""
 
+EXPIRE_SLOTS = 288
+"""And not before it was missed in so many slots: what an hourly rule has learned in months is not lost by a day."""
+
 LOOK_BACK = 4
 """A rule that has just been taken up looks back this many times ``admit_after`` slots for the series at its door."""
 
@@ -65,12 +68,17 @@ def comings(rule: Rule, memory: Memory) -> tuple[int, bool]:
     return newest, rule.missing == "hold" and memory.registry.series <= len(memory.active)
 
 
-def expire(memory: Memory, at: int) -> Memory:
+def expires_after(rule: Rule) -> int:
+    """How long a series of a rule may be away before it leaves the model, milliseconds."""
+    return max(EXPIRE_MS, EXPIRE_SLOTS * rule.interval_ms)
+
+
+def expire(rule: Rule, memory: Memory, at: int) -> Memory:
     """Let go of series that have long vanished, and of absent ones whose absence was accepted."""
     units = memory.units
     accepted = (at > memory.last_seen) & np.isin(units, list(memory.relearn))
     live = np.isin(units, list(memory.episodes))
-    drop = ((at - memory.last_seen >= EXPIRE_MS) | accepted) & ~live
+    drop = ((at - memory.last_seen >= expires_after(rule)) | accepted) & ~live
     if not drop.any():
         return memory
     kept = keep_rows(memory, ~drop)
@@ -86,4 +94,4 @@ def expiry(rule: Rule, memory: Memory) -> int:
     if rule.missing == "hold":
         # An episode of a series that is away stays open until it is back, and as long the series stays.
         may = may[~np.isin(memory.units, list(memory.episodes))]
-    return int(may.min()) + EXPIRE_MS if len(may) else FAR_MS
+    return int(may.min()) + expires_after(rule) if len(may) else FAR_MS

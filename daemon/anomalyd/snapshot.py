@@ -311,7 +311,7 @@ def _brought_up(run: RuleRun, memory: Memory, store: Store, source: Source) -> M
         memory = _relived(run, memory, o, values[np.searchsorted(rows, o.series), column], live)
     ended = [e for e in episodes if since < e.closed_at <= until and e.close in (Close.NEW_LEVEL, Close.NEW_NORMAL)]
     memory = replace(memory, relearn=memory.relearn | {memory.registry.index[e.labels] for e in ended})
-    return expire(memory, until)
+    return expire(rule, memory, until)
 
 
 def _as_last_said(memory: Memory, store: Store) -> Memory:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from anomalyd.block import Block, Labels, make_labels
+from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.dataquality import Quality
+from anomalyd.intake import expire
 from anomalyd.memory import Memory, Registry, align, empty_memory, keep_rows
+from anomalyd.rule import Rule
 
 
 def labels(*names: str) -> tuple[Labels, ...]:
@@ -103,3 +107,12 @@ def test_an_empty_answer_after_additions_finds_every_series_missing() -> None:
     empty = align(added.memory, nothing, (), 10)
     assert np.isnan(empty.values).all()
     assert empty.values.shape == (2, 1)
+
+
+@pytest.mark.parametrize(("interval", "after"), [(MINUTE_MS, DAY_MS), (5 * MINUTE_MS, DAY_MS), (HOUR_MS, 12 * DAY_MS)])
+def test_a_series_that_is_away_leaves_after_a_day_and_as_many_slots_as_that_has(interval: int, after: int) -> None:
+    """A day is little to an hourly rule: what it has learned in months stays for 288 slots."""
+    rule = Rule("r", "g", "x", interval_ms=interval)
+    memory = replace(knows("ab"), last_seen=np.array([0, after], np.int64))
+    assert len(expire(rule, memory, after - 1).active) == 2
+    assert expire(rule, memory, after).active.tolist() == [1]

@@ -60,7 +60,7 @@ WAITING = 20
 """So many scores of an episode are learned when it is over: how often such things happen, not how long they last."""
 
 SETTLED = 300.0
-"""A series that was seen less often is learned in an episode too: what it is like is not known well enough to be kept."""
+"""A series that was seen less often is learned in an episode too: it is not known well enough for that to spoil it."""
 
 FEWEST = 40
 EXTREMES_FROM = 60.0
