@@ -127,7 +127,7 @@ def test_what_is_stored_measures_as_what_is_replayed() -> None:
 
 
 def test_what_was_raised_and_what_would_be_now_are_told_apart() -> None:
-    """What an expected vote covers is out of what would be now, and out of nothing that was; votes move their series."""
+    """What an expected vote covers is out of what would be now, and out of nothing that was; others are not."""
     life, now = Life(planted_block()), START + (END + 1) * M
     life.live(0, END + 1)
     ballot = Ballot(life.store, lambda: {RULE.id: RULE}, FeedbackPolicy())
