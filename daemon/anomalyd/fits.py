@@ -118,12 +118,13 @@ class Fits:
         run.fit_started_at = at
         live = frozenset(episode.id for episode in memory.episodes.values())
         labels = labels_of(memory)
-        run.fitting = self._background.submit(self._read_and_fit, run.rule, memory.active, labels, until, live)
+        run.fitting = self._background.submit(self._read_and_fit, run.rule, memory.active, labels, until, live, at)
         return run.fitting
 
     def _read_and_fit(
-        self, rule: Rule, rows: I64, labels: tuple[Labels, ...], until: int, live: frozenset[str]
+        self, rule: Rule, rows: I64, labels: tuple[Labels, ...], until: int, live: frozenset[str], at: int
     ) -> Fitted:
+        """A fit of the history up to ``until``, with what had been said by the slot ``at``."""
         columns = max(1, min(rule.history_ms // rule.interval_ms, HISTORY_SAMPLES_MAX // max(1, len(rows))))
         if columns < rule.history_ms // rule.interval_ms:
             days = round(columns * rule.interval_ms / DAY_MS, 1)
@@ -138,12 +139,12 @@ class Fits:
         values = align(known, reply.block, rule.drop_labels, len(labels)).values
         whole = Block(labels, reply.block.times, values)
         quality, history = past_quality(rule, whole), without_windows(rule, whole)
-        hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until, live)
+        hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until, live, at)
         task = FitTask(rule.detector, grid_of(rule), rule.seed, blank_history(history, hidden))
         return Fitted(rows, replace(self._fit.submit(fit_shard, task).result(), as_of=until), until, quality)
 
     def _hidden_spans(
-        self, rule: Rule, position: Mapping[Labels, int], start: int, until: int, live: frozenset[str]
+        self, rule: Rule, position: Mapping[Labels, int], start: int, until: int, live: frozenset[str], at: int
     ) -> list[tuple[int, int, int]]:
         """Spans of history not to learn from, by position: see ``training_gaps``.
 
@@ -151,7 +152,7 @@ class Fits:
         """
         rows = rows_by_unit(rule, list(position))
         episodes = self._store.episodes(rule=rule.id, start=start, end=until + 1, limit=100_000)
-        heard = self._feedback(rule, until)
+        heard = self._feedback(rule, at)
         gaps = training_gaps(heard, episodes, start, until, live, rule.learn == "all")
         places = list(position.values())
         return [(places[i], first, stop) for name, first, stop in gaps for i in rows.get(name, ())]
