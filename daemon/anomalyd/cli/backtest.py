@@ -338,7 +338,8 @@ def run_backtest(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="HTML", help="Write a report into one file.")] = None,
     as_lived: Annotated[
-        bool, typer.Option("--as-lived", help="Count silences, votes and acknowledgements of that time, from the database.")
+        bool,
+        typer.Option("--as-lived", help="Count silences, votes and acknowledgements of that time, from the database."),
     ] = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
