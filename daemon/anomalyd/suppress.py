@@ -169,7 +169,8 @@ def window(subject: Subject) -> Hold | None:
         if at <= 0 or at > subject.now or subject.now - at >= s.suppress_ms or alert.tier > tier:
             return None
         ends.append(at + s.suppress_ms)
-    return Hold(Quiet.SUPPRESSED, min(ends)) if ends else None
+    # A worse statement is due at once whatever is held; nothing else ends the window before its time.
+    return Hold(Quiet.SUPPRESSED, min(ends), HOUR_MS) if ends else None
 
 
 def more_interval(subject: Subject) -> Hold | None:

@@ -10,6 +10,7 @@ from anomalyd.incident import Outcome, OutcomeKind, Reason
 from anomalyd.records import OutboxStat, OutboxState, Told
 from anomalyd.score import Tier
 from anomalyd.store import Store
+from anomalyd.suppress import Quiet
 from contract.store_kit import RULE, alert, episode, notification
 
 DELIVERED = Outcome(OutcomeKind.DELIVERED)
@@ -82,6 +83,17 @@ def test_an_emergency_does_not_wait_for_a_retry(store: Store) -> None:
     store.settle("warning", 1, RETRY, next_at=1000)
     store.enqueue([notification("emergency", reason=Reason.WORSE, tier=Tier.EMERGENCY, at=2)])
     assert claimed(store, 2) == ["warning", "emergency"]
+
+
+def test_nothing_waits_for_a_row_that_is_suppressed(store: Store) -> None:
+    """What comes after a suppressed row takes its place and is due when it says, not when the window ends."""
+    store.enqueue([notification("more")])
+    claimed(store, 0)
+    store.settle("more", 1, Outcome(OutcomeKind.RETRY, Quiet.SUPPRESSED), next_at=1000)
+    assert claimed(store, 500) == []
+    store.enqueue([notification("end", reason=Reason.RESOLVED, at=600)])
+    assert store.next_due("slack") == 600
+    assert claimed(store, 600) == ["more", "end"]
 
 
 def test_emergencies_first_then_the_oldest(store: Store) -> None:

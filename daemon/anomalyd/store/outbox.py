@@ -24,6 +24,7 @@ from anomalyd.store.rows import (
     outbox_of,
     outbox_row,
 )
+from anomalyd.suppress import Quiet
 
 _TABLE = tables.outbox
 _PENDING: sa.ColumnElement[str] = sa.literal_column("'pending'")
@@ -66,8 +67,8 @@ def _due(connection: sa.Connection, receiver: str, now: int, lease_ms: int, limi
     """Incidents with something due that nobody is delivering, emergencies first, then the oldest.
 
     An incident is due when its oldest pending row is, so that nothing overtakes a row that waits for its retry; an
-    emergency does not wait for anybody. A lease that ends later than any lease given now could is not believed: the
-    clock was set back.
+    emergency does not wait for anybody, and nothing waits for a row that is suppressed: what is newer takes its place.
+    A lease that ends later than any lease given now could is not believed: the clock was set back.
     """
     held = sa.and_(
         _TABLE.c.lease_until > now, _TABLE.c.lease_until <= now + 2 * lease_ms, _TABLE.c.lease_token != token
@@ -91,6 +92,7 @@ def _pending_incidents(receiver: str, held: sa.ColumnElement[bool]) -> sa.Subque
             _TABLE.c.incident,
             sa.func.min(_TABLE.c.seq).label("first"),
             sa.func.max(_TABLE.c.tier).label("tier"),
+            sa.func.min(_TABLE.c.next_at).label("soonest"),
             sa.func.min(sa.case((emergency, _TABLE.c.next_at))).label("emergency_at"),
             sa.func.max(sa.case((held, 1), else_=0)).label("held"),
             sa.func.max(_TABLE.c.lease_until).label("lease_until"),
@@ -100,7 +102,11 @@ def _pending_incidents(receiver: str, held: sa.ColumnElement[bool]) -> sa.Subque
         .subquery()
     )
     head = _TABLE.alias("head")
-    sooner = sa.case((grouped.c.emergency_at < head.c.next_at, grouped.c.emergency_at), else_=head.c.next_at)
+    sooner = sa.case(
+        (head.c.reason == Quiet.SUPPRESSED.value, grouped.c.soonest),
+        (grouped.c.emergency_at < head.c.next_at, grouped.c.emergency_at),
+        else_=head.c.next_at,
+    )
     return sa.select(grouped, sooner.label("due_at")).join(head, head.c.seq == grouped.c.first).subquery()
 
 
