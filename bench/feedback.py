@@ -6,8 +6,8 @@ code, its minimum of votes and its limits per day, and an alert that the moved c
 the second half nobody votes. A false alarm is an episode without a labelled sample, an event a labelled span; an event
 is found when an episode touches it. The noisy analyst gives the wrong one of the two votes in 10 % of cases.
 
-The constants of ``belief.py`` were chosen on every second series of each set, beginning with the first; the others had
-no say and are told apart ("held out").
+The constants of ``belief.py`` were chosen on every second series of each set, beginning with the first, among those
+that meet the targets on all; so the others are no clean hold-out. Both halves are told ("chosen on", "the others").
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def run(context: Context) -> Iterable[Figure]:
         clean.add(own)
         note = f"{detector}; events found {own.found_after} against {own.found_before} of {own.events}"
         yield Figure(f"{name}: false alarms after votes (before)", own.false_after, own.false_before, note=note)
-    for word, one, other in zip(("chosen on", "held out"), clean_halves, noisy_halves, strict=True):
+    for word, one, other in zip(("chosen on", "the others"), clean_halves, noisy_halves, strict=True):
         noisy.add(other)
         yield Figure(f"{word} series: false alarms fall by, %", one.fall, note=f"{one.false_before} before")
         yield Figure(f"{word} series: recall lost, points", one.lost, note=f"of {one.events} events")

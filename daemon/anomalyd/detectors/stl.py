@@ -10,7 +10,7 @@ Idea
 
 Works for
     Rhythms: requests by time of day, weekday and weekend (``period: [1d, 1w]``), hourly jobs. Contextual anomalies -
-    the value of noon at midnight - are found. So are slow leaks of more than about one spread a day, or four times
+    the value of noon at midnight - are found. So are slow leaks of more than about 1.25 spreads a day, and five times
     what the level usually moves in a day.
 
 Fails when
