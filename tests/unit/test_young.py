@@ -11,6 +11,7 @@ from anomalyd.block import F64, Block, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors import young
 from anomalyd.detectors.base import Grid
+from anomalyd.detectors.kernels.young import SPEAKS
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Close
 from anomalyd.incident import Reason
@@ -146,23 +147,33 @@ def test_a_held_series_does_not_age_and_zeros_say_nothing() -> None:
     assert np.isnan(said.surprise[1, :21]).all()
 
 
-def test_a_young_series_is_learned_in_its_episode_and_a_grown_one_is_not() -> None:
+def test_a_series_is_learned_in_its_episode_until_its_detector_has_scored_it() -> None:
     """Whoever was never seen before has no habit that an episode could spoil: its first noon is its first noon."""
     hold = np.array([True, True, False])
     block = Block(hosts(3), START + M * np.arange(90), 50 + np.random.default_rng(5).normal(size=(3, 90)))
     state = young.begin(block)
-    state["life"][1, 1] = -1
+    state["life"][1, SPEAKS] = 1
     known = young.known(state, hold)
     assert known is not None
     assert known.tolist() == [False, True, False]
     assert young.known({}, hold) is hold
+
+
+def test_a_held_series_is_learned_to_the_slot_in_which_its_detector_speaks() -> None:
+    """Scored at once or sample by sample: the stand-in's series is learned, then it is kept, from the same slot on."""
+    block = Block(hosts(1), START + M * np.arange(90), 50 + np.random.default_rng(5).normal(size=(1, 90)))
     model = Model(DetectorSpec("mad", {"window": "1h"}), Grid(M))
-    fitted = model.fit(block.window(0, 40))
-    held = model.score(fitted, block.window(40), 3.0, np.ones(3, np.bool_))[1]
-    free = model.score(fitted, block.window(40), 3.0)[1]
-    for name, array in free.arrays.items():
-        if name.startswith("d."):
-            np.testing.assert_array_equal(held.arrays[name], array, err_msg=name)
+    whole = each = model.fit(block.window(0, 4))
+    hold = np.ones(1, np.bool_)
+    scores, whole = model.score(whole, block.window(4), 3.0, hold)
+    for t in range(4, 90):
+        one, each = model.score(each, block.window(t, t + 1), 3.0, hold)
+        np.testing.assert_array_equal(one.surprise[0], scores.surprise[:, t - 4])
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(array, each.arrays[name], err_msg=name)
+    assert len(set(scores.expected[0, :10].tolist())) > 1, "the stand-in's series is learned"
+    free = model.score(model.fit(block.window(0, 4)), block.window(4), 3.0)[1]
+    assert any(not np.array_equal(whole.arrays[n], a) for n, a in free.arrays.items() if n[:2] == "d."), "then kept"
 
 
 def test_the_band_ends_where_the_surprise_is_the_cut() -> None:

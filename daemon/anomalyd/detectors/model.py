@@ -46,7 +46,7 @@ from anomalyd.detectors.drift import Watch
 from anomalyd.detectors.grouped import USUAL, Grouped, grouped
 from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec, Rule
-from anomalyd.score import Scores
+from anomalyd.score import Scores, join_scores
 
 CODE = 5
 """Raise when the scores of an unchanged rule change; it is part of every model's version."""
@@ -138,6 +138,16 @@ class Model:
         ``cut`` is the surprise at which the band ends. Series with ``hold`` [N], those with an open episode, are
         scored and not learned. Raises ``DetectorError`` ("out_of_order") for samples not newer than the state.
         """
+        parts: list[Scores] = []
+        while len(fresh.times) > 1 and young.waits(_without(_YOUNG, state.arrays), hold):
+            # A series may be held from its detector's first score on: that takes effect with the sample after.
+            scores, state = self._score(state, fresh.window(0, 1), cut, hold)
+            parts, fresh = [*parts, scores], fresh.window(1)
+        scores, state = self._score(state, fresh, cut, hold)
+        return join_scores([*parts, scores]) if parts else scores, state
+
+    def _score(self, state: State, fresh: Block, cut: float, hold: Bool | None) -> tuple[Scores, State]:
+        """As ``score``, where who is held stays the same."""
         detector, calibration = _unpack(state)
         links = {name: calibration.pop(name) for name in list(calibration) if name.startswith((_WATCH, _YOUNG))}
         if self._groups is not None:

@@ -9,7 +9,7 @@ detector.
 
 Until a series is a day old (or as old as the rule's whole history) its detector has not seen what its day is like
 either. So whatever is said of it is capped at the tier `warning` (see ``judge``), and told with how much past it was
-learned from. And a young series is learned whatever is said of it.
+learned from. And while the stand-in speaks, its series is learned whatever is said of it.
 """
 
 from __future__ import annotations
@@ -67,17 +67,24 @@ def begin(history: Block) -> Arrays:
 
 
 def known(state: Mapping[str, npt.NDArray[Any]], hold: Bool | None) -> Bool | None:
-    """Which of the held series [N] their detector may be kept from learning: those that are not young.
+    """Which of the held series [N] their detector may be kept from learning: those that it has scored itself.
 
-    A young series has shown nothing yet that would have to be kept clean. Were its first noon held because the stand-in
+    Before, a series has shown nothing yet that would have to be kept clean. Were its first noon held because the stand-in
     took it for a break, its detector would know neither the day nor the night, and take both for rare ever after.
     """
-    from anomalyd.detectors.kernels.young import AGE, GROWN
+    from anomalyd.detectors.kernels.young import SPEAKS
 
     if hold is None or not state:
         return hold
-    grown: Bool = hold & (state["life"][:, AGE] == GROWN)
-    return grown
+    scored: Bool = hold & (state["life"][:, SPEAKS] == 1)
+    return scored
+
+
+def waits(state: Mapping[str, npt.NDArray[Any]], hold: Bool | None) -> bool:
+    """Whether some of the held series are learned all the same, until their detector scores them."""
+    from anomalyd.detectors.kernels.young import SPEAKS
+
+    return hold is not None and bool(state) and bool((hold & (state["life"][:, SPEAKS] == 0)).any())
 
 
 def score(
