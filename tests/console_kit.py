@@ -87,8 +87,10 @@ def vote(
     )  # fmt: skip
 
 
-def scored(rule: str, start: int, slots: int, spike: range, own: Labels | None = None) -> list[SlotCommit]:
-    """Scores of one series, minute by minute, with a spike."""
+def scored(
+    rule: str, start: int, slots: int, spike: range, own: Labels | None = None, ordinary: float = 0.5
+) -> list[SlotCommit]:
+    """Scores of one series, minute by minute, with a spike; ``ordinary`` is the surprise of all the rest."""
     series = own or labels("eu")
     commits = []
     for i in range(slots):
@@ -98,7 +100,7 @@ def scored(rule: str, start: int, slots: int, spike: range, own: Labels | None =
         verdicts = Verdicts(*(np.array([v], np.int8) for v in (Kind.ANOMALOUS if high else Kind.OK, int(high), 0)))
         seen = Observation(
             at, np.array([0]), one, np.array([0.4]), np.array([0.31]), np.array([0.52]),
-            np.array([4.2 if high else 0.5]), verdicts,
+            np.array([4.2 if high else ordinary]), verdicts,
         )  # fmt: skip
         row = SeriesRow(rule, 0, fingerprint(series), series, start)
         commits.append(
@@ -192,9 +194,9 @@ class Console:
     def _post(self, url: str, body: bytes) -> None:
         self.posted.append((url, json.loads(body)))
 
-    def fill_scores(self) -> None:
+    def fill_scores(self, ordinary: float = 0.5) -> None:
         start = self.first.started_at - 3 * HOUR_MS
-        for commit in scored(self.rule.id, start, 240, range(180, 200)):
+        for commit in scored(self.rule.id, start, 240, range(180, 200), ordinary=ordinary):
             self.store.commit_slot(commit)
 
     def app(self) -> FastAPI:

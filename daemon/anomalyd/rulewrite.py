@@ -94,8 +94,9 @@ def _feedback(terms: FeedbackTerms) -> dict[str, Any]:
 
 
 def _detector(spec: DetectorSpec) -> Any:
-    if spec.type == "ensemble" and set(spec.params) == {"members"}:
-        return [_plain(member) for member in spec.params["members"]]
+    plain = spec.type == "ensemble" and set(spec.params) == {"members"}
+    if plain and all(set(member) <= {"type", "params"} for member in spec.params["members"]):
+        return [_detector(DetectorSpec(m["type"], m.get("params") or {})) for m in spec.params["members"]]
     return {"type": spec.type, **_plain(spec.params)} if spec.params else spec.type
 
 

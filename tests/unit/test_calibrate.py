@@ -154,7 +154,7 @@ def test_first_scores_fade_while_a_series_settles() -> None:
     raw = rng.exponential(size=(1, 4_032))
     raw[0, :288] *= 30
     tails = [
-        Calibrator(settling=settling).score(Calibrator().empty(1), raw, 3.0)[2] for settling in (864, 0)
+        Calibrator(settling=settling).score(Calibrator().empty(1), raw, 3.0)[2] for settling in (2_016, 0)
     ]
     settled, blind = (Calibrator().score(state, np.array([[15.0]]), 3.0)[0][0, 0] for state in tails)
     assert blind < 2 < 3.5 < settled

@@ -127,7 +127,7 @@ def test_a_rule_that_is_not_there_is_no_edit() -> None:
 
 DETECTORS = st.sampled_from([
     DetectorSpec("auto"), DetectorSpec("mad", {"window": "2h"}), DetectorSpec("ewma", {"weight": 0.05}),
-    DetectorSpec("ensemble", {"members": [{"type": "mad"}, {"type": "stl", "period": "1d"}]}),
+    DetectorSpec("ensemble", {"members": [{"type": "mad"}, {"type": "stl", "params": {"period": "1d"}}]}),
 ])  # fmt: skip
 CHANGES = st.tuples(st.sampled_from(["Latency", "Errors", "Down"]), DETECTORS, st.integers(1, 9))
 

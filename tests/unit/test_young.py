@@ -161,12 +161,12 @@ def test_a_series_is_learned_in_its_episode_until_its_detector_has_scored_it() -
 
 def test_a_held_series_is_learned_to_the_slot_in_which_its_detector_speaks() -> None:
     """Scored at once or sample by sample: the stand-in's series is learned, then it is kept, from the same slot on."""
-    block = Block(hosts(1), START + M * np.arange(90), 50 + np.random.default_rng(5).normal(size=(1, 90)))
+    block = Block(hosts(1), START + M * np.arange(300), 50 + np.random.default_rng(5).normal(size=(1, 300)))
     model = Model(DetectorSpec("mad", {"window": "1h"}), Grid(M))
     whole = each = model.fit(block.window(0, 4))
     hold = np.ones(1, np.bool_)
     scores, whole = model.score(whole, block.window(4), 3.0, hold)
-    for t in range(4, 90):
+    for t in range(4, 300):
         one, each = model.score(each, block.window(t, t + 1), 3.0, hold)
         np.testing.assert_array_equal(one.surprise[0], scores.surprise[:, t - 4])
     for name, array in whole.arrays.items():

@@ -139,7 +139,7 @@ class Model:
         scored and not learned. Raises ``DetectorError`` ("out_of_order") for samples not newer than the state.
         """
         parts: list[Scores] = []
-        while len(fresh.times) > 1 and young.waits(_without(_YOUNG, state.arrays), hold):
+        while len(fresh.times) > 1 and young.waits(_without(_YOUNG, _unpack(state)[1]), hold):
             # A series may be held from its detector's first score on: that takes effect with the sample after.
             scores, state = self._score(state, fresh.window(0, 1), cut, hold)
             parts, fresh = [*parts, scores], fresh.window(1)

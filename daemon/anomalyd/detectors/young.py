@@ -69,8 +69,8 @@ def begin(history: Block) -> Arrays:
 def known(state: Mapping[str, npt.NDArray[Any]], hold: Bool | None) -> Bool | None:
     """Which of the held series [N] their detector may be kept from learning: those that it has scored itself.
 
-    Before, a series has shown nothing yet that would have to be kept clean. Were its first noon held because the stand-in
-    took it for a break, its detector would know neither the day nor the night, and take both for rare ever after.
+    Before, a series has shown nothing yet that would have to be kept clean. Were its first noon held because the
+    stand-in took it for a break, its detector would know neither the day nor the night, and take both for rare.
     """
     from anomalyd.detectors.kernels.young import SPEAKS
 
