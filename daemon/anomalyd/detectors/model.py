@@ -60,6 +60,9 @@ FOLDS = (0.5, 0.75)
 SETTLING_MS = 7 * DAY_MS
 """So long a series is new to a detector that learns with every sample: its first scores fade as fast as they came."""
 
+ROLLING = frozenset({"zscore", "iqr", "mad"})
+"""Detectors that compare with a window only: their first scores are worth as much as any."""
+
 STEADY = 300.0
 """Exceedances that the prior of the tail's shape counts for where the tail is learned anew with each fit."""
 
@@ -98,7 +101,8 @@ class Model:
     def _calibration(self) -> Calibrator:
         """A streaming detector's first scores are half blind; a batch detector's past is short, and has incidents."""
         if self.streaming:
-            return Calibrator(settling=SETTLING_MS // max(1, self.grid.step_ms))
+            blind = self.spec.type not in ROLLING
+            return Calibrator(settling=SETTLING_MS // max(1, self.grid.step_ms) if blind else 0)
         return Calibrator(steadiness=STEADY)
 
     @property

@@ -41,8 +41,8 @@ above u; scale; shape; first bin above u."""
 MOMENTS_SHAPE, MOMENTS_WEIGHT = 0.25, 40.0
 HILL_SHAPE, HILL_WEIGHT = 0.3, 10.0
 LOWEST_SHAPE, HIGHEST_SHAPE = 0.02, 0.9
-SETTLED_HALF, SETTLED_SHARE = 128.0, 0.25
-"""While a series settles its scores count half after a quarter of those seen so far, yet not after fewer than these."""
+SETTLED_HALF, SETTLED_SHARE = 64.0, 0.17
+"""While a series settles its scores count half after a sixth of those seen so far, yet not after fewer than these."""
 REFIT = 8
 """A tail is fitted anew after this many scores: it hardly moves in between."""
 
