@@ -10,6 +10,7 @@ from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.cusum import Cusum, CusumParams
 from anomalyd.detectors.kernels.control import HIGHEST_SUM, summed
+from anomalyd.detectors.model import Model
 from anomalyd.episode import Close, Episode
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
@@ -107,3 +108,22 @@ def test_half_space_trees_keep_a_large_shift_open() -> None:
         assert len(episodes) == 1, (host, [(a, b) for _, a, b in episodes])
         assert episodes[0][1] - CHANGE <= 5
         assert CHANGE + LASTS <= episodes[0][2] < CHANGE + LASTS + 20
+
+
+def test_knn_is_quiet_again_when_the_series_is() -> None:
+    """While it is held the book is not written on, but the last samples move on: what recovers has its neighbours."""
+    day, rng = 288, np.random.default_rng(6)
+    times = np.arange(15 * day)
+    values = 100 + 60 * np.sin(2 * np.pi * times / day) + 2 * rng.normal(size=len(times))
+    values[14 * day + 60 : 14 * day + 90] = 30.0
+    block = Block((make_labels({"host": "a"}),), 300_000 * (1 + times), values[None, :])
+    model = Model(DetectorSpec("knn"), Grid(300_000))
+    state = model.fit(block.window(0, 14 * day))
+    above = []
+    for t in range(14 * day, 15 * day):
+        hold = np.array([bool(above and above[-1])])
+        scores, state = model.score(state, block.window(t, t + 1), 3.0, hold)
+        above.append(bool(scores.surprise[0, 0] > 3.0))
+    assert all(above[60:90]), "the outage stays open"
+    assert not any(above[90 + 12 :]), "and ends when the last of it has left the context"
+    assert not any(above[:60])

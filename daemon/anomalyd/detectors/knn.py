@@ -84,7 +84,7 @@ class Knn:
         if self.vectors is not None:
             return self.vectors.fit(history, seed)
         n = len(history)
-        empty = {"recent": np.zeros((n, 11)), **knn.empty(n, self.params.contexts)}
+        empty = {"recent": np.zeros((n, 2 * knn.LATEST)), **knn.empty(n, self.params.contexts)}
         return begin(State(empty), history, self._learn(history.times))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:

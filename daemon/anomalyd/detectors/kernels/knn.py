@@ -26,6 +26,8 @@ WIDTH = 6
 BLOCK = 16
 STORED, SEEN, UNIT, HINT = 0, 1, 2, 3
 LINE = 4
+LATEST = 11
+"""Samples before the newest that a context is made of."""
 YOUNG = 40
 RESCALE = 512
 NEIGHBOURS = 5
@@ -60,7 +62,7 @@ def around_clock(phases: Any) -> Any:
 @leaf
 def context(recent: Any, seen: Any, x: Any, east: Any, north: Any, q: Any) -> Any:
     """Fill q [WIDTH] from the sample and the eleven before it (``recent``, newest first, ``seen`` of them known)."""
-    known = min(seen, 11)
+    known = min(seen, LATEST)
     total, three = x, x
     for j in range(known):
         total += recent[j]
@@ -252,7 +254,11 @@ def knn_block(
     values: Any, phases: Any, hold: Any, every: Any, recent: Any, books: Any, boxes: Any, lines: Any, score: Any,
     expected: Any,
 ) -> Any:  # fmt: skip
-    """Score a block [N, T]; ``recent`` [N, 11], ``books``, ``boxes`` and ``lines`` change in place."""
+    """Score a block [N, T]; ``recent`` [N, 2 LATEST], ``books``, ``boxes`` and ``lines`` change in place.
+
+    ``recent`` holds the last eleven samples, held or not, as they are what the next context is made of: a series that
+    is back to normal must look so. Behind them are the last that were learned: their mean is expected.
+    """
     series, samples = values.shape
     clock = around_clock(phases)
     q, bounds = np.zeros(WIDTH, np.float32), np.zeros(books.shape[1], np.float32)
@@ -262,20 +268,23 @@ def knn_block(
             line = lines[i]
             seen = int(line[SEEN])
             if seen > 0:
-                known = min(seen, 11)
+                known = min(seen, LATEST)
                 middle = 0.0
                 for j in range(known):
-                    middle += recent[i, j] / known
+                    middle += recent[i, LATEST + j] / known
                 expected[i, t] = middle
             x = values[i, t]
             if math.isnan(x):
                 continue
             context(recent[i], seen, x, clock[t, 0], clock[t, 1], q)
             score[i, t] = min(nearest(books[i], boxes[i], line, q, bounds, apart, best), 1e12)
+            for j in range(LATEST - 1, 0, -1):
+                recent[i, j] = recent[i, j - 1]
+            recent[i, 0] = x
             if hold[i]:
                 continue
             note(books[i], boxes[i], line, q, every)
-            for j in range(10, 0, -1):
+            for j in range(2 * LATEST - 1, LATEST, -1):
                 recent[i, j] = recent[i, j - 1]
-            recent[i, 0] = x
+            recent[i, LATEST] = x
     return np.int64(0)
