@@ -35,7 +35,6 @@ from anomalyd.feedback import (
     Judged,
     RuleFeedback,
     apply,
-    began_alone,
     factors,
     moved_of,
     steps,
@@ -45,6 +44,7 @@ from anomalyd.records import ThresholdChange
 from anomalyd.rule import DetectorSpec
 from anomalyd.score import Tier
 from anomalyd.threshold import NEVER
+from anomalyd.votes import began_alone
 from bench.harness import Context, Figure, limit, quality
 
 QUIET_MS = 10 * MINUTE_MS

@@ -28,19 +28,14 @@ from anomalyd.feedback import (
     Preview,
     RuleFeedback,
     apply,
-    began_alone,
     believe,
     changes_of,
-    counted,
     factors,
     in_effect,
-    judgements,
-    labels_of,
     moved_of,
     policy_of,
     preview,
     steps,
-    voter,
 )
 from anomalyd.jointly import count_units
 from anomalyd.logs import get_logger
@@ -50,6 +45,7 @@ from anomalyd.render import clean
 from anomalyd.rule import Rule
 from anomalyd.store import Store
 from anomalyd.threshold import initial_threshold
+from anomalyd.votes import began_alone, counted, judgements, labels_of, voter
 
 REFRESH_MS = MINUTE_MS
 MAX_TEXT = 1_000

@@ -1,19 +1,17 @@
 """Votes in, cuts out: what analysts say about episodes moves each series' thresholds. Pure.
 
-How far a cut should move is found in ``belief.py``; here is who counts, how fast it may go, and what becomes of it.
+Who counts is settled in ``votes.py`` and how far a cut should move in ``belief.py``; here is how fast it may go, and
+what becomes of it.
 
 Invariants: few votes move nothing; a day moves a cut by a bounded factor, and never beyond ``max_factor`` nor below
 ``floor``; an emergency's cut moves by a tenth at most and no cut is ever above it, so a value that surprising still
-pages whatever was voted; a person counts once an episode and no more than so often a day; a vote taken back was never
-given. Old votes fade, and so does a moved cut that nobody votes on any more.
+pages whatever was voted. A moved cut that nobody votes on any more fades.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -25,14 +23,14 @@ from anomalyd.belief import FeedbackPolicy as FeedbackPolicy
 from anomalyd.belief import Judged as Judged
 from anomalyd.belief import believe as believe
 from anomalyd.belief import factors as factors
-from anomalyd.belief import trust as trust
 from anomalyd.block import F64, Fingerprint
 from anomalyd.clock import DAY_MS, WEEK_MS
 from anomalyd.episode import Close, Episode
-from anomalyd.records import VERDICTS, Feedback, FeedbackLabel, ThresholdChange
+from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
 from anomalyd.recurring import Recurring
 from anomalyd.rule import Rule
 from anomalyd.threshold import NEVER
+from anomalyd.votes import began_alone, fading
 
 STEP_MIN = 0.01
 """A change of a factor that is smaller than this share is not written down."""
@@ -83,116 +81,12 @@ def policy_of(rule: Rule, policy: FeedbackPolicy) -> FeedbackPolicy:
     )
 
 
-# From votes to judgements --------------------------------------------------------------------------------------------
-
-
-def voter(vote: Feedback) -> str:
-    """Whose limit a vote counts against: the person, or for a signed link the receiver it was sent to.
-
-    The name that somebody types on a page that needs no login proves nothing.
-    """
-    who = vote.who.rpartition("@")[2] if vote.via == "link" else vote.who
-    return f"{vote.via}:{who}"
-
-
-def counted(votes: Iterable[Feedback], policy: FeedbackPolicy) -> list[Feedback]:
-    """The votes that count, oldest first: not taken back, one a person and episode (the newest), within the limit."""
-    chosen: dict[tuple[str, str, Fingerprint, int], Feedback] = {}
-    a_day: dict[tuple[str, int], set[int]] = {}
-    for vote in sorted(votes, key=lambda v: (v.at, v.id)):
-        if vote.undone_at or vote.label not in _COUNTED:
-            continue
-        acts = a_day.setdefault((voter(vote), vote.at // DAY_MS), set())
-        acts.add(vote.at)  # a vote on a whole incident is one act
-        if len(acts) > policy.votes_per_person_per_day:
-            continue
-        key = (voter(vote), vote.episode, vote.fingerprint, 0 if vote.episode else vote.start)
-        chosen.pop(key, None)
-        chosen[key] = vote
-    return list(chosen.values())
-
-
-def labels_of(votes: Iterable[Feedback]) -> dict[str, FeedbackLabel]:
-    """The verdict on each episode: what most say, the newest word where it is a draw."""
-    said: dict[str, list[FeedbackLabel]] = {}
-    for vote in votes:
-        if vote.episode:
-            said.setdefault(vote.episode, []).append(vote.label)
-    return {
-        episode: max(labels, key=lambda label: (labels.count(label), len(labels) - labels[::-1].index(label)))
-        for episode, labels in said.items()
-    }
-
-
-def judgements(
-    votes: Sequence[Feedback],
-    episodes: Mapping[str, Episode],
-    missed: Mapping[str, float],
-    base: float,
-    now: int,
-    policy: FeedbackPolicy,
-    alone: Collection[str],
-) -> list[Judged]:
-    """What counted votes say about scores.
-
-    Args:
-        votes: as ``counted`` gives them.
-        episodes: those voted on, by id; a vote whose episode is gone says nothing about scores.
-        missed: largest surprise within each missed span, by the vote's id.
-        base: the rule's own lowest cut.
-        alone: ids of the episodes that began with hardly another series of the rule (``began_alone``).
-    """
-    by_episode: dict[str, list[Feedback]] = {}
-    for vote in votes:
-        if vote.label in (FeedbackLabel.TRUE, FeedbackLabel.FALSE) and vote.episode in episodes:
-            by_episode.setdefault(vote.episode, []).append(vote)
-    word = trust({voter(vote): vote.label == FeedbackLabel.TRUE for vote in given} for given in by_episode.values())
-    found = []
-    for name, given in by_episode.items():
-        episode, newest = episodes[name], max(vote.at for vote in given)
-        said = sum(word[voter(vote)] for vote in given)
-        real = sum(word[voter(vote)] for vote in given if vote.label == FeedbackLabel.TRUE) / said
-        if score := _score(episode.peak_surprise, base):
-            weight = _fading(now - newest, policy) * min(1.0, said)
-            group = episode.incident or name
-            by_itself = name in alone
-            found.append(Judged(episode.fingerprint, score, real, newest, weight, incident=group, alone=by_itself))
-    for vote in votes:
-        if vote.label == FeedbackLabel.MISSED and (score := _score(missed.get(vote.id, math.nan), base)):
-            weight = _fading(now - vote.at, policy)
-            found.append(Judged(vote.fingerprint, score, 1.0, vote.at, weight, missed=True, incident=vote.id))
-    return sorted(found, key=lambda judged: judged.at)
-
-
-def began_alone(told: Sequence[Episode]) -> set[str]:
-    """Ids of a rule's episodes around whose beginning no more than ``ALONE`` series began one, theirs included."""
-    ordered = sorted((e for e in told if e.opened_at), key=lambda e: e.started_at)
-    starts = [e.started_at for e in ordered]
-    found = set()
-    for e in ordered:
-        first, stop = bisect_left(starts, e.started_at - TOGETHER_MS), bisect_right(starts, e.started_at + TOGETHER_MS)
-        if len({other.fingerprint for other in ordered[first:stop]}) <= ALONE:
-            found.add(e.id)
-    return found
-
-
-def _score(surprise: float, base: float) -> float:
-    return surprise / base if math.isfinite(surprise) and surprise > 0 and 0 < base < NEVER else 0.0
-
-
-def _fading(age_ms: int, policy: FeedbackPolicy) -> float:
-    return float(0.5 ** (max(0, age_ms) / policy.half_life_ms))
-
-
-_COUNTED = (*VERDICTS, FeedbackLabel.MISSED)
-
-
 # From judgements to factors ------------------------------------------------------------------------------------------
 
 
 def faded(moved: Moved, at: int, policy: FeedbackPolicy) -> float:
     """A factor as it is at a later time."""
-    return float(moved.factor ** _fading(at - moved.at, policy))
+    return float(moved.factor ** fading(at - moved.at, policy))
 
 
 def steps(

@@ -14,10 +14,10 @@ from typing import Protocol
 
 from anomalyd.clock import DAY_MS
 from anomalyd.episode import Episode, Phase
-from anomalyd.feedback import labels_of
 from anomalyd.incident import UNJUDGED, Notification, Reason, Statement
 from anomalyd.records import VERDICTS, Feedback, FeedbackLabel, OutboxRow, OutboxState
 from anomalyd.render import Background, Verdict, clean
+from anomalyd.votes import labels_of
 
 LOOK_BACK_MS = 90 * DAY_MS
 SIMILAR = 20

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anomalyd.belief import FeedbackPolicy
 from anomalyd.block import Labels
 from anomalyd.durations import read_time
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.feedback import FeedbackPolicy, counted, labels_of
 from anomalyd.matcher import matches, parse_matchers
 from anomalyd.records import FeedbackLabel, Matcher
 from anomalyd.report.figures import Alarm, Span
 from anomalyd.rule import Rule
 from anomalyd.store import Store
+from anomalyd.votes import counted, labels_of
 
 RESERVED = ("rule", "series", "start", "end")
 

@@ -21,25 +21,21 @@ from anomalyd.feedback import (
     Moved,
     RuleFeedback,
     apply,
-    began_alone,
     believe,
-    counted,
     factors,
     faded,
-    judgements,
-    labels_of,
     moved_cuts,
     moved_of,
     preview,
     read_detail,
     steps,
     training_gaps,
-    voter,
     write_detail,
 )
 from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
 from anomalyd.recurring import recurring
 from anomalyd.threshold import NEVER
+from anomalyd.votes import began_alone, counted, judgements, labels_of, voter
 from console_kit import NOW, episode, vote
 
 POLICY = FeedbackPolicy(min_votes=2)

@@ -20,7 +20,8 @@ from anomalyd.episode import Episode
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.report.figures import overlap
 from anomalyd.rule import Rule
-from anomalyd.rules import Names, RuleSet, read_rules
+from anomalyd.rulefile import Names
+from anomalyd.rules import RuleSet, read_rules
 from anomalyd.yamlfile import read_yaml
 
 _NAME = re.compile(r"^(\s*anomaly\s*:\s*)(\"[^\"]*\"|'[^']*'|[^#\n]*?)(\s*(?:#.*)?)$")
