@@ -6,23 +6,23 @@ The samples of an answer are lived through column by column, or many columns at 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.advance import advance_episodes, excuse, stirred_by, unlearned
+from anomalyd.block import F64, I64, Block
 from anomalyd.dataquality import doubted
 from anomalyd.detectors.base import State, join_states, rowwise
 from anomalyd.detectors.drift import new_drifts
-from anomalyd.episode import Close, Phase, Seen, advance, begin
+from anomalyd.episode import Close, Phase
 from anomalyd.jointly import furthest_of, groups_seen, with_groups
 from anomalyd.judge import judge
 from anomalyd.memory import Memory
 from anomalyd.rule import Rule
 from anomalyd.rulerun import Changes, RuleRun, band_cut, cut_of, hold_of
-from anomalyd.score import REFUSED, Kind, Observation, Scores, Tier, Verdicts, Why
+from anomalyd.score import Kind, Observation, Scores
 from anomalyd.slot import NoticeKind, RuleSlot, make_notice
 from anomalyd.stretch import (
     SAMPLES_AT_ONCE,
@@ -33,7 +33,7 @@ from anomalyd.stretch import (
     put_rows,
     sheet_of,
 )
-from anomalyd.tell import Annotate, Happened, Recipients, count_siblings, episode_id, tell
+from anomalyd.tell import Annotate, Happened, Recipients, count_siblings, tell
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +114,7 @@ class Columns:
         memory = self._judge_column(rule, replace(memory, state=after), value, scores, at, changes, cut)
         if rule.learn == "normal_only" and memory.last is not None:
             flagged = (memory.last.verdicts.kind == Kind.ANOMALOUS) & ~held
-            memory = replace(memory, state=_unlearned(run, before, after, fresh, cut, held, flagged))
+            memory = replace(memory, state=unlearned(run, before, after, fresh, cut, held, flagged))
         return memory
 
     def _judge_column(
@@ -130,8 +130,8 @@ class Columns:
         if memory.relearn:
             verdicts.kind[np.isin(memory.units, list(memory.relearn))] = Kind.WARMING_UP
         if memory.excused:
-            memory = replace(memory, excused=_excuse(memory, surprise, verdicts))
-        stirred = _stirred(memory, verdicts) if page is not None else frozenset()
+            memory = replace(memory, excused=excuse(memory, surprise, verdicts))
+        stirred = stirred_by(memory, verdicts) if page is not None else frozenset()
         memory = replace(memory, stirred=stirred)
         seen_at = np.where(np.isfinite(value), at, memory.last_seen)
         observation = Observation(
@@ -140,7 +140,7 @@ class Columns:
         )  # fmt: skip
         memory = replace(memory, last_seen=seen_at, last=observation)
         groups = groups_seen(memory, observation)
-        happened = _advance_episodes(rule, memory, groups)
+        happened = advance_episodes(rule, memory, groups)
         memory = self.tell(rule, memory, happened, at, changes)
         kept = with_groups(memory, observation, groups)
         changes.slots.append(RuleSlot(rule.id, at, "ok", cut=cut, model=memory.model, observation=kept))
@@ -308,38 +308,6 @@ def _after(whole: Memory, lived: Memory) -> Memory:
     )  # fmt: skip
 
 
-def _stirred(memory: Memory, verdicts: Verdicts) -> frozenset[int]:
-    """Rows whose news the rule refused just now, or a missing sample ago."""
-    refused = np.isin(verdicts.why, REFUSED)
-    absent = verdicts.kind == Kind.MISSING
-    units = memory.units
-    here = frozenset(units[~absent].tolist())
-    return (memory.stirred - here) | frozenset(units[refused].tolist())
-
-
-def _excuse(memory: Memory, surprise: F64, verdicts: Verdicts) -> frozenset[int]:
-    """Let be what an analyst dismissed until it is over, but for emergencies; the rows that stay excused."""
-    units = memory.units
-    here = np.isin(units, list(memory.excused))
-    let_be = here & (verdicts.kind == Kind.ANOMALOUS) & (verdicts.tier < Tier.EMERGENCY)
-    verdicts.kind[let_be], verdicts.tier[let_be], verdicts.why[let_be] = Kind.OK, Tier.NONE, Why.DISMISSED
-    over = here & ~let_be & np.isfinite(surprise) & (surprise <= memory.cuts.min(axis=1))
-    return memory.excused - frozenset(units[over].tolist())
-
-
-def _unlearned(
-    run: RuleRun, before: State, after: State, fresh: Block, cut: float, held: Bool, flagged: Bool
-) -> State:
-    """The state after a column, the flagged series seen as held already: what opens an episode belongs to it."""
-    if not flagged.any():
-        return after
-    if not rowwise(run.model.detector):
-        return run.score(before, fresh, cut, held | flagged)[1]
-    rows = np.nonzero(flagged)[0]
-    parts = run.score(before.take(rows), fresh.take(rows), cut, np.ones(len(rows), np.bool_))[1]
-    return put_rows(after, before, rows, parts)
-
-
 def _note_drifts(
     run: RuleRun, before: State | None, memory: Memory, times: I64, changes: Sequence[Changes]
 ) -> Memory:
@@ -359,47 +327,3 @@ def _note_drifts(
 
 _LEVEL_DRIFTS = "the level has moved away from what was learned, and is learned anew"
 _SURPRISE_DRIFTS = "samples are more surprising, and stay so, than what was learned explains"
-
-
-def _advance_episodes(rule: Rule, memory: Memory, seen: Observation) -> list[Happened]:
-    """Move the live episodes by one slot and begin new ones; only series that are or were abnormal are touched."""
-    verdicts = seen.verdicts
-    position = {int(row): i for i, row in enumerate(seen.series)} if memory.episodes else {}
-    lowest = _lowest_cuts(memory, seen)
-    happened: list[Happened] = []
-    for row, episode in memory.episodes.items():
-        at = position.get(row)
-        what = _seen(seen, at, float(lowest[at])) if at is not None else _NOT_SEEN
-        happened.append(Happened(*advance(episode, rule, seen.at, what)))
-    for i in np.nonzero(verdicts.kind == Kind.ANOMALOUS)[0].tolist():
-        row = int(seen.series[i])
-        if row in memory.episodes:
-            continue
-        series = memory.registry.rows[row]
-        what = _seen(seen, i, float(lowest[i]))
-        identity = episode_id(rule.id, series.fingerprint, seen.at)
-        fresh = begin(identity, rule, series.fingerprint, series.labels, seen.at, what)
-        fresh = replace(fresh, model=memory.model)
-        happened.append(Happened(*advance(fresh, rule, seen.at, what)))
-    return happened
-
-
-def _lowest_cuts(memory: Memory, seen: Observation) -> F64:
-    """The cut where anything begins, of each series or group that was seen."""
-    lowest: F64 = memory.cuts.min(axis=1)
-    if memory.registry.units is None:
-        return lowest
-    first = np.unique(memory.units, return_index=True)[1]  # in the order of ``groups_seen``
-    return lowest[first]
-
-
-_NOT_SEEN = Seen(Kind.MISSING, Tier.NONE, Why.NOTHING, math.nan, math.nan, math.nan, math.nan, math.nan)
-
-
-def _seen(o: Observation, i: int, cut: float) -> Seen:
-    news = o.opens is not None and bool(o.opens[i] > cut)
-    return Seen(
-        Kind(int(o.verdicts.kind[i])), Tier(int(o.verdicts.tier[i])), Why(int(o.verdicts.why[i])),
-        float(o.value[i]), float(o.expected[i]), float(o.lower[i]), float(o.upper[i]), float(o.surprise[i]),
-        0 if o.learned is None else int(o.learned[i]), news,
-    )  # fmt: skip

@@ -15,25 +15,37 @@ from typing import Protocol
 
 import numpy as np
 
-from anomalyd.block import F64, Block
+from anomalyd.advance import ended_by_word
+from anomalyd.block import Block
 from anomalyd.clock import HOUR_MS
 from anomalyd.columns import Columns, Stretch, separable, slot_of
 from anomalyd.crashpoint import crashpoint
 from anomalyd.dataquality import Found, Quality, Ward, end_quality, look_over, quality_rule
 from anomalyd.detectors.model import model_of
-from anomalyd.episode import Close, Episode, Phase, close_episode
+from anomalyd.episode import Close, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
-from anomalyd.feedback import ALONE, TOGETHER_MS, Heard, Unheard, apply, policy_of
+from anomalyd.feedback import TOGETHER_MS, Heard, Unheard, apply, policy_of
 from anomalyd.fits import Fits, news_of_models, refit_at
 from anomalyd.incident import Incident, Notification
 from anomalyd.intake import comings, expire, expiry, read_from, take_in, terms_of
-from anomalyd.judge import uniform
 from anomalyd.memory import Memory, align, empty_memory, registry_of
-from anomalyd.records import NO_SNAPSHOTS, FeedbackLabel, Fence, SnapshotPolicy
+from anomalyd.records import NO_SNAPSHOTS, Fence, SnapshotPolicy
 from anomalyd.rule import Rule, RuleGroup
-from anomalyd.rulerun import Advanced, Changes, RuleRun, as_of, attendance_of, cuts_of, labels_of
-from anomalyd.score import Kind, Observation, Tier, Verdicts, Why
-from anomalyd.slot import RuleSlot, SlotCommit
+from anomalyd.rulerun import (
+    Advanced,
+    Changes,
+    RuleRun,
+    as_of,
+    attendance_of,
+    crowded,
+    cuts_of,
+    failed,
+    labels_of,
+    newer_than,
+    unknown,
+)
+from anomalyd.score import Kind
+from anomalyd.slot import SlotCommit
 from anomalyd.snapshot import Snapshots
 from anomalyd.sources import Reply, Source
 from anomalyd.store import Store
@@ -219,9 +231,9 @@ class Evaluator:
             reply = self._read(run.rule, memory, at)
             return self._advance(run, memory, reply, at)
         except AnomalydError as error:
-            return _failed(run, at, error.reason, str(error), error)
+            return failed(run, at, error.reason, str(error), error)
         except Exception as error:  # a bug in one detector must not take its group down; it is logged with traceback
-            return _failed(run, at, "internal", f"{type(error).__name__}: {error}", error)
+            return failed(run, at, "internal", f"{type(error).__name__}: {error}", error)
 
     def _read(self, rule: Rule, memory: Memory, at: int) -> Reply:
         source, first = self._sources[rule.source], read_from(rule, memory, at)
@@ -244,9 +256,9 @@ class Evaluator:
         changes.notices += news_of_models(run, memory, at)
         memory = self._hear(run, memory, at, changes)
         if reply.partial and rule.partial_response == "hold":
-            changes.slots.append(_unknown(rule, memory, at, values[:, -1], Kind.PARTIAL, "partial", reply.warnings))
+            changes.slots.append(unknown(rule, memory, at, values[:, -1], Kind.PARTIAL, "partial", reply.warnings))
         elif memory.state is None:
-            changes.slots.append(_unknown(rule, memory, at, values[:, -1], Kind.WARMING_UP, "", ()))
+            changes.slots.append(unknown(rule, memory, at, values[:, -1], Kind.WARMING_UP, "", ()))
         else:
             fresh = newer_than(Block(labels_of(memory), reply.block.times, values), memory.state.as_of)
             memory, found = self._look_over(rule, memory, fresh)
@@ -278,7 +290,7 @@ class Evaluator:
             names = [memory.registry.rows[row].fingerprint for row in memory.units.tolist()]
             cuts = apply(heard, cuts, names, at, policy, alone=at - memory.crowd_at > TOGETHER_MS)
         memory = replace(memory, cuts=cuts, own=own)
-        closed = [Happened(*close_episode(e, at, why)) for e, why in _ended(memory, heard.labels)]
+        closed = [Happened(*close_episode(e, at, why)) for e, why in ended_by_word(memory, heard.labels)]
         return self._columns.tell(run.rule, memory, closed, at, changes)
 
     def live(self, group: RuleGroup, at: int, until: int, witness: Witness) -> int:
@@ -316,7 +328,7 @@ class Evaluator:
         heard = self._feedback(rule, at)
         if heard.recurring or "" in heard.moved:
             return at  # cuts change from slot to slot
-        if _ended(memory, heard.labels):
+        if ended_by_word(memory, heard.labels):
             return at  # what is over by a word is told in the slot that hears it
         ends = [until, refit_at(run, memory), expiry(rule, memory)]
         width = max(1, SAMPLES_AT_ONCE // len(memory.active))
@@ -381,57 +393,10 @@ class Evaluator:
 # Pure helpers -----------------------------------------------------------------------------------------------------
 
 
-def newer_than(block: Block, time: int) -> Block:
-    """The columns of a block after a time."""
-    return block.window(int(np.searchsorted(block.times, time, side="right")))
-
-
-def crowded(memory: Memory) -> bool:
-    """Whether more series than ``ALONE`` were in an episode in the newest slot, or held from one by a moved cut."""
-    held = () if memory.last is None else memory.last.series[memory.last.verdicts.why == Why.HELD]
-    return len({*memory.episodes, *memory.registry.unit(np.asarray(held, np.int64)).tolist()}) > ALONE
-
-
 def _slot_from(time: int, at: int, rule: Rule) -> int:
     """The first slot not before a time, on the grid of the slot ``at``."""
     return at + max(0, -((at - time) // rule.interval_ms)) * rule.interval_ms
 
 
-_CLOSED_BY = {
-    FeedbackLabel.NEW_NORMAL: Close.NEW_NORMAL,
-    FeedbackLabel.FALSE: Close.DISMISSED,
-    FeedbackLabel.EXPECTED: Close.DISMISSED,
-}
-"""What is said of an open episode, and why it ends by that."""
-
-
-def _ended(memory: Memory, said: Mapping[str, FeedbackLabel]) -> list[tuple[Episode, Close]]:
-    """The episodes that end by what was said of them, and why."""
-    labels = [(e, said.get(e.id)) for e in memory.episodes.values()]
-    ends = [(e, _CLOSED_BY[label]) for e, label in labels if label is not None and label in _CLOSED_BY]
-    return [(e, why) for e, why in ends if _over(e, why)]
-
-
-def _over(episode: Episode, why: Close) -> bool:
-    """Whether a word ends an episode: an emergency is not dismissed while it lasts."""
-    return why != Close.DISMISSED or (episode.phase == Phase.OPEN and episode.tier < Tier.EMERGENCY)
-
-
 def _accepts(changes: Changes) -> bool:
     return any(episode.close == Close.NEW_LEVEL for episode in changes.episodes.values())
-
-
-def _unknown(
-    rule: Rule, memory: Memory, at: int, value: F64, kind: Kind, reason: str, warnings: Sequence[str]
-) -> RuleSlot:
-    nan = np.full(len(value), np.nan)
-    verdicts: Verdicts = uniform(kind, len(value))
-    observation = Observation(at, memory.active, value, nan, nan, nan, nan, verdicts)
-    outcome = "partial" if kind == Kind.PARTIAL else "warming_up"
-    detail = "; ".join(warnings)[:1024]
-    return RuleSlot(rule.id, at, outcome, reason, detail, model=memory.model, observation=observation)
-
-
-def _failed(run: RuleRun, at: int, reason: str, detail: str, error: Exception) -> Advanced:
-    """An unknown slot: episodes, baseline and memory stay as they were."""
-    return Advanced(run.memory, (RuleSlot(run.rule.id, at, "error", reason, detail[:1024]),), failure=error)

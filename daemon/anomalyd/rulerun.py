@@ -14,10 +14,12 @@ from anomalyd.dataquality import Found, Quality
 from anomalyd.detectors.base import Choice, State
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Episode
+from anomalyd.feedback import ALONE
 from anomalyd.incident import Incident, Notification
+from anomalyd.judge import uniform
 from anomalyd.memory import Memory
 from anomalyd.rule import Rule
-from anomalyd.score import Scores, join_scores
+from anomalyd.score import Kind, Observation, Scores, Verdicts, Why, join_scores
 from anomalyd.slot import Notice, RuleSlot, SeriesRow
 from anomalyd.threshold import NEVER, initial_threshold
 
@@ -180,3 +182,30 @@ def cut_of(memory: Memory, episode: Episode) -> float:
     row = memory.registry.index[episode.labels]
     position = np.nonzero(memory.units == row)[0]
     return float(memory.cuts[position[0]].min()) if len(position) else band_cut(memory)
+
+
+def newer_than(block: Block, time: int) -> Block:
+    """The columns of a block after a time."""
+    return block.window(int(np.searchsorted(block.times, time, side="right")))
+
+
+def crowded(memory: Memory) -> bool:
+    """Whether more series than ``ALONE`` were in an episode in the newest slot, or held from one by a moved cut."""
+    held = () if memory.last is None else memory.last.series[memory.last.verdicts.why == Why.HELD]
+    return len({*memory.episodes, *memory.registry.unit(np.asarray(held, np.int64)).tolist()}) > ALONE
+
+
+def unknown(
+    rule: Rule, memory: Memory, at: int, value: F64, kind: Kind, reason: str, warnings: Sequence[str]
+) -> RuleSlot:
+    nan = np.full(len(value), np.nan)
+    verdicts: Verdicts = uniform(kind, len(value))
+    observation = Observation(at, memory.active, value, nan, nan, nan, nan, verdicts)
+    outcome = "partial" if kind == Kind.PARTIAL else "warming_up"
+    detail = "; ".join(warnings)[:1024]
+    return RuleSlot(rule.id, at, outcome, reason, detail, model=memory.model, observation=observation)
+
+
+def failed(run: RuleRun, at: int, reason: str, detail: str, error: Exception) -> Advanced:
+    """An unknown slot: episodes, baseline and memory stay as they were."""
+    return Advanced(run.memory, (RuleSlot(run.rule.id, at, "error", reason, detail[:1024]),), failure=error)

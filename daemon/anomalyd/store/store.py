@@ -8,12 +8,8 @@ and every writing method can be repeated without harm, so a commit whose outcome
 
 from __future__ import annotations
 
-import random
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -38,26 +34,13 @@ from anomalyd.store import episodes as episode_sql
 from anomalyd.store import models, retention, slots, votes
 from anomalyd.store import notices as notice_sql
 from anomalyd.store import outbox as outbox_sql
-from anomalyd.store.engine import Engines, FileIdentity, identity
-from anomalyd.store.faults import Place, store_error, translated
+from anomalyd.store.faults import Place
+from anomalyd.store.transactions import Transactions
 from anomalyd.store.upgrade import SCHEMA
 
-T = TypeVar("T")
 
-_TRIES = {"deadlock": 5, "locked": 2, "connect": 2, "conflict": 2}
-"""How often a transaction that failed so is begun in all."""
-
-
-class Store:
+class Store(Transactions):
     """See the module; made by ``open_store``. Spans of time are half open: ``start <= t < end``."""
-
-    def __init__(self, engines: Engines):
-        self._engines = engines
-        self._place = engines.place
-        self._file: FileIdentity | None = identity(self._place.path) if self._place.path else None
-        self._memory = self._place.sqlite and self._place.path is None
-        self._writer = threading.Lock()
-        self._pause = threading.Event()
 
     # slots and scores
 
@@ -350,56 +333,3 @@ class Store:
     def close(self) -> None:
         """Close all connections; the store cannot be used any more."""
         self._engines.dispose()
-
-    # transactions
-
-    def _check_fence(self, connection: sa.Connection, fence: Fence | None) -> None:
-        if fence is not None and not slots.holds_fence(connection, fence):
-            raise store_error(self._place, "fenced", f"lease {fence.name} number {fence.number} is lost")
-
-    def _write(self, work: Callable[[sa.Connection], T]) -> T:
-        def once() -> T:
-            with self._turn(self._place.sqlite), translated(self._place), self._engines.writing.begin() as connection:
-                self._check_file()
-                result = work(connection)
-                self._check_file()
-                return result
-
-        return self._persist(once)
-
-    def _read(self, work: Callable[[sa.Connection], T]) -> T:
-        def once() -> T:
-            with self._turn(self._memory), translated(self._place), self._engines.reading.begin() as connection:
-                self._check_file()
-                return work(connection)
-
-        return self._persist(once)
-
-    @contextmanager
-    def _turn(self, needed: bool) -> Iterator[None]:
-        """SQLite has one writer, and in memory one connection: wait here, where waiting is fair."""
-        if not needed:
-            yield
-            return
-        if not self._writer.acquire(timeout=4 * self._engines.busy_timeout_ms / 1000 + 1):
-            raise store_error(self._place, "locked", "another thread of this daemon has been writing for too long")
-        try:
-            yield
-        finally:
-            self._writer.release()
-
-    def _persist(self, once: Callable[[], T]) -> T:
-        tried = 0
-        while True:
-            tried += 1
-            try:
-                return once()
-            except StoreError as error:
-                if tried >= _TRIES.get(error.reason, 1):
-                    raise
-            self._pause.wait(random.uniform(0.01, 0.05) * tried)
-
-    def _check_file(self) -> None:
-        """A file deleted or replaced under us would swallow every write without a word."""
-        if self._file is not None and self._place.path is not None and identity(self._place.path) != self._file:
-            raise store_error(self._place, "moved", "the file is not the one that was opened")
