@@ -9,16 +9,16 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from anomalyd.block import F64, I64
-from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.render import clean, cut, number
+from anomalyd.ticks import time_ticks
 
 WIDTH, HEIGHT, DPI = 4.8, 2.7, 150
+TICKS = 5
 _VALUE, _BAND, _EXPECTED, _ABNORMAL, _INK = "#1f2933", "#bcd3ea", "#5b8db8", "#d64545", "#52606d"
 _drawing = threading.Lock()  # matplotlib's font cache and text layout are not safe among threads
 
@@ -92,24 +92,6 @@ def _label_axes(axes: Any, chart: Drawn) -> None:
         axes.set_xticks([])
         return
     first, last = int(chart.times[0]), int(chart.times[-1])
-    ticks = round_times(first, last)
-    axes.set_xticks([t / 1000 for t in ticks], [_time_text(t) for t in ticks])
+    ticks = time_ticks(first, last, about=TICKS)
+    axes.set_xticks([(first + tick.at * (last - first)) / 1000 for tick in ticks], [tick.text for tick in ticks])
     axes.set_xlabel("UTC", fontsize=9, color=_INK, loc="right")
-
-
-_STEPS = (
-    *(m * MINUTE_MS for m in (1, 2, 5, 10, 15, 30)), *(h * HOUR_MS for h in (1, 2, 3, 6, 12)),
-    *(d * DAY_MS for d in (1, 2, 7, 14, 28, 91, 365)),
-)  # fmt: skip
-
-
-def round_times(first: int, last: int, most: int = 5) -> tuple[int, ...]:
-    """Round times in a span (UTC milliseconds), at most so many; its begin where it holds no round time."""
-    step = next((s for s in _STEPS if last // s - -(-first // s) < most), _STEPS[-1])
-    times = tuple(range(-(-first // step) * step, last + 1, step))
-    return times if times or last <= first else (first,)
-
-
-def _time_text(at: int) -> str:
-    """The hour, or at midnight the day that begins."""
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%d %b" if at % DAY_MS == 0 else "%H:%M")

@@ -30,9 +30,10 @@ from anomalyd.report.figures import (
     series_lines,
     week_counts,
 )
-from anomalyd.report.svg import nice, short, time_ticks
+from anomalyd.report.svg import short
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
 from anomalyd.score import Tier
+from anomalyd.ticks import round_numbers, time_ticks
 
 STEP = 5 * MINUTE_MS
 START = 1_760_054_400_000
@@ -237,7 +238,7 @@ def test_a_page_of_a_quiet_rule() -> None:
 
 def test_axes_are_round() -> None:
     """Ticks lie on round numbers and times, and numbers are short."""
-    assert nice(0.3, 9.7) == [2, 4, 6, 8]
+    assert round_numbers(0.3, 9.7) == [2, 4, 6, 8]
     assert [short(v) for v in (0, 1500, 2.5e6, 0.03, -4e9)] == ["0", "1.5k", "2.5M", "0.03", "-4G"]
     assert [t.text for t in time_ticks(START, START + 2 * DAY_MS)] == ["10 Oct", "12:00", "11 Oct", "12:00", "12 Oct"]
     assert [t.text for t in time_ticks(START, START + 5 * DAY_MS)][:2] == ["10 Oct", "11 Oct"]

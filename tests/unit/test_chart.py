@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anomalyd.chart import Drawn, available, draw, round_times
-from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from anomalyd.chart import Drawn, available, draw
 from anomalyd.incident import Reason
 from anomalyd.render import render
 from anomalyd.trial import trial
@@ -43,23 +42,6 @@ def test_hostile_title_and_values() -> None:
     assert draw(chart).startswith(b"\x89PNG")
     assert draw(Drawn("x", chart.times, gaps, gaps, gaps, gaps, START)).startswith(b"\x89PNG")
     assert draw(Drawn("x", chart.times, chart.values * 1e300, gaps, gaps, gaps, START)).startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("length", "step"), [(4 * HOUR_MS, HOUR_MS), (25 * MINUTE_MS, 5 * MINUTE_MS), (3 * DAY_MS, DAY_MS)]
-)
-def test_times_on_the_axis_are_round(length: int, step: int) -> None:
-    """An axis tells hours and midnights, not the odd minutes at which a chart happens to begin and end."""
-    first = 20_000 * DAY_MS + 7 * MINUTE_MS + 13_000
-    times = round_times(first, first + length)
-    assert all(t % step == 0 and first <= t <= first + length for t in times)
-    assert len(times) == len(range(-(-first // step) * step, first + length + 1, step))
-
-
-def test_a_span_without_a_round_time_shows_its_begin() -> None:
-    """Half a minute between two minutes still has a time written below it."""
-    first = 20_000 * DAY_MS + 5_000
-    assert round_times(first, first + 30_000) == (first,)
 
 
 def test_trial_says_that_it_is_one() -> None:

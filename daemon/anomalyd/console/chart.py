@@ -7,15 +7,14 @@ escape. Colours are classes of the page's stylesheet, which has a light and a da
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 import numpy as np
 
 from anomalyd.block import F64, I64, Bool
 from anomalyd.render import number
 from anomalyd.score import Observation
+from anomalyd.ticks import round_numbers, time_ticks
 
 WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 84, 12, 12, 30
@@ -113,27 +112,15 @@ def _points(points: list[tuple[float, float]]) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
-    """Three to seven round numbers within a range."""
-    rough = (high - low) / 4
-    size = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * size for m in (1, 2, 5, 10) if m * size >= rough * 0.999)
-    first = math.ceil(low / step)
-    return [i * step for i in range(first, first + 9) if i * step <= high]
-
-
 def _axes(low: float, high: float, first: int, last: int, x: OfTime, y: OfValue) -> list[str]:
     parts = []
-    for v in _round_numbers(low, high):
+    for v in round_numbers(low, high):
         level = y(v)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{number(v)}</text>')
-    long = last - first > 36 * 3_600_000
-    for i in range(5):
-        at = first + (last - first) * (2 * i + 1) // 10
-        local = datetime.fromtimestamp(at / 1000, UTC)
-        words = f"{local:%d %b %H:%M}" if long else f"{local:%H:%M}"
-        parts.append(
-            f'<text class="tick" x="{x(at):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{words}</text>'
-        )
+    for tick in time_ticks(first, last, about=6):
+        anchor = "end" if tick.at > 0.97 else "middle"
+        at = x(first + round(tick.at * (last - first)))
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{tick.text}</text>')
+    parts.append(f'<text class="tick" x="{LEFT - 24}" y="{HEIGHT - 8}" text-anchor="end">UTC</text>')
     return parts

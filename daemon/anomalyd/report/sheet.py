@@ -18,8 +18,8 @@ from anomalyd import __version__
 from anomalyd.backtest import Backtest
 from anomalyd.block import F64
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.report.svg import HEIGHT, SCORE_HEIGHT, Mark, Strip, draw, nice, short
-from anomalyd.report.ticks import Tick
+from anomalyd.report.svg import HEIGHT, SCORE_HEIGHT, Mark, Strip, draw, short
+from anomalyd.ticks import Tick, round_numbers
 
 WIDTH = 1000.0
 
@@ -112,7 +112,7 @@ def bars(title: str, counts: F64, edges: F64, cut: float, note: str = "") -> Plo
     )  # fmt: skip
     at = (cut - float(edges[0])) / length * WIDTH
     body += f'<line class="cut" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{HEIGHT:g}"/>'
-    x = tuple(Tick((v - float(edges[0])) / length, short(v)) for v in nice(float(edges[0]), float(edges[-1])))
+    x = tuple(Tick((v - float(edges[0])) / length, short(v)) for v in round_numbers(float(edges[0]), float(edges[-1])))
     powers = (10**power for power in range(int(top) + 1))
     y = tuple(Tick(1 - float(np.log10(1 + count)) / top, short(count)) for count in powers)
     return Plot(title, ((HEIGHT, body),), x, y, note)

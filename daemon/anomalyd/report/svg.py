@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anomalyd.block import F32, F64, I64
-from anomalyd.report.ticks import Tick, time_ticks
+from anomalyd.ticks import Tick, round_numbers, time_ticks
 
 WIDTH, HEIGHT, SCORE_HEIGHT = 1000.0, 180.0, 46.0
 COLUMNS_MAX = 700
@@ -111,7 +111,7 @@ def draw(strip: Strip, marks: Sequence[Mark], zone: str = "UTC") -> Chart:
     score = shades + _area(xs, SCORE_HEIGHT * (1 - surprise / top), floor, "score")
     level = f"{cut_at * SCORE_HEIGHT:.1f}"
     score += f'<line class="cut" x1="0" x2="{WIDTH:g}" y1="{level}" y2="{level}"/>'
-    y_ticks = tuple(Tick(1 - (v - low) / (high - low), short(v)) for v in nice(low, high))
+    y_ticks = tuple(Tick(1 - (v - low) / (high - low), short(v)) for v in round_numbers(low, high))
     return Chart(body, score, time_ticks(first, last, zone), y_ticks, first, last, low, high, top, cut_at)
 
 
@@ -159,14 +159,6 @@ def _area(xs: F64, one: F64, other: F64, kind: str) -> str:
         points = f"{_points(xs[run], one[run])} {_points(xs[run][::-1], other[run][::-1])}"
         parts.append(f'<polygon class="{kind}" points="{points}"/>')
     return "".join(parts)
-
-
-def nice(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers between two."""
-    step = 10 ** math.floor(math.log10(max((high - low) / about, 1e-300)))
-    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= about)
-    first = math.ceil(low / step)
-    return [i * step for i in range(first, math.floor(high / step) + 1)]
 
 
 def short(value: float) -> str:

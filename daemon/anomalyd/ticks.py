@@ -1,7 +1,8 @@
-"""Ticks of a time axis, where people look for them: civil round times in a time zone. Pure."""
+"""Ticks of an axis, where people look for them: civil round times in a time zone, round numbers. Pure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -23,7 +24,10 @@ class Tick:
 
 
 def time_ticks(first: int, last: int, zone: str = "UTC", about: int = 7) -> tuple[Tick, ...]:
-    """At most ``about`` ticks and a few: minutes and hours counted from midnight, days, Mondays, firsts of months."""
+    """At most ``about`` ticks and a few: minutes and hours counted from midnight, days, Mondays, firsts of months.
+
+    A span that holds no round time, half a minute between two, has its begin.
+    """
     length = max(1, last - first)
     there = UTC if zone == "UTC" else ZoneInfo(zone)
     begin, end = (datetime.fromtimestamp(ms / 1000, there).date() for ms in (first, last))
@@ -35,7 +39,8 @@ def time_ticks(first: int, last: int, zone: str = "UTC", about: int = 7) -> tupl
         # A time that the clocks jump over is no tick; a day that begins at one o'clock is.
         if first <= ms <= last and not (skipped and civil.time() != time()):
             ticks.append(Tick((ms - first) / length, text))
-    return tuple(ticks)
+    begins = datetime.fromtimestamp(first / 1000, there)
+    return tuple(ticks) or (Tick(0.0, f"{begins:%H:%M}" if length < DAY_MS else _day(begins.date())),)
 
 
 def _times(begin: date, end: date, length: int, about: int) -> Iterator[tuple[datetime, str]]:
@@ -73,3 +78,11 @@ def _dates(begin: date, end: date) -> Iterator[date]:
 
 def _day(day: date) -> str:
     return f"{day.day} {day:%b}"
+
+
+def round_numbers(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers between two, at most so many and one."""
+    step = 10 ** math.floor(math.log10(max((high - low) / about, 1e-300)))
+    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= about)
+    first = math.ceil(low / step)
+    return [i * step for i in range(first, math.floor(high / step) + 1)]
