@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from anomalyd.block import Fingerprint
 from anomalyd.clock import MINUTE_MS
 from anomalyd.incident import Notification
-from anomalyd.score import Tier
+from anomalyd.score import Observation, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,16 @@ class RuleSlotRow:
     model: str
     counts: Mapping[str, int]
     series: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredSlot:
+    """One rule in one slot with its scores, as stored; ``seen`` is None where its series are unknown (an error)."""
+
+    at: int
+    outcome: str
+    cut: float
+    seen: Observation | None
 
 
 class OutboxState(StrEnum):

@@ -34,6 +34,7 @@ from anomalyd.store import episodes as episode_sql
 from anomalyd.store import models, retention, slots, votes
 from anomalyd.store import notices as notice_sql
 from anomalyd.store import outbox as outbox_sql
+from anomalyd.store.exports import Exports
 from anomalyd.store.faults import Place
 from anomalyd.store.transactions import Transactions
 from anomalyd.store.upgrade import SCHEMA
@@ -132,6 +133,15 @@ class Store(Transactions):
     ) -> list[Notice]:  # fmt: skip
         """What was noticed in a span and paged nobody, newest first."""
         return self._read(lambda c: notice_sql.find(c, rule, fingerprint, kind, start, end, limit))
+
+    def add_notices(self, notices: Sequence[Notice]) -> None:
+        """Note what no slot has found; one that is known already stays as it is."""
+        self._write(lambda c: notice_sql.save(c, notices))
+
+    @property
+    def exports(self) -> Exports:
+        """What goes out by remote write, and how far each target has got."""
+        return Exports(self._read, self._write, self._check_fence)
 
     # outbox
 

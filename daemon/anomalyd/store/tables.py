@@ -97,6 +97,7 @@ episodes = sa.Table(
     sa.Index("episodes_series", "rule", "fingerprint", "started_at"),
     sa.Index("episodes_started", "started_at"),
     sa.Index("episodes_incident", "incident"),
+    sa.Index("episodes_ended", "rule", "closed_at"),
     sa.Index(
         "episodes_live", "rule",
         sqlite_where=sa.text("phase <> 'closed'"), postgresql_where=sa.text("phase <> 'closed'"),
@@ -239,6 +240,14 @@ models = sa.Table(
     sa.UniqueConstraint("rule", "version", name="models_version"),
     sqlite_autoincrement=True,
 )  # fmt: skip
+
+exports = sa.Table(
+    "exports", metadata,
+    sa.Column("target", Text, primary_key=True),
+    sa.Column("rule", Text, primary_key=True),
+    sa.Column("at", Ms, nullable=False),
+)  # fmt: skip
+"""The newest slot of each rule that a target of remote write is done with."""
 
 leases = sa.Table(
     "leases", metadata,
