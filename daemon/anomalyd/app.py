@@ -23,6 +23,7 @@ from anomalyd.delivery import Delivery
 from anomalyd.errors import ConfigError
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor, open_executor
+from anomalyd.export import RemoteWrite
 from anomalyd.incident import Incident
 from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
@@ -32,6 +33,7 @@ from anomalyd.past import Past
 from anomalyd.picture import Pictures, pictures
 from anomalyd.preflight import load_checked
 from anomalyd.prometheus.source import PrometheusSource
+from anomalyd.prometheus.writer import RemoteWriter
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.records import NO_SNAPSHOTS, Fence
@@ -112,6 +114,8 @@ class App:
         for source in self.sources.values():
             if isinstance(source, PrometheusSource):
                 source.close()
+        for remote in self.daemon.remotes.values():
+            remote.close()
         self.store.close()
 
     def files_changed(self) -> bool:
@@ -149,6 +153,8 @@ class App:
             deliverer.adopt(daemon.deliverer)
             daemon.use_deliverer(deliverer)
             apply_rules(daemon.evaluator, old, rules, daemon.clock.now_ms())
+            remotes = open_remotes(self.wiring, self.store, daemon.clock, daemon.evaluator.fence, daemon.remotes)
+            daemon.use_remotes(remotes)
 
         daemon.replace_groups(rules.groups, change)
         self.sources, self.digest = sources, digest_of(settings)
@@ -193,8 +199,9 @@ def build(
         evaluator.add(rule)
     deliverer = _deliverer(wiring, store, receivers, clock, fence)
     daemon = Daemon(
-        store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms, leadership, wiring.repeats
-    )
+        store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms, leadership, wiring.repeats,
+        {} if inline else open_remotes(wiring, store, clock, fence, {}),
+    )  # fmt: skip
     app = App(wiring, daemon, store, sources, (fit, background), feedback, digest_of(settings))
     daemon.on_lead = app.close_orphans
     if inline:
@@ -223,6 +230,23 @@ def open_receivers(settings: Settings) -> Mapping[str, Receiver]:
     return {name: build_receiver(receiver) for name, receiver in settings.receivers.items()}
 
 
+def open_remotes(
+    wiring: Wiring, store: Store, clock: Clock, fence: Callable[[], Fence | None], running: Mapping[str, RemoteWrite]
+) -> Mapping[str, RemoteWrite]:
+    """The targets of remote write; one whose settings have not changed stays the one that is running."""
+    remotes = {}
+    for target in wiring.settings.remote_write:
+        there = running.get(target.name)
+        if there is None or there.target != target:
+            there = RemoteWrite(
+                store, target, lambda: wiring.rules.rules, wiring.metrics, RemoteWriter(target, clock), clock, fence
+            )
+        remotes[target.name] = there
+        if not any(target.takes(rule.id) for rule in wiring.rules.rules):
+            log.warning("no rule is written to this target", target=target.name, rules=", ".join(target.rules))
+    return remotes
+
+
 def apply_rules(evaluator: Evaluator, old: RuleSet, new: RuleSet, now: int) -> None:
     """Move the evaluator from one rule set to another; what is unchanged is not touched."""
     change = diff(old, new)
@@ -241,7 +265,7 @@ def apply_rules(evaluator: Evaluator, old: RuleSet, new: RuleSet, now: int) -> N
 def digest_of(settings: Settings) -> str:
     """Hash of the contents of the settings and rules files (survives ConfigMap symlinks, unlike times of change)."""
     digest = hashlib.blake2b(digest_size=16)
-    paths = [Path(settings.file)]
+    paths = [Path(settings.file), *(Path(file) for file in settings.days_files)]
     for pattern in settings.rule_files:
         root = Path(pattern)
         paths += sorted(root.parent.glob(root.name)) if root.parent.is_dir() else []

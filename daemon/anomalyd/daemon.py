@@ -15,6 +15,7 @@ from anomalyd.deliver import Deliverer
 from anomalyd.episode import Phase
 from anomalyd.errors import SourceError, StoreError
 from anomalyd.evaluate import Evaluated, Evaluator
+from anomalyd.export import Lane, RemoteWrite
 from anomalyd.incident import Notification
 from anomalyd.jointly import groups_seen, with_groups
 from anomalyd.leader import Leadership
@@ -51,15 +52,18 @@ class Daemon:
         retention_ms: int = 0,
         leadership: Leadership | None = None,
         repeats: Callable[[], Mapping[str, int]] = dict,
+        remotes: Mapping[str, RemoteWrite] | None = None,
     ):
         """Args:
         leadership: decides between several daemons on one store; without it this one is alone.
         repeats: how often each receiver is reminded of what is still open, milliseconds.
+        remotes: the targets that scores are written to, by name.
         """
         self.store, self.evaluator, self.deliverer, self.metrics = store, evaluator, deliverer, metrics
         self.clock = clock
         self.retention_ms = retention_ms
         self.leadership, self.repeats = leadership, repeats
+        self.remotes: Mapping[str, RemoteWrite] = remotes or {}
         self.on_lead: Callable[[], None] = lambda: None
         self.groups: dict[str, RuleGroup] = {group.name: group for group in groups}
         self.last_slot: dict[str, int | None] = {name: store.last_slot(name) for name in self.groups}
@@ -102,6 +106,8 @@ class Daemon:
             self.progress_s[name] = self.clock.monotonic_s()
             self._notice_slow(group, self.progress_s[name] - began)
             self._account(evaluated)
+            for remote in self.remotes.values():
+                remote.notify(evaluated.rules)
             if evaluated.owed:
                 for event in self.wake.values():
                     event.set()
@@ -120,6 +126,9 @@ class Daemon:
         def take_over() -> None:
             self.on_lead()
             self.evaluator.recall()
+            self._forget_remotes()
+            for remote in self.remotes.values():
+                remote.recall()
             self.last_slot = {name: self.store.last_slot(name) for name in self.groups}
 
         self.replace_groups(self.groups.values(), take_over)
@@ -130,6 +139,38 @@ class Daemon:
         if not self.leading:
             return self.clock.now_ms() + STANDBY_MS
         return self.deliverer.deliver_once(receiver, self.clock.now_ms()).next_at
+
+    def write(self, lane: Lane) -> int | None:
+        """Write scores that a lane of remote write owes; return when to come again, None when there is news."""
+        if not self.leading:
+            return self.clock.now_ms() + STANDBY_MS
+        try:
+            return lane.step(self.clock.now_ms())
+        except StoreError as error:
+            self.metrics.store_errors.labels(error.reason).inc()
+            if error.reason == "fenced" and self.leadership is not None:
+                self.leadership.lost()
+            log.error("scores not written; it is tried again", lane=lane.name, reason=error.reason, error=str(error))
+            return self.clock.now_ms() + RETRY_AFTER_STORE_ERROR_MS
+
+    def lanes(self) -> list[Lane]:
+        """All lanes of all targets of remote write."""
+        return [lane for remote in self.remotes.values() for lane in remote.lanes]
+
+    def use_remotes(self, remotes: Mapping[str, RemoteWrite]) -> None:
+        """Write scores to these from now on; what they are told of the rules in force may have changed."""
+        old, self.remotes = self.remotes, remotes
+        for name, remote in old.items():
+            if remotes.get(name) is not remote:
+                remote.close()
+        for remote in remotes.values():
+            remote.recall()
+        if self.leading:
+            self._forget_remotes()
+
+    def _forget_remotes(self) -> None:
+        if gone := self.store.exports.keep(self.remotes):
+            log.info("targets of remote write are gone", rules=gone)
 
     def maintain(self) -> None:
         """Delete what retention allows, remind of what is still open, and refresh the gauges of the outbox."""
@@ -250,7 +291,8 @@ class Daemon:
                 seen = with_groups(memory, memory.last, groups_seen(memory, memory.last))
                 labels = tuple(rows[row].labels for row in seen.series.tolist())
                 cut = float(memory.cuts.min()) if memory.cuts.size else NEVER
-                yield Exported(run.rule.group, run.rule.name, labels, seen, cut)
+                told = tuple((episode.labels, episode.tier) for episode in memory.open_episodes())
+                yield Exported(run.rule.group, run.rule.name, labels, seen, cut, told)
 
     def use_deliverer(self, deliverer: Deliverer) -> None:
         """Deliver through this from now on; what the old one holds in memory is only patience."""

@@ -17,28 +17,21 @@ from prometheus_client.registry import Collector
 
 from anomalyd import __version__
 from anomalyd.block import Labels
-from anomalyd.score import Kind, Observation
+from anomalyd.score import Observation, Tier
+from anomalyd.scoreseries import COLUMNS, EPISODE, SERIES_HELP, THRESHOLD, labels_of, names_of, samples_of
 
 EXPORTED_SERIES_MAX = 10_000
 
-SERIES_HELP = {
-    "anomaly_score": "Surprise divided by the cut of the lowest tier; above 1 is anomalous.",
-    "anomaly_value": "The value that was scored.",
-    "anomaly_expected": "What the detector expected.",
-    "anomaly_lower": "Lower end of the band outside which the lowest tier begins.",
-    "anomaly_upper": "Upper end of that band.",
-}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Exported:
-    """The newest observation of one rule with the labels of its series."""
+    """The newest observation of one rule with the labels of its series, and the episodes that are open."""
 
     group: str
     rule: str
     labels: tuple[Labels, ...]
     observation: Observation
     cut: float
+    episodes: tuple[tuple[Labels, Tier], ...] = ()
 
 
 class Metrics:
@@ -146,17 +139,41 @@ class Metrics:
         """Expose the newest scores of all rules as series."""
         self.registry.register(ScoreCollector(newest))
 
+        self._of_remote_write(own)
     def count_verdicts(self, rule: str, counts: Mapping[str, int]) -> None:
         """Add one slot's verdicts."""
         for kind, count in counts.items():
             if count:
+    def _of_remote_write(self, own: CollectorRegistry) -> None:
+        self.remote_write_requests = Counter(
+            "anomalyd_remote_write_requests_total", "Requests to a target of remote write by outcome and reason.",
+            ["target", "outcome", "reason"], registry=own,
+        )  # fmt: skip
+        self.remote_write_samples = Counter(
+            "anomalyd_remote_write_samples_total", "Samples that a target took (ok) or refused for good (refused).",
+            ["target", "outcome"], registry=own,
+        )  # fmt: skip
+        self.remote_write_bytes = Counter(
+            "anomalyd_remote_write_bytes_total", "Bytes of bodies sent to a target, compressed.", ["target"],
+            registry=own,
+        )  # fmt: skip
+        self.remote_write_given_up = Counter(
+            "anomalyd_remote_write_slots_given_up_total",
+            "Slots of a rule that were never written to a target: it was away for longer than max_age.", ["target"],
+            registry=own,
+        )  # fmt: skip
+        self.remote_write_lag = Gauge(
+            "anomalyd_remote_write_lag_seconds", "Age of the newest slot that a target has, where it lacks newer ones.",
+            ["target"], registry=own,
+        )  # fmt: skip
+
                 self.verdicts.labels(rule, kind).inc(count)
 
 
 class ScoreCollector(Collector):
     """Turns the newest observations into ``anomaly_*`` series with their source's labels.
 
-    A source label that collides with ours (``rule``, ``group``) is exported as ``exported_rule``, as Prometheus does.
+    See ``scoreseries.labels_of`` for what becomes of a source's label that is called like one of ours.
     """
 
     def __init__(self, newest: Callable[[], Iterable[Exported]]):
@@ -173,30 +190,22 @@ class ScoreCollector(Collector):
             count = min(room, len(one.labels))
             over += len(one.labels) - count
             room -= count
-            for i in range(count):
-                _add_series(families, one, i)
+            _add_rule(families, one, count)
         left_out.add_metric([], over)
         yield from families.values()
         yield left_out
 
 
-def _add_series(families: Mapping[str, GaugeMetricFamily], one: Exported, i: int) -> None:
-    seen = one.observation
-    if seen.verdicts.kind[i] == Kind.MISSING:
-        return
-    labels = {_own(name): value for name, value in one.labels[i] if name != "__name__"}
-    labels |= {"rule": one.rule, "group": one.group}
-    values = {
-        "anomaly_score": seen.surprise[i] / one.cut if 0 < one.cut < math.inf else math.nan,
-        "anomaly_value": seen.value[i],
-        "anomaly_expected": seen.expected[i],
-        "anomaly_lower": seen.lower[i],
-        "anomaly_upper": seen.upper[i],
-    }
-    for name, value in values.items():
-        if math.isfinite(value):
-            families[name].add_sample(name, labels, float(value))
-
-
-def _own(name: str) -> str:
-    return f"exported_{name}" if name in ("rule", "group") else name
+def _add_rule(families: Mapping[str, GaugeMetricFamily], one: Exported, count: int) -> None:
+    own, several = {"rule": one.rule, "group": one.group}, len(names_of(one.labels)) > 1
+    columns = samples_of(one.observation, one.cut)
+    for i in range(count):
+        labels = labels_of(one.labels[i], own, several)
+        for name in COLUMNS:
+            if math.isfinite(value := columns[name][i]):
+                families[name].add_sample(name, labels, float(value))
+    if 0 < one.cut < math.inf:
+        families[THRESHOLD].add_sample(THRESHOLD, own, one.cut)
+    for series, tier in one.episodes:
+        labels = labels_of(series, {**own, "tier": tier.word}, several)
+        families[EPISODE].add_sample(EPISODE, labels, 1.0)

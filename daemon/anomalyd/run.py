@@ -17,6 +17,7 @@ from apscheduler.triggers.date import DateTrigger
 
 from anomalyd.daemon import RETRY_AFTER_STORE_ERROR_MS, Daemon
 from anomalyd.errors import StoreError
+from anomalyd.export import Lane
 from anomalyd.leader import RENEW_S
 from anomalyd.logs import get_logger
 
@@ -89,15 +90,22 @@ class Drive:
         self._start_deliveries()
 
     def _start_deliveries(self) -> None:
-        """A thread for each receiver that has none; one whose receiver is gone has ended by itself."""
+        """A thread for each receiver and lane that has none; one whose receiver is gone has ended by itself."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         running = {thread.name for thread in self._threads}
         for receiver in self._daemon.deliverer.receivers:
             name = f"deliver-{receiver}"
             if name not in running:
-                thread = threading.Thread(target=self._deliver_forever, args=(receiver,), name=name, daemon=True)
-                thread.start()
-                self._threads.append(thread)
+                self._start_thread(name, self._deliver_forever, receiver)
+        for lane in self._daemon.lanes():
+            name = f"write-{lane.name}-{id(lane)}"
+            if name not in running:
+                self._start_thread(name, self._write_forever, lane)
+
+    def _start_thread(self, name: str, target: Callable[..., None], argument: object) -> None:
+        thread = threading.Thread(target=target, args=(argument,), name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def _schedule(self, name: str, at_ms: int) -> None:
         when = datetime.fromtimestamp(at_ms / 1000, UTC)
@@ -127,6 +135,23 @@ class Drive:
             wait_ms = 10_000 if next_at is None else min(10_000, max(50, next_at - daemon.clock.now_ms()))
             daemon.clock.wait(wake, wait_ms / 1000)
 
+    def _write_forever(self, lane: Lane) -> None:
+        daemon = self._daemon
+        while not self.stop.is_set() and any(one is lane for one in daemon.lanes()):
+            lane.wake.clear()
+            try:
+                next_at = daemon.write(lane)
+            except Exception:  # writing to one target must go on whatever one pass meets
+                log.exception("writing scores failed", lane=lane.name)
+                next_at = daemon.clock.now_ms() + RETRY_AFTER_STORE_ERROR_MS
+            wait_ms = 10_000 if next_at is None else min(10_000, max(50, next_at - daemon.clock.now_ms()))
+            self._pause(lane, next_at, wait_ms)
+
+    def _pause(self, lane: Lane, next_at: int | None, wait_ms: int) -> None:
+        """Wait for news, or, while the target asks to be left alone, for the stop: news does not change that."""
+        event = lane.wake if next_at is None else self.stop
+        self._daemon.clock.wait(event, wait_ms / 1000)
+
     def _lead(self) -> None:
         try:
             self._daemon.lead()
@@ -147,7 +172,7 @@ class Drive:
     def _finish(self) -> None:
         log.info("stopping")
         self.stop.set()
-        for event in self._daemon.wake.values():
+        for event in (*self._daemon.wake.values(), *(lane.wake for lane in self._daemon.lanes())):
             event.set()
         self._scheduler.remove_all_jobs()
         waiter = threading.Thread(target=self._scheduler.shutdown, kwargs={"wait": True}, daemon=True)

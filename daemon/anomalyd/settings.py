@@ -16,8 +16,10 @@ from anomalyd.conform import conform
 from anomalyd.escalate import Step
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.hush import InhibitRule, MuteWindow
+from anomalyd.holiday import Holidays
 from anomalyd.prometheus.spec import SourceSpec
 from anomalyd.quietmodel import RouteNodeModel
+from anomalyd.prometheus.target import WriteTarget
 from anomalyd.receivers import RECEIVER_SETTINGS
 from anomalyd.receivers.base import ReceiverSettings
 from anomalyd.records import SnapshotPolicy
@@ -151,6 +153,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
     document.raise_problems()
     assert model is not None
     return Settings(
+    remote_write = _remote_write(document, model)
         file=document.file,
         sources=sources,
         database=_database(model.database, base),
@@ -173,6 +176,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
 
 
 def _web(model: WebModel) -> Web:
+        remote_write=remote_write,
     host, port = split_listen(model.listen)
     tokens = {name: Token(one.secret() or Secret(), one.read_only) for name, one in model.tokens.items()}
     return Web(

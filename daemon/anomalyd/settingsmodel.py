@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -11,8 +12,11 @@ from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, 
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, OAuth2, SourceSpec
 from anomalyd.quietmodel import EscalationModel, InhibitModel, MuteWindowModel, RouteNodeModel, TogetherModel
+from anomalyd.prometheus.target import QueuePolicy, WriteTarget, without_query
 from anomalyd.records import SnapshotPolicy
 from anomalyd.secret import Secret, either
+from anomalyd.rulemodel import LabelName
+from anomalyd.scoreseries import KINDS
 
 DEFAULT_LISTEN = "127.0.0.1:9640"
 DEFAULT_DATABASE = "sqlite:///anomalyd.db"
@@ -20,6 +24,7 @@ DEFAULT_DATABASE = "sqlite:///anomalyd.db"
 _POLICY = FeedbackPolicy()
 _KEPT = SnapshotPolicy()
 _SPEC = SourceSpec("default", "http://localhost:9090")
+_QUEUE = QueuePolicy()
 
 
 class BasicAuthModel(Section):
@@ -108,15 +113,9 @@ class TlsModel(Section):
     insecure_skip_verify: Flag = Field(False, description="Accept any certificate.")
 
 
-class SourceModel(Section):
-    """A Prometheus-compatible server that metrics are read from."""
+class ConnectionModel(Section):
+    """How a server is reached, and how we prove who we are."""
 
-    url: str = Field(description="Base URL; /api/v1/... is appended to it.")
-    kind: Kind = Field(_SPEC.kind, description="Which server it is: decides how partial answers are recognised.")
-    timeout: PositiveDuration = Field(int(_SPEC.timeout_s * 1000), description="For one request with its retries.")
-    max_response_bytes: Whole = Field(_SPEC.max_response_bytes, ge=MIB // 1024, description="Cap on one answer.")
-    max_concurrency: Whole = Field(_SPEC.max_concurrency, ge=1, le=256, description="Requests in flight at once.")
-    method: Method = Field(_SPEC.method, description="POST falls back to GET when the server refuses it.")
     headers: dict[str, str | HeaderModel] = Field({}, description="Sent with each request.")
     tenant: str = Field("", description="Sent as X-Scope-OrgID.")
     basic_auth: BasicAuthModel | None = None
@@ -124,21 +123,15 @@ class SourceModel(Section):
     oauth2: OAuth2Model | None = None
     tls_config: TlsModel = TlsModel()
     proxy_url: str = Field("", description="HTTP proxy; proxy variables of the environment are not used.")
-    deny_partial: Flag = Field(_SPEC.deny_partial, description="Ask the server to fail rather than answer in part.")
-    extra_params: dict[str, str] = Field({}, description="Added to every query.")
 
-    def spec(self, name: str) -> SourceSpec:
-        """The source's spec; raise ``ValueError`` for keys that contradict each other."""
+    def connection(self, name: str, url: str, timeout_s: float) -> SourceSpec:
+        """A spec with these; raise ``ValueError`` for keys that contradict each other."""
         tls = self.tls_config
-        headers = {k: v if isinstance(v, str) else v.value() or Secret() for k, v in self.headers.items()}
         return SourceSpec(
             name=name,
-            url=self.url,
-            kind=self.kind,
-            timeout_s=self.timeout / 1000,
-            max_response_bytes=self.max_response_bytes,
-            max_concurrency=self.max_concurrency,
-            headers=headers,
+            url=url,
+            timeout_s=timeout_s,
+            headers={k: v if isinstance(v, str) else v.value() or Secret() for k, v in self.headers.items()},
             tenant=self.tenant,
             basic_auth=self.basic_auth.auth() if self.basic_auth else None,
             bearer=self.authorization.token() if self.authorization else None,
@@ -150,12 +143,78 @@ class SourceModel(Section):
             insecure_skip_verify=tls.insecure_skip_verify,
             proxy_url=self.proxy_url,
             method=self.method,
+        )
+
+
+class SourceModel(ConnectionModel):
+    """A Prometheus-compatible server that metrics are read from."""
+
+    url: str = Field(description="Base URL; /api/v1/... is appended to it.")
+    kind: Kind = Field(_SPEC.kind, description="Which server it is: decides how partial answers are recognised.")
+    timeout: PositiveDuration = Field(int(_SPEC.timeout_s * 1000), description="For one request with its retries.")
+    max_response_bytes: Whole = Field(_SPEC.max_response_bytes, ge=MIB // 1024, description="Cap on one answer.")
+    max_concurrency: Whole = Field(_SPEC.max_concurrency, ge=1, le=256, description="Requests in flight at once.")
+    method: Method = Field(_SPEC.method, description="POST falls back to GET when the server refuses it.")
+    deny_partial: Flag = Field(_SPEC.deny_partial, description="Ask the server to fail rather than answer in part.")
+    extra_params: dict[str, str] = Field({}, description="Added to every query.")
+
+    def spec(self, name: str) -> SourceSpec:
+        """The source's spec; raise ``ValueError`` for keys that contradict each other."""
+        return replace(
+            self.connection(name, self.url, self.timeout / 1000),
+            kind=self.kind,
+            max_response_bytes=self.max_response_bytes,
+            max_concurrency=self.max_concurrency,
             deny_partial=self.deny_partial,
             extra_params=self.extra_params,
         )
 
 
 class DatabaseModel(Section):
+What: TypeAlias = Literal["score", "value", "band", "threshold", "episode"]
+_ALL: tuple[What, ...] = ("score", "value", "band", "threshold", "episode")
+
+
+class QueueModel(Section):
+    """How a target is served. The queue is the database: nothing is held in memory, and a restart loses nothing."""
+
+    connections: Whole = Field(_QUEUE.connections, ge=1, le=64, description="Requests in flight; one a rule at a time.")
+    max_samples_per_send: Whole = Field(
+        _QUEUE.max_samples, ge=100, le=1_000_000, description="Most samples of one request."
+    )
+    max_age: Duration = Field(_QUEUE.max_age_ms, description="Older scores are given up; 0: none, while they are kept.")
+    min_backoff: PositiveDuration = Field(_QUEUE.min_backoff_ms, description="Pause after a first failure.")
+    max_backoff: PositiveDuration = Field(_QUEUE.max_backoff_ms, description="Longest pause, unless asked for more.")
+
+    def policy(self) -> QueuePolicy:
+        return QueuePolicy(
+            self.connections, self.max_samples_per_send, self.max_age, self.min_backoff, self.max_backoff
+        )
+
+
+class RemoteWriteModel(ConnectionModel):
+    """A server that scores are written to, by Prometheus's Remote-Write 1.0."""
+
+    url: str = Field(description="The whole address, such as http://prometheus:9090/api/v1/write.")
+    name: str = Field("", description="What has been sent is remembered by it; host and port of the URL by default.")
+    timeout: PositiveDuration = Field(int(_SPEC.timeout_s * 1000), description="For one request.")
+    rules: tuple[str, ...] = Field(("*",), description="Patterns of GROUP/NAME, with * and ?.", min_length=1)
+    what: tuple[What, ...] = Field(_ALL, description="Which series of each rule.", min_length=1)
+    external_labels: dict[LabelName, str] = Field({}, description="Added to each series that has none of that name.")
+    queue: QueueModel = QueueModel()
+
+    def target(self) -> WriteTarget:
+        """The target; raise ``ValueError`` for keys that contradict each other."""
+        name = self.name or urlsplit(self.url).netloc.rpartition("@")[2]
+        queue = self.queue.policy()
+        http = self.connection(name, without_query(self.url), self.timeout / 1000)
+        series = frozenset(series for kind in self.what for series in KINDS[kind])
+        return WriteTarget(
+            name, self.url, replace(http, max_concurrency=queue.connections), self.rules, series, self.external_labels,
+            queue,
+        )  # fmt: skip
+
+
     """Where scores, episodes and the outbox are kept."""
 
     url: Secret | None = Field(None, description=f"sqlite:///path or postgresql://...; {DEFAULT_DATABASE} by default.")
@@ -318,6 +377,7 @@ class SettingsFile(Section):
     database: DatabaseModel = DatabaseModel()
     rule_files: list[str] = Field([], description="Rules files; globs, relative to this file.")
     receivers: dict[str, Any] = Field({}, description="Who can be told, by name.")
+    remote_write: list[RemoteWriteModel] = Field([], description="Where scores are written to.")
     route: RouteNodeModel = Field(RouteNodeModel(), description="Who is told of what by rules that name no receivers.")
     mute_windows: dict[str, MuteWindowModel] = Field({}, description="Recurring times of quiet, by name.")
     together: TogetherModel | None = Field(None, description="When incidents of several rules are told as one.")

@@ -6,6 +6,7 @@ Pure values. What was not committed is evaluated again; what is in the outbox is
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -57,6 +58,10 @@ class NoticeKind(StrEnum):
     """A series does not behave as the model learned it, without being abnormal enough to alert."""
     MODEL = "model"
     """What a fit has put to work, where the detector had a choice: its net, or the simpler model it falls back to."""
+    REMOTE_WRITE = "remote_write"
+    """A target that scores are written to has taken none for long."""
+    RETURNED = "returned"
+    """A series came back that had long been gone; it is learned anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,12 @@ def make_notice(
 
 @dataclass(frozen=True, slots=True)
 class SlotCommit:
-    """One group, one slot."""
+    """One group, one slot.
+
+    Attributes:
+        series: new rows, and those of series that had gone and are back.
+        gone: by rule, the rows of series that have gone for good.
+    """
 
     group: str
     at: int
@@ -103,3 +113,4 @@ class SlotCommit:
     incidents: tuple[Incident, ...] = ()
     outbox: tuple[Notification, ...] = field(default=())
     notices: tuple[Notice, ...] = ()
+    gone: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -14,7 +14,7 @@ import random
 import threading
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, IncompleteRead
 from http.cookiejar import DefaultCookiePolicy
@@ -48,9 +48,11 @@ class SourceSession(requests.Session):
 
     Attributes:
         skew_ms: the source's clock minus ours as the last ``Date`` header told it, within a second; None before.
+        where: names the peer in messages.
     """
 
-    def __init__(self, spec: SourceSpec, clock: Clock, chance: random.Random):
+    def __init__(self, spec: SourceSpec, clock: Clock, chance: random.Random, what: str = "source"):
+        """``what`` the peer is to us, for messages."""
         super().__init__()
         self.trust_env = False
         self.verify = spec.ca_file or True
@@ -67,8 +69,8 @@ class SourceSession(requests.Session):
         self._slots = threading.BoundedSemaphore(spec.max_concurrency)
         self._closed = threading.Event()
         self._get_only = spec.method == "GET"
-        self._where = f"source {spec.name} ({spec.place})"
-        self._tokens = Tokens(spec.oauth2, self._post_form, clock, self._where) if spec.oauth2 else None
+        self.where = f"{what} {spec.name} ({spec.place})"
+        self._tokens = Tokens(spec.oauth2, self._post_form, clock, self.where) if spec.oauth2 else None
         self.use_transport()
 
     def use_transport(self) -> None:
@@ -127,6 +129,23 @@ class SourceSession(requests.Session):
                     raise
         raise AssertionError("the last attempt returns or raises")
 
+    def post_bytes(self, url: str, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> Answer:
+        """Send bytes once and give the answer whatever its status; of its body as much as a message needs.
+
+        Raises:
+            SourceUnavailable: no answer came, or there is nothing to authenticate with.
+        """
+        token = self._tokens.held if self._tokens else ""
+        answer = self._send_bytes(url, body, headers, deadline)
+        if answer.status == 401 and self._tokens is not None and self._tokens.forget(token):
+            answer = self._send_bytes(url, body, headers, deadline)
+        return answer
+
+    def _send_bytes(self, url: str, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> Answer:
+        own, secrets = self._headers(deadline)
+        request = requests.Request("POST", url, headers={**own, **headers}, data=body)
+        return self._transmit(request, deadline, secrets, read=self._skim)
+
     def _pause(self, error: SourceError, attempt: int) -> float | None:
         """Seconds until the next attempt, None for no further one: full jitter, or what the server asks for."""
         if error.reason not in _RETRIED or attempt + 1 >= ATTEMPTS:
@@ -140,7 +159,7 @@ class SourceSession(requests.Session):
     def _attempt(self, method: str, path: str, params: Mapping[str, Any], deadline: Deadline) -> Answer:
         if not self._slots.acquire(timeout=max(deadline.left(), 0.0)):
             busy = f"{self._spec.max_concurrency} queries are still running"
-            raise SourceUnavailable("timeout", f"{self._where}: no turn within {deadline.seconds:g} s, {busy}")
+            raise SourceUnavailable("timeout", f"{self.where}: no turn within {deadline.seconds:g} s, {busy}")
         try:
             token = self._tokens.held if self._tokens else ""
             answer = self._send("GET" if self._get_only else method, path, params, deadline)
@@ -153,7 +172,7 @@ class SourceSession(requests.Session):
         finally:
             self._slots.release()
         if answer.status != 200:
-            raise refusal(answer, self._where)
+            raise refusal(answer, self.where)
         return answer
 
     def _send(self, method: str, path: str, params: Mapping[str, Any], deadline: Deadline) -> Answer:
@@ -187,8 +206,9 @@ class SourceSession(requests.Session):
             raise SourceUnavailable(error.reason, f"{error} (asking token_url for a token)") from None
 
     def _transmit(
-        self, request: requests.Request, deadline: Deadline, secrets: tuple[str, ...], ours: bool = True
-    ) -> Answer:
+        self, request: requests.Request, deadline: Deadline, secrets: tuple[str, ...], ours: bool = True,
+        read: Callable[[requests.Response, Deadline, tuple[str, ...]], Answer] | None = None,
+    ) -> Answer:  # fmt: skip
         token = current.set(deadline)
         try:
             prepared = self.prepare_request(request)
@@ -202,7 +222,7 @@ class SourceSession(requests.Session):
                 cert=self.cert if ours else None,
                 proxies=self.proxies,
             ) as response:
-                return self._read(response, deadline, secrets)
+                return (read or self._read)(response, deadline, secrets)
         except (requests.RequestException, HTTPError, OSError, ValueError, zlib.error) as error:
             raise self._trouble(error, deadline, secrets) from None
         finally:
@@ -235,10 +255,10 @@ class SourceSession(requests.Session):
                 secrets.append(base64.b64encode(pair).decode("ascii"))
                 headers["Authorization"] = f"Basic {secrets[-1]}"
         except ConfigError as error:
-            raise SourceUnavailable("auth", f"{self._where}: {error}") from None
+            raise SourceUnavailable("auth", f"{self.where}: {error}") from None
         for name, value in headers.items():
             if not value.isascii() or not value.isprintable():
-                raise SourceUnavailable("auth", f"{self._where}: header {name} has characters that HTTP cannot carry")
+                raise SourceUnavailable("auth", f"{self.where}: header {name} has characters that HTTP cannot carry")
         return headers, tuple(secrets)
 
     def _read(self, response: requests.Response, deadline: Deadline, secrets: tuple[str, ...]) -> Answer:
@@ -269,10 +289,26 @@ class SourceSession(requests.Session):
         body += bytes(PAD)
         return Answer(response.status_code, headers, body, size, secrets)
 
+    def _skim(self, response: requests.Response, deadline: Deadline, secrets: tuple[str, ...]) -> Answer:
+        """The status is the answer; of the body what comes, and none where it is cut short."""
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        body = bytearray()
+        try:
+            while len(body) < ERROR_BODY_BYTES:
+                deadline.require()
+                chunk = response.raw.read1(_READ_BYTES, decode_content=False)
+                if not chunk:
+                    break
+                body += chunk
+        except (HTTPError, HTTPException, OSError, ValueError):
+            response.close()
+        size = min(len(body), ERROR_BODY_BYTES)
+        return Answer(response.status_code, headers, body[:size] + bytes(PAD), size, secrets)
+
     def _too_large(self) -> SourceUnavailable:
         cap = self._spec.max_response_bytes
         hint = "aggregate in the query, read fewer series or a shorter range, or raise max_response_bytes"
-        return SourceUnavailable("too_large", f"{self._where}: the answer exceeds {cap} bytes; {hint}")
+        return SourceUnavailable("too_large", f"{self.where}: the answer exceeds {cap} bytes; {hint}")
 
     def _measure_skew(self, date: str | None) -> None:
         try:
@@ -287,13 +323,13 @@ class SourceSession(requests.Session):
         if isinstance(error, SourceUnavailable):
             return error
         if deadline.left() <= 0 or isinstance(error, (requests.Timeout, TimeoutError)):
-            return SourceUnavailable("timeout", f"{self._where}: no complete answer within {deadline.seconds:g} s")
+            return SourceUnavailable("timeout", f"{self.where}: no complete answer within {deadline.seconds:g} s")
         cause = clean(_root_cause(error), secrets)
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-            return SourceUnavailable("connect", f"{self._where}: the URL cannot be used: {cause}")
+            return SourceUnavailable("connect", f"{self.where}: the URL cannot be used: {cause}")
         if isinstance(error, zlib.error):
-            return SourceUnavailable("protocol", f"{self._where}: the compressed answer is damaged")
-        return SourceUnavailable("connect", f"{self._where}: {cause}")
+            return SourceUnavailable("protocol", f"{self.where}: the compressed answer is damaged")
+        return SourceUnavailable("connect", f"{self.where}: {cause}")
 
 
 class _Unpacker(Protocol):
