@@ -105,7 +105,7 @@ class Metrics:
             registry=own,
         )  # fmt: skip
         self.notices = Counter(
-            "anomalyd_notices_total", "What was noted and paged nobody, by kind (drift, model).", ["rule", "kind"],
+            "anomalyd_notices_total", "What was noted and paged nobody, by kind (drift, model, returned).", ["rule", "kind"],
             registry=own,
         )  # fmt: skip
 
@@ -131,19 +131,11 @@ class Metrics:
             "Time of the newest reload that worked.",
             registry=own,
         )
+        self._of_remote_write(own)
         self.store_errors = Counter(
             "anomalyd_store_errors_total", "Failed database transactions.", ["reason"], registry=own
         )
 
-    def export_scores(self, newest: Callable[[], Iterable[Exported]]) -> None:
-        """Expose the newest scores of all rules as series."""
-        self.registry.register(ScoreCollector(newest))
-
-        self._of_remote_write(own)
-    def count_verdicts(self, rule: str, counts: Mapping[str, int]) -> None:
-        """Add one slot's verdicts."""
-        for kind, count in counts.items():
-            if count:
     def _of_remote_write(self, own: CollectorRegistry) -> None:
         self.remote_write_requests = Counter(
             "anomalyd_remote_write_requests_total", "Requests to a target of remote write by outcome and reason.",
@@ -167,6 +159,14 @@ class Metrics:
             ["target"], registry=own,
         )  # fmt: skip
 
+    def export_scores(self, newest: Callable[[], Iterable[Exported]]) -> None:
+        """Expose the newest scores of all rules as series."""
+        self.registry.register(ScoreCollector(newest))
+
+    def count_verdicts(self, rule: str, counts: Mapping[str, int]) -> None:
+        """Add one slot's verdicts."""
+        for kind, count in counts.items():
+            if count:
                 self.verdicts.labels(rule, kind).inc(count)
 
 

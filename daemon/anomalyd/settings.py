@@ -15,11 +15,11 @@ from typing import Any
 from anomalyd.conform import conform
 from anomalyd.escalate import Step
 from anomalyd.feedback import FeedbackPolicy
-from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.holiday import Holidays
+from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.prometheus.spec import SourceSpec
-from anomalyd.quietmodel import RouteNodeModel
 from anomalyd.prometheus.target import WriteTarget
+from anomalyd.quietmodel import RouteNodeModel
 from anomalyd.receivers import RECEIVER_SETTINGS
 from anomalyd.receivers.base import ReceiverSettings
 from anomalyd.records import SnapshotPolicy
@@ -148,12 +148,12 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         document.data = _resolved(document.data, base)
     model = conform(document, SettingsFile)
     sources = _sources(document, model)
+    remote_write = _remote_write(document, model)
     receivers = _receivers(document)
     default = _default_receivers(document, model, receivers)
     document.raise_problems()
     assert model is not None
     return Settings(
-    remote_write = _remote_write(document, model)
         file=document.file,
         sources=sources,
         database=_database(model.database, base),
@@ -170,13 +170,13 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         log=Log(model.log.level, model.log.format),
         executor=Executors(model.executor.fit, model.executor.workers),
         retention_ms=model.retention,
+        remote_write=remote_write,
         snapshots=SnapshotPolicy(model.snapshots.every, model.snapshots.max_bytes),
         limits=Limits(model.limits.max_series, model.limits.min_interval, model.limits.max_history),
     )
 
 
 def _web(model: WebModel) -> Web:
-        remote_write=remote_write,
     host, port = split_listen(model.listen)
     tokens = {name: Token(one.secret() or Secret(), one.read_only) for name, one in model.tokens.items()}
     return Web(

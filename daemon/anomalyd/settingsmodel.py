@@ -11,20 +11,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, OAuth2, SourceSpec
-from anomalyd.quietmodel import EscalationModel, InhibitModel, MuteWindowModel, RouteNodeModel, TogetherModel
 from anomalyd.prometheus.target import QueuePolicy, WriteTarget, without_query
+from anomalyd.quietmodel import EscalationModel, InhibitModel, MuteWindowModel, RouteNodeModel, TogetherModel
 from anomalyd.records import SnapshotPolicy
-from anomalyd.secret import Secret, either
 from anomalyd.rulemodel import LabelName
 from anomalyd.scoreseries import KINDS
+from anomalyd.secret import Secret, either
 
 DEFAULT_LISTEN = "127.0.0.1:9640"
 DEFAULT_DATABASE = "sqlite:///anomalyd.db"
 
 _POLICY = FeedbackPolicy()
 _KEPT = SnapshotPolicy()
-_SPEC = SourceSpec("default", "http://localhost:9090")
 _QUEUE = QueuePolicy()
+_SPEC = SourceSpec("default", "http://localhost:9090")
 
 
 class BasicAuthModel(Section):
@@ -142,7 +142,6 @@ class ConnectionModel(Section):
             server_name=tls.server_name,
             insecure_skip_verify=tls.insecure_skip_verify,
             proxy_url=self.proxy_url,
-            method=self.method,
         )
 
 
@@ -165,12 +164,12 @@ class SourceModel(ConnectionModel):
             kind=self.kind,
             max_response_bytes=self.max_response_bytes,
             max_concurrency=self.max_concurrency,
+            method=self.method,
             deny_partial=self.deny_partial,
             extra_params=self.extra_params,
         )
 
 
-class DatabaseModel(Section):
 What: TypeAlias = Literal["score", "value", "band", "threshold", "episode"]
 _ALL: tuple[What, ...] = ("score", "value", "band", "threshold", "episode")
 
@@ -215,6 +214,7 @@ class RemoteWriteModel(ConnectionModel):
         )  # fmt: skip
 
 
+class DatabaseModel(Section):
     """Where scores, episodes and the outbox are kept."""
 
     url: Secret | None = Field(None, description=f"sqlite:///path or postgresql://...; {DEFAULT_DATABASE} by default.")
@@ -376,8 +376,8 @@ class SettingsFile(Section):
     sources: dict[str, SourceModel] = Field(min_length=1, description="Where metrics are read from, by name.")
     database: DatabaseModel = DatabaseModel()
     rule_files: list[str] = Field([], description="Rules files; globs, relative to this file.")
-    receivers: dict[str, Any] = Field({}, description="Who can be told, by name.")
     remote_write: list[RemoteWriteModel] = Field([], description="Where scores are written to.")
+    receivers: dict[str, Any] = Field({}, description="Who can be told, by name.")
     route: RouteNodeModel = Field(RouteNodeModel(), description="Who is told of what by rules that name no receivers.")
     mute_windows: dict[str, MuteWindowModel] = Field({}, description="Recurring times of quiet, by name.")
     together: TogetherModel | None = Field(None, description="When incidents of several rules are told as one.")
