@@ -15,7 +15,6 @@ from typing import Any
 from anomalyd.conform import conform
 from anomalyd.escalate import Step
 from anomalyd.feedback import FeedbackPolicy
-from anomalyd.holiday import Holidays
 from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.prometheus.spec import SourceSpec
 from anomalyd.prometheus.target import WriteTarget
