@@ -216,6 +216,21 @@ def _sources(document: Document, model: SettingsFile | None) -> dict[str, Source
     return specs
 
 
+def _remote_write(document: Document, model: SettingsFile | None) -> tuple[WriteTarget, ...]:
+    targets: dict[str, WriteTarget] = {}
+    for i, one in enumerate(model.remote_write if model else ()):
+        try:
+            target = one.target()
+        except ValueError as error:
+            document.problem(("remote_write", i), str(error))
+            continue
+        if target.name in targets:
+            hint = "give each a name of its own: what was sent is remembered by it"
+            document.problem(("remote_write", i), f"a second target called {target.name!r}", hint)
+        targets[target.name] = target
+    return tuple(targets.values())
+
+
 def _receivers(document: Document) -> dict[str, ReceiverSettings]:
     data = document.data.get("receivers") if isinstance(document.data, dict) else None
     settings = {}
