@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from anomalyd.block import Labels
 from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
+from anomalyd.holiday import Holidays
 from anomalyd.intervals import Interval
 from anomalyd.score import Tier
 
@@ -147,6 +148,7 @@ class Rule:
         hold_ms: how long an unknown (error, partial, missing with `hold`) may last before the source itself is alerted.
         admit_after: a new series is watched when it was seen in this many slots (see ``door``).
         max_series: series beyond this many are not scored (verdict `limited`); series already watched come first.
+        holidays: days of the rule's time zone that count as another day of the week.
         routed: the rule names no receivers; the settings' routes decide, ``receivers`` are the default ones.
         where: file:line of the rule, for messages.
     """
@@ -182,6 +184,7 @@ class Rule:
     max_series: int = 1_000
     partial_response: Literal["hold", "accept"] = "hold"
     timezone: str = "UTC"
+    holidays: Holidays | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     receivers: tuple[str, ...] = ()
@@ -222,6 +225,8 @@ class Rule:
         }
         if self.detector.grouped:
             parts["group_by"] = self.group_by
+        if self.holidays is not None:
+            parts["holidays"] = self.holidays.digest
         return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 

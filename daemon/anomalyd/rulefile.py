@@ -8,13 +8,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
+from anomalyd.calendars import CalendarError, referred
 from anomalyd.conform import conform
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.registry import detector_names, load_detector, make_detector
 from anomalyd.durations import format_duration
 from anomalyd.errors import DetectorError, Problem
+from anomalyd.holiday import Holidays
 from anomalyd.promql import check_expr, is_metricsql
 from anomalyd.rule import DataQuality, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
 from anomalyd.rulemodel import RULE, GroupModel, RuleModel, RulesFile, TierModel
@@ -60,6 +63,9 @@ class Names(Protocol):
 
     @property
     def limits(self) -> Bounds: ...
+
+    @property
+    def calendars(self) -> Mapping[str, Holidays]: ...
 
 
 class RulesReader:
@@ -114,6 +120,7 @@ class RulesReader:
         if model is None:
             return None
         rule = build_rule(model, group, self.names, self.document.where((*loc, "anomaly")))
+        rule = replace(rule, holidays=self._holidays((*loc, "holidays"), model))
         self._tiers(loc, rule)
         self._labels(loc, rule)
         self._joint(loc, rule)
@@ -130,6 +137,22 @@ class RulesReader:
             return
         if isinstance(expr, str) and (finding := check_expr(expr, raw_counter=data.get("raw_counter") is True)):
             self.document.problem((*loc, "expr"), finding.message, finding.hint, offset=finding.offset)
+
+    def _holidays(self, loc: Loc, model: RuleModel) -> Holidays | None:
+        if model.holidays is None:
+            return None
+        calendars = self.names.calendars if self.names is not None else None
+        try:
+            found = referred(model.holidays, calendars, Path(self.document.file).parent)
+        except CalendarError as error:
+            self.document.problem((*loc, *error.loc), f"holidays: {error.message}", error.hint)
+            return None
+        if not found.known:
+            mark = self.document.mark(loc)
+            message = f"holidays: whether there is a calendar {model.holidays!r} only the settings know"
+            hint = "check them together with the rules: anomalyd check anomalyd.yml"
+            self.notices.append(Problem(self.document.file, mark.line, mark.column, message, hint))
+        return found
 
     def _speaks_metricsql(self, data: Mapping[str, Any]) -> bool:
         if self.names is None:

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from anomalyd.calendars import CalendarField
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
 from anomalyd.durations import BUDGET_PATTERN, format_budget, parse_budget
 from anomalyd.intervalmodel import IntervalModel
@@ -315,6 +316,9 @@ class RuleModel(Section):
         RULE["partial_response"], description="hold: a partial answer of the source is unknown, neither good nor bad."
     )
     timezone: Annotated[str, AfterValidator(check_timezone)] = Field(RULE["timezone"], description="IANA time zone.")
+    holidays: CalendarField | None = Field(
+        None, description="Days that count as Sundays: a calendar of the settings, a country (DE-BY), or a mapping."
+    )
     labels: dict[Annotated[str, AfterValidator(_reserved)], Annotated[str, AfterValidator(_label_value)]] = Field({})
     annotations: dict[LabelName, Annotated[str, AfterValidator(_template)]] = Field({})
     receivers: list[str] | None = Field(None, description="Who is told; all receivers of the settings by default.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +61,8 @@ def rule_data(rule: Rule) -> dict[str, Any]:
         _unless_default(data, key, rule, attribute, format_duration)
     for name in _LISTS:
         _unless_default(data, name, rule, name, list)
+    if rule.holidays is not None:
+        data["holidays"] = json.loads(rule.holidays.written)
     if rule.dont_learn:
         data["dont_learn"] = [write_interval(interval) for interval in rule.dont_learn]
     if rule.feedback != FeedbackTerms():

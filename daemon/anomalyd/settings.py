@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from anomalyd.calendars import CalendarError, resolve
 from anomalyd.conform import conform
 from anomalyd.escalate import Step
 from anomalyd.feedback import FeedbackPolicy
+from anomalyd.holiday import Holidays
 from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.prometheus.spec import SourceSpec
 from anomalyd.prometheus.target import WriteTarget
@@ -89,6 +91,7 @@ class Settings:
         rule_files: absolute patterns.
         default_receivers: who is told by a rule that names none, where no route says otherwise.
         route: the root of the tree of routes; its receivers are the default ones.
+        calendars: the holidays that rules may name; ``days_files``: the files they were read from.
         retention_ms: how long scores and closed episodes are kept; 0 is for ever.
     """
 
@@ -110,6 +113,8 @@ class Settings:
     escalation: tuple[Step, ...] = ()
     together: Company | None = None
     snapshots: SnapshotPolicy = field(default_factory=SnapshotPolicy)
+    calendars: Mapping[str, Holidays] = field(default_factory=dict)
+    days_files: tuple[str, ...] = ()
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -149,6 +154,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
     sources = _sources(document, model)
     remote_write = _remote_write(document, model)
     receivers = _receivers(document)
+    calendars = _calendars(document, model, base)
     default = _default_receivers(document, model, receivers)
     document.raise_problems()
     assert model is not None
@@ -171,6 +177,8 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         retention_ms=model.retention,
         remote_write=remote_write,
         snapshots=SnapshotPolicy(model.snapshots.every, model.snapshots.max_bytes),
+        calendars=calendars,
+        days_files=tuple(str(base / one.days_file) for one in model.calendars.values() if one.days_file),
         limits=Limits(model.limits.max_series, model.limits.min_interval, model.limits.max_history),
     )
 
@@ -229,6 +237,17 @@ def _remote_write(document: Document, model: SettingsFile | None) -> tuple[Write
             document.problem(("remote_write", i), f"a second target called {target.name!r}", hint)
         targets[target.name] = target
     return tuple(targets.values())
+
+
+def _calendars(document: Document, model: SettingsFile | None, base: Path) -> dict[str, Holidays]:
+    """The days of each calendar; a rule's reference is put in place of ``written`` when it is read."""
+    found = {}
+    for name, one in (model.calendars if model else {}).items():
+        try:
+            found[name] = resolve(one, name, base)
+        except CalendarError as error:
+            document.problem(("calendars", name, *error.loc), f"{name}: {error.message}", error.hint)
+    return found
 
 
 def _receivers(document: Document) -> dict[str, ReceiverSettings]:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from anomalyd.calendars import CalendarModel
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
 from anomalyd.feedback import FeedbackPolicy
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, OAuth2, SourceSpec
@@ -380,6 +381,7 @@ class SettingsFile(Section):
     receivers: dict[str, Any] = Field({}, description="Who can be told, by name.")
     route: RouteNodeModel = Field(RouteNodeModel(), description="Who is told of what by rules that name no receivers.")
     mute_windows: dict[str, MuteWindowModel] = Field({}, description="Recurring times of quiet, by name.")
+    calendars: dict[str, CalendarModel] = Field({}, description="Holidays by the name that rules know them by.")
     together: TogetherModel | None = Field(None, description="When incidents of several rules are told as one.")
     inhibit_rules: list[InhibitModel] = Field([], description="What stays quiet while something worse is open.")
     escalation: list[EscalationModel] = Field([], description="Who is told of what nobody acknowledges.")

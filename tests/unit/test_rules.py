@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import zoneinfo
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors.model import model_of
 from anomalyd.durations import parse_duration
 from anomalyd.errors import ConfigError
+from anomalyd.holiday import Holidays
 from anomalyd.intervals import Interval
 from anomalyd.rule import Budget, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
 from anomalyd.rules import RuleSet, diff, expand, load_rules, read_rules
@@ -82,6 +83,7 @@ class Known:
     default_source: str | None = "default"
     receiver_names: tuple[str, ...] = ("slack", "pager")
     default_receivers: tuple[str, ...] = ("pager",)
+    calendars: Mapping[str, Holidays] = field(default_factory=dict)
     limits: Limits = LIMITS
 
 

@@ -100,7 +100,8 @@ class Adwin:
     def _learn(self, times: I64, blind: bool = False) -> Learn:
         from anomalyd.detectors.kernels.adwin import drift
 
-        civil, b, p = civil_times(times, self.grid.timezone), self.baseline, self.params
+        civil = civil_times(times, self.grid.timezone, self.grid.holidays)
+        b, p = self.baseline, self.params
         stamps = np.ascontiguousarray(times)
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:

@@ -49,6 +49,7 @@ from anomalyd.detectors.common import (
     civil_times,
     clean,
     copied,
+    days_back,
     held,
     newest,
 )
@@ -160,12 +161,12 @@ class Auto:
         from anomalyd.detectors.kernels.promise import keep_block, keep_pages
 
         phases, days, weeks = self._calendar(times)
-        slots, growth = times // self.slot_ms, 2.0 ** (1.0 / HALF_LIFE)
+        slots, back, growth = times // self.slot_ms, days_back(times, self.grid), 2.0 ** (1.0 / HALF_LIFE)
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             seen = np.zeros((len(values), 0, 0)) if views is None else views
             auto_block(
-                np.clip(values, -LARGEST, LARGEST), slots, phases, days, weeks, hold, self.day_slots, self.every,
+                np.clip(values, -LARGEST, LARGEST), slots, back, phases, days, weeks, hold, self.day_slots, self.every,
                 growth, self.params.warm_up, a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"],
                 a["profile"], a["visits"], a["seasons"], a["book"], a["boxes"], a["nearest"], a["residuals"],
                 a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"], a["waiting"],
@@ -211,7 +212,7 @@ class Auto:
 
     def _calendar(self, times: I64) -> tuple[F64, I64, I64]:
         """Phase of the day in radians, bin of the day, bin of the week (behind the day's bins) of each time [T]."""
-        civil = civil_times(times, self.grid.timezone)
+        civil = civil_times(times, self.grid.timezone, self.grid.holidays)
         of_day, of_week = civil % DAY_MS, civil % WEEK_MS
         phases: F64 = np.asarray(of_day * (2 * np.pi / DAY_MS), np.float64)
         days = of_day * self.day_bins // DAY_MS

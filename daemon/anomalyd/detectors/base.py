@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from anomalyd.block import F64, I64, Block, Bool, Labels
 from anomalyd.errors import DetectorError
+from anomalyd.holiday import Holidays
 
 STATE_FORMAT = 1
 
@@ -126,12 +127,14 @@ class Grid:
         timezone: the users' civil time zone (IANA).
         group_by: the labels by whose values the series of a ``joint`` detector are put together.
         direction: the side of what is expected on which a deviation matters: only such deviations make its tail.
+        holidays: days that count as another day of the week.
     """
 
     step_ms: int
     timezone: str = "UTC"
     group_by: tuple[str, ...] = ()
     direction: Literal["up", "down", "both"] = "both"
+    holidays: Holidays | None = None
 
 
 class Detector(Protocol):

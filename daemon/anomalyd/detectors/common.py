@@ -20,8 +20,9 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from anomalyd.block import F64, I64, Block, Bool, Labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, WEEK_MS
-from anomalyd.detectors.base import Raw, State
+from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.errors import DetectorError
+from anomalyd.holiday import Holidays, counted
 
 LARGEST = 1e150
 """Samples beyond this are taken for this: their squares and differences stay finite."""
@@ -161,14 +162,16 @@ _OFFSET_GRAIN_MS = 15 * MINUTE_MS
 """Offsets from UTC change on multiples of this in every zone in use."""
 
 
-def civil_times(times: I64, timezone: str) -> I64:
+def civil_times(times: I64, timezone: str, holidays: Holidays | None = None) -> I64:
     """Wall-clock milliseconds [T] in a zone: time of day and day of week follow the users' clock through DST.
 
-    The count starts on a Monday at 00:00, so modulo a week gives the time since Monday.
+    The count starts on a Monday at 00:00, so modulo a week gives the time since Monday. A time on one of the
+    ``holidays`` is given as the same time of the day that it counts as: only what is asked modulo a day or a week may
+    be told of them.
     """
     monday = 3 * DAY_MS  # 1970-01-01 was a Thursday
     if timezone == "UTC":
-        return times + monday
+        return counted(times + monday, holidays)
     zone = ZoneInfo(timezone)
     grains, where = np.unique(times // _OFFSET_GRAIN_MS, return_inverse=True)
     offsets = np.empty(len(grains), np.int64)
@@ -176,8 +179,26 @@ def civil_times(times: I64, timezone: str) -> I64:
         at = datetime.fromtimestamp(int(grain) * _OFFSET_GRAIN_MS / 1000, UTC).astimezone(zone)
         delta = at.utcoffset()
         offsets[i] = 0 if delta is None else round(delta.total_seconds() * 1000)
-    result: I64 = times + monday + offsets[where]
-    return result
+    return counted(times + monday + offsets[where], holidays)
+
+
+ORDINARY = 7
+"""Days back to the day that is like this one, for all days but special ones."""
+
+
+def days_moved(times: I64, grid: Grid) -> I64:
+    """By how many days [T] each time is moved to the day of its week that it counts as; 0 but on special days."""
+    if grid.holidays is None:
+        return np.zeros(len(times), np.int64)
+    moved = civil_times(times, grid.timezone, grid.holidays) - civil_times(times, grid.timezone)
+    days: I64 = moved // DAY_MS
+    return days
+
+
+def days_back(times: I64, grid: Grid) -> I64:
+    """How many days ago [T] the last day was that each time's day is like: 7, on special days 1 to 7."""
+    back: I64 = (-days_moved(times, grid) - 1) % ORDINARY + 1
+    return back
 
 
 def power_of_two(n: int) -> int:

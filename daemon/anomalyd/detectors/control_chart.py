@@ -77,7 +77,7 @@ class ControlChart:
     def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.control import chart
 
-        civil, b = civil_times(times, self.grid.timezone), self.baseline
+        civil, b = civil_times(times, self.grid.timezone, self.grid.holidays), self.baseline
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             chart(

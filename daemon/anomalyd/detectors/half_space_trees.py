@@ -146,8 +146,9 @@ class HalfSpaceTrees:
         raw, p, b = blank(fresh.values.shape), self.params, self.baseline
         a = {name: array if name in TREES else array.copy() for name, array in state.arrays.items()}
         if len(fresh):
+            civil = civil_times(fresh.times, self.grid.timezone, self.grid.holidays)
             half_space_joint(
-                clean(fresh.values), civil_times(fresh.times, self.grid.timezone), bool(held(hold, len(fresh)).any()),
+                clean(fresh.values), civil, bool(held(hold, len(fresh)).any()),
                 a["line"], a["day"], a["week"], b.memories, b.floors, a["feature"], a["threshold"], a["latest"],
                 a["reference"], a["seen"], a["before"], p.window, p.height, p.reach, raw.score, raw.expected,
             )  # fmt: skip
@@ -156,7 +157,8 @@ class HalfSpaceTrees:
     def _learn(self, times: I64, feature: Any, threshold: Any) -> Learn:
         from anomalyd.detectors.kernels.halfspace import half_space
 
-        civil, b, p = civil_times(times, self.grid.timezone), self.baseline, self.params
+        civil = civil_times(times, self.grid.timezone, self.grid.holidays)
+        b, p = self.baseline, self.params
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             half_space(

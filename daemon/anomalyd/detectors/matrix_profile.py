@@ -97,7 +97,7 @@ class MatrixProfile:
     def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.discord import discords
 
-        civil, b = civil_times(times, self.grid.timezone), self.baseline
+        civil, b = civil_times(times, self.grid.timezone, self.grid.holidays), self.baseline
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             discords(

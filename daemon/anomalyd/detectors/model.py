@@ -123,8 +123,11 @@ class Model:
     @property
     def version(self) -> str:
         """Hash of all that decides the scores but the samples: spec, grid, seed, key and code."""
-        own = [self.spec.type, dict(self.spec.params), asdict(self.grid), self.seed, self.key]
-        parts = [*own, CODE, anomalyd.__version__]
+        grid = asdict(replace(self.grid, holidays=None))
+        del grid["holidays"]
+        own = [self.spec.type, dict(self.spec.params), grid, self.seed, self.key]
+        days = [self.grid.holidays.digest] if self.grid.holidays is not None else []
+        parts = [*own, CODE, anomalyd.__version__, *days]
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -328,7 +331,8 @@ def _unpack(state: State) -> tuple[State, _Arrays]:
 
 def grid_of(rule: Rule) -> Grid:
     """What a rule's detector must know of it."""
-    return Grid(rule.interval_ms, rule.timezone, rule.group_by if rule.detector.grouped else (), rule.direction)
+    group_by = rule.group_by if rule.detector.grouped else ()
+    return Grid(rule.interval_ms, rule.timezone, group_by, rule.direction, rule.holidays)
 
 
 def model_of(rule: Rule) -> Model:

@@ -31,7 +31,7 @@ from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
-from anomalyd.detectors.common import RELATIVE_FLOOR, check_newer, check_series
+from anomalyd.detectors.common import RELATIVE_FLOOR, check_newer, check_series, days_back
 from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
 
 LARGEST = 1e30
@@ -55,7 +55,7 @@ class Rls:
     Params: ClassVar[type[base.Params]] = RlsParams
 
     def __init__(self, params: RlsParams, grid: Grid) -> None:
-        self.params = params
+        self.params, self.grid = params, grid
         self.slot_ms = max(SLOT_MS, grid.step_ms)
         self.day_slots = round(DAY_MS / self.slot_ms) if 4 * self.slot_ms <= DAY_MS else 0
 
@@ -77,12 +77,12 @@ class Rls:
     def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.rls import rls_block
 
-        slots = times // self.slot_ms
+        slots, back = times // self.slot_ms, days_back(times, self.grid)
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             rls_block(
-                np.clip(values, -LARGEST, LARGEST), slots, self.day_slots, hold, self.params.floor, a["recent"],
-                a["slots"], a["weights"], a["spread"], a["forecast"], raw.score, raw.expected, raw.unit,
+                np.clip(values, -LARGEST, LARGEST), slots, back, self.day_slots, hold, self.params.floor,
+                a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"], raw.score, raw.expected, raw.unit,
             )  # fmt: skip
 
         return learn

@@ -95,7 +95,7 @@ class Seasonal:
     def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.seasonal import seasonal_block
 
-        civil = civil_times(times, self.grid.timezone)
+        civil = civil_times(times, self.grid.timezone, self.grid.holidays)
         days = (civil % DAY_MS) * self.day_bins // DAY_MS
         weeks = self.day_bins + (civil % WEEK_MS) * (7 * self.day_bins) // WEEK_MS
         hours = (civil % HOUR_MS) * self.hour_bins // HOUR_MS

@@ -17,7 +17,8 @@ Fails when
     A leak is slower than that: each fit takes the level it finds for normal, and ``forecast`` is for limits.
     The rhythm is irregular or drifts in phase, or there are fewer than two cycles of history (no score until then).
     It knows elapsed time, not the civil calendar: for one cycle after a change to or from daylight-saving time the
-    profile is an hour off; use ``seasonal`` where that matters.
+    profile is an hour off; use ``seasonal`` where that matters. Holidays teach it nothing, and a rhythm of a week shows
+    them as the day that they count as.
 
 Toy stream
     Two weeks of a sine of 24 samples a day, then one noon value at midnight: inside the range of all values, but a
@@ -37,6 +38,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from anomalyd.block import F64, I64, Block, Bool
+from anomalyd.clock import DAY_MS, WEEK_MS
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.common import (
@@ -49,6 +51,7 @@ from anomalyd.detectors.common import (
     check_newer,
     check_series,
     clean,
+    days_moved,
     held,
 )
 from anomalyd.detectors.periods import find_periods
@@ -96,7 +99,7 @@ class Stl:
     Params: ClassVar[type[base.Params]] = StlParams
 
     def __init__(self, params: StlParams, grid: Grid) -> None:
-        self.params = params
+        self.params, self.grid = params, grid
         self.step = max(1, grid.step_ms)
         given = params.period
         spans = () if given is None else given if isinstance(given, tuple) else (given,)
@@ -110,7 +113,7 @@ class Stl:
         return 2 * max(self.periods) if self.periods else LEAST_SAMPLES
 
     def fit(self, history: Block, seed: int) -> State:
-        even, first = self._even(clean(history.values), history.times)
+        even, first = self._usual(history)
         return self._fit(history, even, first, self._find(even))
 
     def fit_as(self, history: Block, seed: int, model: State) -> State:
@@ -119,7 +122,7 @@ class Stl:
         The half of a history may show a rhythm that the whole has not, and the spread about it says nothing about that
         about a level.
         """
-        even, first = self._even(clean(history.values), history.times)
+        even, first = self._usual(history)
         periods = model.arrays["periods"].copy()
         periods[2 * periods > _lengths(even)[:, None]] = 0
         lost = (periods == 0).all(axis=1) & (model.arrays["periods"] > 0).any(axis=1)
@@ -140,31 +143,45 @@ class Stl:
         return State(arrays, as_of=int(history.times[-1]) if len(history.times) else 0)
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
-        from anomalyd.detectors.kernels.profile import score_all
-
         check_newer(state, fresh)
         check_series(state, "line", fresh)
-        raw = blank(fresh.values.shape)
+        raw, values, holding = blank(fresh.values.shape), clean(fresh.values), held(hold, len(fresh))
         arrays = dict(state.arrays) | {"line": state.arrays["line"].copy()}
-        memories, rates = self._memories(arrays["periods"])
-        score_all(
-            clean(fresh.values),
-            fresh.times // self.step,
-            held(hold, len(fresh)),
-            arrays["periods"],
-            arrays["profile"],
-            arrays["unit"],
-            arrays["line"],
-            memories,
-            rates,
-            self.floors,
-            LEAST_SAMPLES if not self.periods else 0,
-            HIGHEST_SCORE,
-            raw.score,
-            raw.expected,
-            raw.unit,
-        )
+        places, moved = fresh.times // self.step, days_moved(fresh.times, self.grid)
+        if not moved.any():
+            self._score(arrays, places, values, holding, raw)
+            return raw, advanced(state, arrays, fresh)
+        weekly = self._weekly(arrays["periods"])
+        for rows, by in ((np.flatnonzero(weekly), moved * (DAY_MS // self.step)), (np.flatnonzero(~weekly), 0 * moved)):
+            mine = {name: array[rows] for name, array in arrays.items()}
+            part = Raw(raw.score[rows], raw.expected[rows], raw.unit[rows])
+            self._score(mine, places + by, values[rows], holding[rows], part)
+            arrays["line"][rows] = mine["line"]
+            raw.score[rows], raw.expected[rows], raw.unit[rows] = part.score, part.expected, part.unit
         return raw, advanced(state, arrays, fresh)
+
+    def _score(self, a: dict[str, npt.NDArray[Any]], places: I64, values: F64, hold: Bool, raw: Raw) -> None:
+        from anomalyd.detectors.kernels.profile import score_all
+
+        memories, rates = self._memories(a["periods"])
+        score_all(
+            values, places, hold, a["periods"], a["profile"], a["unit"], a["line"], memories, rates, self.floors,
+            LEAST_SAMPLES if not self.periods else 0, HIGHEST_SCORE, raw.score, raw.expected, raw.unit,
+        )  # fmt: skip
+
+    def _weekly(self, periods: I64) -> Bool:
+        """Which series [N] have the rhythm of a week, and no other that whole days would put out of step."""
+        lengths = periods * self.step
+        week = lengths == WEEK_MS
+        in_step = week | (periods == 0) | (DAY_MS % np.maximum(lengths, 1) == 0)
+        found: Bool = week.any(axis=1) & in_step.all(axis=1)
+        return found & (DAY_MS % self.step == 0)
+
+    def _usual(self, history: Block) -> tuple[F64, int]:
+        """The history on an even grid, without days that count as others: they would teach a weekday what it is not."""
+        values = clean(history.values)
+        values[:, days_moved(history.times, self.grid) != 0] = np.nan
+        return self._even(values, history.times)
 
     def _even(self, values: F64, times: I64) -> tuple[F64, int]:
         """The samples on an even grid [N, n], NaN where there is none, and the grid's first absolute position."""

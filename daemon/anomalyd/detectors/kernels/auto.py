@@ -166,11 +166,13 @@ def band_of(counts: Any, line: Any, scale: Any, floor: Any) -> Any:
 
 
 @leaf
-def next_forecast(recent: Any, slots: Any, weights: Any, rline: Any, day: Any, scale: Any, f: Any) -> Any:
+def next_forecast(
+    recent: Any, slots: Any, weights: Any, rline: Any, day: Any, back: Any, scale: Any, f: Any
+) -> Any:  # fmt: skip
     """What the least-squares forecast expects of the next sample; its features stay in ``f``."""
     if rline[SAMPLES] < YOUNG:
         return rline[MEAN]
-    describe(recent, slots, rline, day, scale, f)
+    describe(recent, slots, rline, day, back, scale, f)
     return rline[MEAN] + forecast(weights, f) * scale
 
 
@@ -214,8 +216,8 @@ def show(view: Any, tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
 
 @kernel
 def go_on_held(
-    raw: Any, x: Any, waiting: Any, line: Any, recent: Any, rline: Any, profile: Any, visits: Any, sline: Any,
-    day: Any, week: Any,
+    raw: Any, x: Any, waiting: Any, line: Any, recent: Any, slots: Any, rline: Any, day: Any, back: Any,
+    profile: Any, visits: Any, sline: Any, day_bin: Any, week_bin: Any,
 ) -> Any:  # fmt: skip
     """A held sample teaches nothing yet: the forecast goes on from what the seasonal experts expect."""
     if line[HELD] == 0.0:
@@ -225,7 +227,7 @@ def go_on_held(
         waiting[row, :MEMBERS] = raw
         waiting[row, MEMBERS] = x
     line[HELD] += 1.0
-    push(recent, rline, expect(profile, visits, sline, day, week))
+    push(recent, slots, rline, day, back, expect(profile, visits, sline, day_bin, week_bin))
 
 
 @kernel
@@ -278,14 +280,15 @@ def remember(
 
 @kernel
 def auto_block(
-    values: Any, slot_of: Any, phases: Any, days: Any, weeks: Any, hold: Any, day: Any, every: Any,
+    values: Any, slot_of: Any, back: Any, phases: Any, days: Any, weeks: Any, hold: Any, day: Any, every: Any,
     growth: Any, fewest: Any, recent: Any, slots: Any, weights: Any, spread: Any, rlines: Any, profiles: Any,
     visits: Any, slines: Any, books: Any, boxes: Any, klines: Any, residuals: Any, counts: Any, lines: Any,
     extremes: Any, peaks: Any, alines: Any, waitings: Any, score: Any, page: Any, expected: Any, unit: Any, views: Any,
 ) -> Any:  # fmt: skip
     """Score and learn a block [N, T]; state arrays (documented in ``detectors/auto.py``) are changed in place.
 
-    ``views`` [N, T or 0, VIEWS] takes what the signals are made of, where it is wanted.
+    ``back`` [T] is how many days ago the last day like that of each time was. ``views`` [N, T or 0, VIEWS] takes what
+    the signals are made of, where it is wanted.
     """
     f, gain, outer = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(FEATURES * FEATURES)
     q, bounds = np.zeros(WIDTH, np.float32), np.zeros(books.shape[1], np.float32)
@@ -297,7 +300,7 @@ def auto_block(
             rline, sline, line = rlines[i], slines[i], alines[i]
             turn(slots[i], rline, slot_of[t])
             scale = scale_of(rline)
-            predicted = next_forecast(recent[i], slots[i], weights[i], rline, day, scale, f)
+            predicted = next_forecast(recent[i], slots[i], weights[i], rline, day, back[t], scale, f)
             usual = expect(profiles[i], visits[i], sline, days[t], weeks[t])
             floor = RESIDUAL_FLOOR * abs(rline[MEAN])
             if rline[SAMPLES] > 0.0:
@@ -324,7 +327,8 @@ def auto_block(
             line[AT] += 1.0
             if hold[i] and line[AT] > SETTLED:
                 go_on_held(
-                    raw, x, waitings[i], line, recent[i], rline, profiles[i], visits[i], sline, days[t], weeks[t]
+                    raw, x, waitings[i], line, recent[i], slots[i], rline, day, back[t], profiles[i], visits[i], sline,
+                    days[t], weeks[t],
                 )
                 continue
             note_doubt(line, onset, sline[LEVEL])
@@ -335,5 +339,5 @@ def auto_block(
             if rline[SAMPLES] >= YOUNG:
                 adapt(weights[i], covariances[i], rline, f, (x - predicted) / scale, gain, outer)
             settle(rline, x, scale)
-            push(recent[i], rline, x)
+            push(recent[i], slots[i], rline, day, back[t], x)
             absorb(profiles[i], visits[i], sline, days[t], weeks[t], x)

@@ -2,9 +2,11 @@
 
 Features of the next sample, all in units of a slow spread around a slow mean and clipped at ten: a constant, the last
 three samples, means of the last six and twelve, the same time yesterday (itself, the one before it, its neighbours)
-and the same time last week. Weights follow by least squares that forget (Haykin, Adaptive Filter Theory, ch. 13); an
-error beyond three usual ones teaches no more than three. The covariance is kept symmetric and its diagonal bounded: it
-diverges on hundreds of thousands of samples otherwise.
+and the same time last week. On a day that counts as another (a holiday like a Sunday) these are the last day of that
+kind and the one before it, and the day itself is remembered as the same day a week before was. Weights follow by least
+squares that forget (Haykin, Adaptive Filter Theory, ch. 13); an error beyond three usual ones teaches no more than
+three. The covariance is kept symmetric and its diagonal bounded: it diverges on hundreds of thousands of samples
+otherwise.
 
 State of one series: ``recent`` [RECENT] newest first, ``slots`` [L] a ring of means by five minutes (or the step) over
 eight days, ``weights`` [P], ``spread`` [P, P], ``line`` [LINE].
@@ -31,6 +33,8 @@ LINE = 7
 YOUNG = 13
 FORGET = 0.9995
 WIDENS = 1.0 / FORGET
+ORDINARY = 7
+"""Days back to the day that is like this one."""
 MEAN_RATE = 0.001
 OLD = 20_000.0
 OLD_TRUST = 1.0 - (1.0 - MEAN_RATE) ** OLD
@@ -109,8 +113,11 @@ def scale_of(line: Any) -> Any:
 
 
 @leaf
-def describe(recent: Any, slots: Any, line: Any, day: Any, scale: Any, f: Any) -> Any:
-    """Fill the features f [FEATURES] of the next sample; ``day`` is the number of slots in a day (0: no rhythm)."""
+def describe(recent: Any, slots: Any, line: Any, day: Any, back: Any, scale: Any, f: Any) -> Any:
+    """Fill the features f [FEATURES] of the next sample.
+
+    ``day`` is the number of slots in a day (0: no rhythm), ``back`` how many days ago the last day like this one was.
+    """
     base = line[MEAN]
     slot = np.int64(line[SLOT])
     here = slot % len(slots)
@@ -125,10 +132,11 @@ def describe(recent: Any, slots: Any, line: Any, day: Any, scale: Any, f: Any) -
             f[1 + j] = d / scale
     f[4] = short / 6.0 / scale
     f[5] = long / RECENT / scale
-    f[6] = at_lag(slots, slot, here, day, base) / scale
-    f[7] = around(slots, slot, here, day, 2, False, base) / scale
-    f[8] = around(slots, slot, here, 7 * day, 1, True, base) / scale
-    f[9] = at_lag(slots, slot, here, day + 1, base) / scale
+    before = day if back == ORDINARY else (back + 1) * day
+    f[6] = at_lag(slots, slot, here, before, base) / scale
+    f[7] = around(slots, slot, here, before, 2, False, base) / scale
+    f[8] = around(slots, slot, here, back * day, 1, True, base) / scale
+    f[9] = at_lag(slots, slot, here, before + 1, base) / scale
     for k in range(1, FEATURES):
         f[k] = 0.0 if math.isnan(f[k]) else min(max(f[k], -CLIP), CLIP)
 
@@ -192,11 +200,18 @@ def settle(line: Any, x: Any, scale: Any) -> Any:
 
 
 @leaf
-def push(recent: Any, line: Any, x: Any) -> Any:
-    """Put a sample in front of the recent ones and into the current slot."""
+def push(recent: Any, slots: Any, line: Any, day: Any, back: Any, x: Any) -> Any:
+    """Put a sample in front of the recent ones and into the current slot.
+
+    Tomorrow and next week ask for an ordinary day: the slot of a special one takes what it held a week ago.
+    """
     for j in range(RECENT - 1, 0, -1):
         recent[j] = recent[j - 1]
     recent[0] = x
+    if back != ORDINARY:
+        slot = np.int64(line[SLOT])
+        ordinary = at_lag(slots, slot, slot % len(slots), ORDINARY * day, 0.0)
+        x = x if math.isnan(ordinary) else ordinary
     line[SUM] += x
     line[NUMBER] += 1.0
 
@@ -217,13 +232,13 @@ def fetch(
 
 @kernel
 def rls_block(
-    values: Any, slot_of: Any, day: Any, hold: Any, floor: Any, recent: Any, slots: Any, weights: Any,
+    values: Any, slot_of: Any, back: Any, day: Any, hold: Any, floor: Any, recent: Any, slots: Any, weights: Any,
     spread: Any, lines: Any, score: Any, expected: Any, unit: Any,
 ) -> Any:  # fmt: skip
     """Score a block [N, T]: |x - forecast| in units of the usual error. State is changed in place.
 
-    ``slot_of`` [T] is the ring's slot of each time. A series with ``hold`` is scored and not learned: the forecast
-    goes on from what it was.
+    ``slot_of`` [T] is the ring's slot of each time, ``back`` [T] is as in ``describe``. A series with ``hold`` is
+    scored and not learned: the forecast goes on from what it was.
     """
     series, samples = values.shape
     f, gain, outer = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(FEATURES * FEATURES)
@@ -237,7 +252,7 @@ def rls_block(
             scale = scale_of(line)
             predicted = line[MEAN]
             if line[SEEN] >= YOUNG:
-                describe(recent[i], slots[i], line, day, scale, f)
+                describe(recent[i], slots[i], line, day, back[t], scale, f)
                 predicted = line[MEAN] + forecast(weights[i], f) * scale
             if line[SEEN] > 0.0:
                 expected[i, t] = predicted
@@ -249,9 +264,9 @@ def rls_block(
                 score[i, t] = min(abs(x - predicted) / unit[i, t], 1e12)
             if hold[i]:
                 if line[SEEN] > 0.0:
-                    push(recent[i], line, predicted)
+                    push(recent[i], slots[i], line, day, back[t], predicted)
                 continue
             if line[SEEN] >= YOUNG:
                 adapt(weights[i], covariances[i], line, f, (x - predicted) / scale, gain, outer)
             settle(line, x, scale)
-            push(recent[i], line, x)
+            push(recent[i], slots[i], line, day, back[t], x)
