@@ -1,4 +1,4 @@
-"""Lifecycle of 10,000 series: keeping and restoring what ``auto`` learned, and the look at the data in each slot.
+"""Lifecycle of 10,000 series: keeping and restoring what ``auto`` learned, the look at the data, coming and going.
 
 Learned states of a few hundred series are repeated to 10,000: their size does not depend on the samples. Learning that
 many anew, which a restart without a snapshot costs, is measured on the few and multiplied; the figure says so.
@@ -19,9 +19,10 @@ from anomalyd.dataquality import Quality, observe
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
 from anomalyd.executors import InlineExecutor
-from anomalyd.memory import Memory, Registry, empty_memory
+from anomalyd.memory import Memory, empty_memory
 from anomalyd.recorded import RecordedSource
 from anomalyd.records import SnapshotPolicy
+from anomalyd.registry import Registry
 from anomalyd.rule import Rule
 from anomalyd.rulerun import RuleRun, cuts_of
 from anomalyd.snapshot import HEAD, Snapshots
@@ -35,9 +36,10 @@ AT = START + HISTORY * MINUTE_MS
 
 
 def run(context: Context) -> Iterator[Figure]:
-    """Measure both."""
+    """Measure all of it."""
     labels = tuple(make_labels({"__name__": "load", "instance": f"host-{i:05d}:9100"}) for i in range(SERIES))
     yield from _data_quality(labels)
+    yield from _coming_and_going(labels)
     memory, fit_s = _learned(labels)
     model = Model(RULE.detector, Grid(RULE.interval_ms, RULE.timezone), RULE.seed)
     with tempfile.TemporaryDirectory(prefix="anomalyd-bench-") as name:
@@ -78,6 +80,27 @@ def _learned(labels: tuple[Labels, ...]) -> tuple[Memory, float]:
         model=f"{model.version}-{AT}", at=AT, quality=Quality().grown(SERIES),
     )  # fmt: skip
     return memory, fit.cpu_s * SERIES / FITTED
+
+
+def _coming_and_going(labels: tuple[Labels, ...]) -> Iterator[Figure]:
+    """One slot of a rule with 10,000 series in which some come and as many go: 5,000 a day at one slot a minute."""
+    each, slots = -(-5_000 // 1_440), 2_000
+    registry, _ = Registry(RULE.id).register(list(labels), START)
+    active = np.arange(SERIES)
+    names = iter(range(SERIES, SERIES + each * (slots + TICKS + 1)))
+
+    def slot() -> None:
+        nonlocal registry, active
+        fresh = [make_labels({"__name__": "load", "instance": f"pod-{next(names)}"}) for _ in range(each)]
+        registry, added = registry.register(fresh, START)
+        gone, active = active[:each], np.concatenate([active[each:], [row.row for row in added]])
+        registry, _ = registry.without(gone, active)
+
+    timing = best_of(TICKS, slot)
+    yield limit(f"{each} of 10,000 series come and go in a slot, CPU ms", timing.cpu_s * 1000, at_most=20.0)
+    for _ in range(slots):
+        slot()
+    yield limit("rows in memory after 8,000 came and went", len(registry.rows), at_most=SERIES)
 
 
 def _data_quality(labels: tuple[Labels, ...]) -> Iterator[Figure]:

@@ -78,7 +78,7 @@ def advance_episodes(rule: Rule, memory: Memory, seen: Observation) -> list[Happ
 def _lowest_cuts(memory: Memory, seen: Observation) -> F64:
     """The cut where anything begins, of each series or group that was seen."""
     lowest: F64 = memory.cuts.min(axis=1)
-    if memory.registry.units is None:
+    if not memory.registry.joint:
         return lowest
     first = np.unique(memory.units, return_index=True)[1]  # in the order of ``groups_seen``
     return lowest[first]

@@ -125,7 +125,7 @@ class App:
     def close_orphans(self) -> None:
         """End what is open of rules that went while no daemon was running."""
         known = [rule.id for rule in self.rules.rules]
-        forget_gone(self.store, known)
+        forget_gone(self.store, known, self.daemon.clock.now_ms())
         for incident in close_orphans(self.store, known, self.settings.source_names, self.daemon.clock.now_ms()):
             log.info("incident closed, its rule is gone", rule=incident.rule, incident=incident.id)
 

@@ -17,7 +17,7 @@ from anomalyd.backtest import Backtest, Recorder, of_units
 from anomalyd.block import F32, F64, I64, Block, Bool
 from anomalyd.clock import DAY_MS
 from anomalyd.jointly import count_units
-from anomalyd.memory import registry_of
+from anomalyd.registry import registry_of
 from anomalyd.report.figures import Alarm, alarms_of, score
 from anomalyd.rule import Rule
 from anomalyd.score import UNOPENED, Observation, Verdicts

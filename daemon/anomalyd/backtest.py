@@ -20,9 +20,9 @@ from anomalyd.errors import QueryRejected
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.jointly import count_units, rows_needed
-from anomalyd.memory import Registry
 from anomalyd.recorded import RecordedSource
 from anomalyd.records import Fence
+from anomalyd.registry import Registry, registry_of
 from anomalyd.relived import NOTHING_AROUND, Letter, Sent, Surroundings, Told, deliver, letter_of
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.score import Kind
@@ -294,8 +294,8 @@ class Life:
     def result(self) -> Backtest:
         """All that came of it."""
         episodes = [e for e in self._store.episodes(rule=self.rule.id, limit=1_000_000) if e.opened_at]
-        registry = self._evaluator.runs[self.rule.id].memory.registry
-        rows = registry.rows
+        rows = self._store.series(self.rule.id)  # those that have gone since too
+        registry = registry_of(self.rule, rows)
         return Backtest(
             self._asked, self.start, self.end, self._history, tuple(row.labels for row in rows),
             tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), (), {}, self._recorder.kinds(),
@@ -310,7 +310,7 @@ class Life:
 
 def of_units(registry: Registry, hits: Hits) -> Hits:
     """Those by which alerts may begin: of a joint rule they are of its groups, not of the series in them."""
-    return hits if registry.units is None else hits.take(registry.units[hits.row] == hits.row)
+    return hits.take(registry.unit(hits.row) == hits.row) if registry.joint else hits
 
 
 def _lowest_cut(rule: Rule, rows: Sequence[SeriesRow]) -> float:

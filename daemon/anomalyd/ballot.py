@@ -267,9 +267,9 @@ class Ballot:
 
 
 def base_cuts(store: Store, rule: Rule) -> tuple[float, float, float]:
-    """A rule's own cuts; a budget stated per rule is shared by all its series, or groups of a joint rule."""
+    """A rule's own cuts; a budget stated per rule is shared by all series it scores now, or groups of a joint rule."""
     shared = any(policy.budget is not None and policy.budget.per == "rule" for policy in rule.tiers)
-    units = count_units(rule, [row.labels for row in store.series(rule.id)]) if shared else 1
+    units = count_units(rule, [row.labels for row in store.scored_series(rule.id)]) if shared else 1
     return initial_threshold(rule, max(1, units)).cuts
 
 

@@ -185,7 +185,7 @@ class Columns:
                 relearn.add(row)
             elif what.episode.close == Close.DISMISSED:
                 excused.add(row)
-        total = len(memory.siblings) if memory.registry.units is None else len(memory.unit_labels())
+        total = len(memory.unit_labels()) if memory.registry.joint else len(memory.siblings)
         told = tell(
             rule, at, happened, live.values(), memory.incidents, lambda e: cut_of(memory, e), self.annotate,
             self.links(rule), self.recipients, count_siblings(rule, total, memory.unit_labels),

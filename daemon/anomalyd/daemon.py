@@ -249,6 +249,8 @@ class Daemon:
         for kind, count in (("waiting", one.waiting), ("duplicate", one.duplicates)):
             if count:
                 self.metrics.verdicts.labels(rule_id, kind).inc(count)
+        self.metrics.series_registered.labels(rule_id).set(one.memory.registry.series)
+        self.metrics.series_gone.labels(rule_id).inc(len(one.gone))
         self.metrics.series_limited.labels(rule_id).set(one.limited)
         self.metrics.series_waiting.labels(rule_id).set(one.waiting)
         self.metrics.series_duplicate.labels(rule_id).set(one.duplicates)

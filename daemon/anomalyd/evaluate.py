@@ -27,9 +27,10 @@ from anomalyd.errors import AnomalydError, SourceUnavailable
 from anomalyd.feedback import TOGETHER_MS, Heard, Unheard, apply, policy_of
 from anomalyd.fits import Fits, news_of_models, refit_at
 from anomalyd.incident import Incident, Notification
-from anomalyd.intake import comings, expire, expiry, read_from, take_in, terms_of
-from anomalyd.memory import Memory, align, empty_memory, registry_of
+from anomalyd.intake import awaiting, comings, expire, expiry, read_from, take_in, terms_of
+from anomalyd.memory import Memory, align, empty_memory
 from anomalyd.records import NO_SNAPSHOTS, Fence, SnapshotPolicy
+from anomalyd.registry import registry_of
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.rulerun import (
     Advanced,
@@ -121,7 +122,7 @@ class Evaluator:
     def add(self, rule: Rule) -> None:
         """Take up a rule: its registry, live episodes and open incidents come from the store."""
         model = model_of(rule)
-        registry = registry_of(rule, self._store.series(rule.id))
+        registry = registry_of(rule, *self._store.living_series(rule.id))
         live = self._store.live_episodes(rule.id)
         episodes = {registry.index[e.labels]: e for e in live if e.labels in registry.index}
         incidents = {incident.key: incident for incident in self._store.open_incidents(rule.id)}
@@ -131,6 +132,7 @@ class Evaluator:
             empty_memory(rule.id), registry=registry, episodes=episodes, incidents=incidents, at=last,
             quality=Quality(incident=faulty),
         )  # fmt: skip
+        memory = awaiting(rule, memory, lambda since: self._store.scored_since(rule.id, since))
         self.runs[rule.id] = RuleRun(rule, model, memory)
         self.snapshots.expect(rule.id)
 
@@ -144,6 +146,7 @@ class Evaluator:
         """Let go of a rule that the files no longer name: close its episodes and tell whoever was told of them."""
         run = self.runs.pop(rule_id)
         self.snapshots.drop(rule_id)
+        self._store.let_series_go([rule_id], at, fence=self.fence())
         ended = [Happened(*close_episode(e, at, Close.RULE_REMOVED)) for e in run.memory.episodes.values()]
         if ended:
             c, links = self._columns, self._columns.links(run.rule)
@@ -186,6 +189,7 @@ class Evaluator:
             incidents=(*incidents, *(i for one in advanced.values() for i in one.incidents)),
             outbox=(*outbox, *(n for one in advanced.values() for n in one.outbox)),
             notices=tuple(n for one in advanced.values() for n in one.notices),
+            gone={rule_id: one.gone for rule_id, one in advanced.items() if one.gone},
         )
         crashpoint("before_commit")
         committed = self._store.commit_slot(commit, fence=self.fence())
@@ -244,7 +248,9 @@ class Evaluator:
     def _advance(self, run: RuleRun, memory: Memory, reply: Reply, at: int) -> Advanced:
         rule = run.rule
         aligned = align(memory, reply.block, rule.drop_labels, rule.max_series, terms_of(rule))
-        memory, series = take_in(run, aligned.memory, aligned.added, at)
+        memory, taken = take_in(
+            run, aligned.memory, aligned.added, at, lambda labels: self._store.gone_series(rule.id, labels)
+        )
         values = np.concatenate([aligned.values, aligned.added_values])
         if memory.state is None:
             memory = self._fits.first(run, memory, at)
@@ -252,8 +258,9 @@ class Evaluator:
                 # After a restart: what was missed since the last slot is read and lived through.
                 reply = self._read(rule, memory, at)
                 values = align(memory, reply.block, rule.drop_labels, rule.max_series).values
+        gone: tuple[int, ...] = ()
         changes = Changes()
-        changes.notices += news_of_models(run, memory, at)
+        changes.notices += [*taken.notices, *news_of_models(run, memory, at)]
         memory = self._hear(run, memory, at, changes)
         if reply.partial and rule.partial_response == "hold":
             changes.slots.append(unknown(rule, memory, at, values[:, -1], Kind.PARTIAL, "partial", reply.warnings))
@@ -264,13 +271,13 @@ class Evaluator:
             memory, found = self._look_over(rule, memory, fresh)
             changes.add_found(found)
             memory = replace(self._columns.score(run, memory, fresh, changes), doubt=None)
-            memory = expire(rule, memory, at)
+            memory, gone = expire(rule, memory, at)
         self._fits.start_if_due(run, memory, at)
         return Advanced(
             replace(memory, at=at) if changes.slots[-1].outcome == "ok" else memory,
-            tuple(changes.slots), series, tuple(changes.episodes.values()), tuple(changes.incidents.values()),
+            tuple(changes.slots), taken.rows, tuple(changes.episodes.values()), tuple(changes.incidents.values()),
             tuple(changes.outbox), reply.warnings, aligned.limited, aligned.duplicates, waiting=aligned.waiting,
-            notices=tuple(changes.notices),
+            notices=tuple(changes.notices), gone=gone,
         )  # fmt: skip
 
     def _look_over(self, rule: Rule, memory: Memory, fresh: Block) -> tuple[Memory, list[Found]]:
@@ -364,27 +371,31 @@ class Evaluator:
         witness.saw(stretch.sheet)
         for column in range(len(stretch.changes) - 1):
             self._commit_column(group, run, stretch, column, witness)
-        run.memory = replace(expire(run.rule, stretch.memory, at), at=at, doubt=None)
+        memory, gone = expire(run.rule, stretch.memory, at)
+        run.memory = replace(memory, at=at, doubt=None)
         self._fits.start_if_due(run, run.memory, at)  # before the slot is committed, as in ``evaluate``
-        self._commit_column(group, run, stretch, len(stretch.changes) - 1, witness)
+        self._commit_column(group, run, stretch, len(stretch.changes) - 1, witness, gone)
         return at + run.rule.interval_ms
 
-    def _commit_column(self, group: RuleGroup, run: RuleRun, stretch: Stretch, column: int, witness: Witness) -> None:
+    def _commit_column(
+        self, group: RuleGroup, run: RuleRun, stretch: Stretch, column: int, witness: Witness,
+        gone: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
         changes = stretch.changes[column]
-        if changes.episodes or changes.incidents or changes.notices:
+        if changes.episodes or changes.incidents or changes.notices or gone:
             slot = slot_of(run.rule, stretch.memory, stretch.sheet, column, stretch.cut)
             advanced = Advanced(
                 stretch.memory, (slot,), (), tuple(changes.episodes.values()), tuple(changes.incidents.values()),
-                tuple(changes.outbox), notices=tuple(changes.notices),
+                tuple(changes.outbox), notices=tuple(changes.notices), gone=gone,
             )  # fmt: skip
             self._commit_changes(group, slot.at, advanced, witness)
 
     def _commit_changes(self, group: RuleGroup, at: int, one: Advanced, witness: Witness) -> None:
-        if one.series or one.episodes or one.incidents or one.outbox or one.notices:
+        if one.series or one.episodes or one.incidents or one.outbox or one.notices or one.gone:
             slots = tuple(replace(slot, observation=None) for slot in one.slots)
             commit = SlotCommit(
                 group.name, at, slots, series=one.series, episodes=one.episodes, incidents=one.incidents,
-                outbox=one.outbox, notices=one.notices,
+                outbox=one.outbox, notices=one.notices, gone={one.slots[0].rule: one.gone} if one.gone else {},
             )  # fmt: skip
             self._store.commit_slot(commit)
             witness.committed(at, len(one.outbox))

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anomalyd.block import Block, Labels
+from anomalyd.block import I64, Block, Labels, fingerprint
 from anomalyd.clock import DAY_MS
 from anomalyd.door import Terms
 from anomalyd.fits import FAR_MS
 from anomalyd.memory import Memory, keep_rows
 from anomalyd.rule import Rule
 from anomalyd.rulerun import RuleRun, as_of, cuts_of
-from anomalyd.slot import SeriesRow
+from anomalyd.slot import Notice, NoticeKind, SeriesRow, make_notice
 
 EXPIRE_MS = DAY_MS
-"""A series that has not reported for this long leaves the model; its episodes and scores stay in the store."""
+"""A series that has not reported for this long goes for good; its episodes and scores stay in the store."""
 
 EXPIRE_SLOTS = 288
 """And not before it was missed in so many slots: what an hourly rule has learned in months is not lost by a day."""
+
+RETURNS = 10
+"""When more series than this are back in one slot, one notice tells of all."""
 
 LOOK_BACK = 4
 """A rule that has just been taken up looks back this many times ``admit_after`` slots for the series at its door."""
@@ -42,13 +46,32 @@ def read_from(rule: Rule, memory: Memory, at: int) -> int:
     return min(first, at - (LOOK_BACK * rule.admit_after - 1) * rule.interval_ms)
 
 
+Gone = Callable[[Sequence[Labels]], Mapping[Labels, tuple[int, int]]]
+"""Of label sets those that a rule had and that have gone: row id, and when they went."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Who was taken in: rows to write, of new series and of those that are back, and what is to be noted of these."""
+
+    rows: tuple[SeriesRow, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+
 def take_in(
-    run: RuleRun, memory: Memory, added: tuple[Labels, ...], at: int
-) -> tuple[Memory, tuple[SeriesRow, ...]]:
-    """Make series active that are to be added: registered if need be, and joined to the state."""
+    run: RuleRun, memory: Memory, added: tuple[Labels, ...], at: int, gone: Gone
+) -> tuple[Memory, Taken]:
+    """Make series active that are to be added: registered if need be, and joined to the state.
+
+    One that has gone and is back is a new series under its old row: its stored history goes on, nothing is remembered.
+    """
     if not added:
-        return memory, ()
-    registry, rows = memory.registry.register(added, at, run.rule.unit_of)
+        return memory, Taken()
+    unknown = memory.registry.unknown(added, run.rule.unit_of) if memory.registry.gone else []
+    back = gone(unknown) if unknown else {}
+    registry, rows = memory.registry.register(
+        added, at, run.rule.unit_of, {labels: row for labels, (row, _) in back.items()}
+    )
     ids = np.array([registry.index[labels] for labels in added], np.int64)
     state = memory.state
     if state is not None:
@@ -59,33 +82,69 @@ def take_in(
     cuts = cuts_of(run.rule, registry.unit(active))
     quality = memory.quality.grown(len(added))
     memory = replace(memory, registry=registry, active=active, last_seen=seen, cuts=cuts, state=state, quality=quality)
-    return memory, rows
+    return memory, Taken(rows, _returns(run.rule, [(one, back[one][1]) for one in added if one in back], at))
+
+
+def _returns(rule: Rule, back: Sequence[tuple[Labels, int]], at: int) -> tuple[Notice, ...]:
+    """What is noted of series that are back: each by itself, or all in one where they are many."""
+    if len(back) > RETURNS:
+        text = f"{len(back)} series are back that had gone, and are learned anew"
+        return (make_notice(NoticeKind.RETURNED, rule.id, at, text, since=min(left for _, left in back)),)
+    text = "the series is back after it had gone, and is learned anew"
+    return tuple(
+        make_notice(NoticeKind.RETURNED, rule.id, at, text, since=left, fingerprint=fingerprint(one), labels=one)
+        for one, left in back
+    )
 
 
 def comings(rule: Rule, memory: Memory) -> tuple[int, bool]:
     """When the newest series came, and whether a series that is away is missed: none has ever gone for good."""
-    newest = memory.registry.rows[-1].first_seen if memory.registry.rows else 0
-    return newest, rule.missing == "hold" and memory.registry.series <= len(memory.active)
+    registry = memory.registry
+    steady = rule.missing == "hold" and not registry.gone and registry.series <= len(memory.active)
+    return registry.newest, steady
 
 
 def expires_after(rule: Rule) -> int:
-    """How long a series of a rule may be away before it leaves the model, milliseconds."""
+    """How long a series of a rule may be away before it goes for good, milliseconds."""
     return max(EXPIRE_MS, EXPIRE_SLOTS * rule.interval_ms)
 
 
-def expire(rule: Rule, memory: Memory, at: int) -> Memory:
-    """Let go of series that have long vanished, and of absent ones whose absence was accepted."""
+def expire(rule: Rule, memory: Memory, at: int) -> tuple[Memory, tuple[int, ...]]:
+    """Let go of series that have long vanished, and of absent ones whose absence was accepted; the rows that went."""
     units = memory.units
     accepted = (at > memory.last_seen) & np.isin(units, list(memory.relearn))
     live = np.isin(units, list(memory.episodes))
     drop = ((at - memory.last_seen >= expires_after(rule)) | accepted) & ~live
-    if not drop.any():
-        return memory
+    late = memory.awaited_until <= at
+    if not drop.any() and not late.any():
+        return memory, ()
     kept = keep_rows(memory, ~drop)
-    here = frozenset(kept.units.tolist())
-    return replace(
-        kept, relearn=memory.relearn & here, excused=memory.excused & here, stirred=memory.stirred & here
-    )
+    stay = frozenset(kept.units.tolist())
+    needed = np.concatenate([kept.active, kept.units, np.fromiter(memory.episodes, np.int64, len(memory.episodes))])
+    registry, gone = memory.registry.without(np.concatenate([memory.active[drop], memory.awaited[late]]), needed)
+    kept = replace(
+        kept, registry=registry, relearn=memory.relearn & stay, excused=memory.excused & stay,
+        stirred=memory.stirred & stay, awaited=memory.awaited[~late], awaited_until=memory.awaited_until[~late],
+    )  # fmt: skip
+    return kept, gone
+
+
+def awaiting(rule: Rule, memory: Memory, scored_since: Callable[[int], I64]) -> Memory:
+    """A memory that was taken up from the store: by when its series have to report, or have gone.
+
+    It is not known when each reported last, but those without a score for as long as a series may be away have gone.
+
+    Args:
+        scored_since: which rows there are scores of since a time.
+    """
+    rows = np.fromiter(memory.registry.rows, np.int64, len(memory.registry.rows))
+    if not memory.at or not len(rows):
+        return memory
+    may = expires_after(rule)
+    never = np.array([one.first_seen <= memory.at - may for one in memory.registry.rows.values()], np.bool_)
+    if never.any():
+        never &= ~np.isin(rows, scored_since(memory.at - may))
+    return replace(memory, awaited=rows, awaited_until=np.where(never, memory.at, memory.at + may))
 
 
 def expiry(rule: Rule, memory: Memory) -> int:
@@ -94,4 +153,5 @@ def expiry(rule: Rule, memory: Memory) -> int:
     if rule.missing == "hold":
         # An episode of a series that is away stays open until it is back, and as long the series stays.
         may = may[~np.isin(memory.units, list(memory.episodes))]
-    return int(may.min()) + expires_after(rule) if len(may) else FAR_MS
+    soonest = int(may.min()) + expires_after(rule) if len(may) else FAR_MS
+    return min(soonest, int(memory.awaited_until.min(initial=FAR_MS)))

@@ -9,16 +9,16 @@ anomaly score: 1 is where the lowest tier begins.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from anomalyd.block import F64, I8, I64, Block, Labels, fingerprint
 from anomalyd.detectors.grouped import USUAL
 from anomalyd.incident import MAX_CHANNELS, Channel
-from anomalyd.memory import Memory, Registry
+from anomalyd.memory import Memory
+from anomalyd.registry import Registry
 from anomalyd.rule import Rule
-from anomalyd.score import Kind, Observation, Verdicts, Why
+from anomalyd.score import Kind, Observation, Verdicts, Why, chosen
 
 _RANK = {Kind.ANOMALOUS: 3, Kind.OK: 2, Kind.WARMING_UP: 1}
 """Which verdict of its series stands for a group; all others are below."""
@@ -31,7 +31,7 @@ def groups_seen(memory: Memory, seen: Observation) -> Observation:
 
     ``seen`` is in the order of the memory's active series.
     """
-    if memory.registry.units is None:
+    if not memory.registry.joint:
         return seen
     units = memory.units
     rows, group = np.unique(units, return_inverse=True)
@@ -52,7 +52,7 @@ def groups_seen(memory: Memory, seen: Observation) -> Observation:
 
 def with_groups(memory: Memory, seen: Observation, groups: Observation) -> Observation:
     """What is kept of a slot: the series, and behind them the groups, where the rule has any."""
-    if memory.registry.units is None:
+    if not memory.registry.joint:
         return seen
     new = ~np.isin(groups.series, seen.series)
 
@@ -71,22 +71,11 @@ def with_groups(memory: Memory, seen: Observation, groups: Observation) -> Obser
 
 def series_only(registry: Registry, seen: Observation) -> Observation:
     """A stored slot without its groups."""
-    if registry.units is None:
+    if not registry.joint:
         return seen
-    units = registry.units[seen.series]
+    units = registry.unit(seen.series)
     alone = np.isin(units, [unit for unit, n in zip(*np.unique(units, return_counts=True), strict=True) if n == 1])
     return chosen(seen, np.flatnonzero((units != seen.series) | alone))
-
-
-def chosen(seen: Observation, places: I64) -> Observation:
-    """Only these entries of an observation."""
-    names = ("series", "value", "expected", "lower", "upper", "surprise")
-    verdicts = Verdicts(*(getattr(seen.verdicts, name)[places] for name in ("kind", "tier", "why")))
-    kept = {name: getattr(seen, name)[places] for name in names}
-    return replace(
-        seen, **kept, verdicts=verdicts, learned=None if seen.learned is None else seen.learned[places],
-        opens=None if seen.opens is None else seen.opens[places],
-    )  # fmt: skip
 
 
 def furthest(labels: Sequence[Labels], seen: Observation) -> tuple[Channel, ...]:
@@ -111,7 +100,7 @@ def furthest(labels: Sequence[Labels], seen: Observation) -> tuple[Channel, ...]
 def furthest_of(memory: Memory, group: Labels) -> tuple[tuple[Channel, ...], int]:
     """The same of a group of a joint rule, as of the newest slot, and how many series it has; nothing for others."""
     seen, registry = memory.last, memory.registry
-    if registry.units is None or seen is None or group not in registry.index:
+    if not registry.joint or seen is None or group not in registry.index:
         return (), 0
     places = np.flatnonzero(registry.unit(seen.series) == registry.index[group])
     labels = [registry.rows[row].labels for row in seen.series[places].tolist()]

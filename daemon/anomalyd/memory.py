@@ -8,75 +8,19 @@ twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Block, Bool, Labels, fingerprint
+from anomalyd.block import F64, I64, Block, Bool, Labels
 from anomalyd.dataquality import Doubt, Quality
 from anomalyd.detectors.base import State
 from anomalyd.door import Door, Terms, knock
 from anomalyd.episode import Episode, Phase
 from anomalyd.incident import Incident
-from anomalyd.rule import Rule
-from anomalyd.score import Observation
-from anomalyd.slot import SeriesRow
-
-Unit = Callable[[Labels], Labels]
-"""The label set that a series' episodes are kept under (``Rule.unit_of``)."""
-
-
-def itself(labels: Labels) -> Labels:
-    """Each series stands for itself."""
-    return labels
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Registry:
-    """All series a rule ever had: label set to row id. Row ids are dense and never reused.
-
-    Attributes:
-        units: of a joint rule, whose groups have rows too, the row of each row's group [rows]: its own for a group, -1
-            where the group has none as yet. None where each series stands for itself.
-    """
-
-    rule: str
-    rows: tuple[SeriesRow, ...] = ()
-    index: Mapping[Labels, int] = field(default_factory=dict)
-    units: I64 | None = None
-
-    @property
-    def series(self) -> int:
-        """How many series there are, groups not counted."""
-        return len(self.rows) if self.units is None else int((self.units != np.arange(len(self.units))).sum())
-
-    def unit(self, rows: I64) -> I64:
-        """The rows that the episodes of series are kept under."""
-        return rows if self.units is None else self.units[rows]
-
-    def register(self, fresh: Sequence[Labels], at: int, unit: Unit = itself) -> tuple[Registry, tuple[SeriesRow, ...]]:
-        """Add label sets that are not there yet, and their groups; return the new registry and what was added."""
-        wanted = dict.fromkeys(labels for one in fresh for labels in (one, unit(one)))
-        new = [labels for labels in wanted if labels not in self.index]
-        if not new:
-            return self, ()
-        first = len(self.rows)
-        added = tuple(SeriesRow(self.rule, first + i, fingerprint(ls), ls, at) for i, ls in enumerate(new))
-        return _registry(self.rule, self.rows + added, {**self.index, **{row.labels: row.row for row in added}}, unit,
-                         self.units is not None), added  # fmt: skip
-
-
-def _registry(rule: str, rows: tuple[SeriesRow, ...], index: Mapping[Labels, int], unit: Unit, joint: bool) -> Registry:
-    units = np.array([index.get(unit(row.labels), -1) for row in rows], np.int64) if joint else None
-    return Registry(rule, rows, index, units)
-
-
-def registry_from_rows(rule: str, rows: Sequence[SeriesRow], unit: Unit | None = None) -> Registry:
-    """Rebuild a registry from the store; ``unit`` is given for joint rules."""
-    ordered = tuple(sorted(rows, key=lambda row: row.row))
-    index = {row.labels: row.row for row in ordered}
-    return _registry(rule, ordered, index, unit or itself, unit is not None)
+from anomalyd.registry import Registry
+from anomalyd.score import Observation, chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +50,8 @@ class Memory:
         whole: the rows of all active series, where this memory holds only some of them.
         door: series that were not seen often enough to be active.
         quality: what is known of the active series as data.
+        awaited, awaited_until: rows of the registry that were there when the rule was taken up, and when each goes for
+            good if it has not reported by then.
         doubt: samples of the columns in hand that are doubted.
     """
 
@@ -131,6 +77,8 @@ class Memory:
     whole: I64 | None = None
     door: Door = field(default_factory=Door)
     quality: Quality = field(default_factory=Quality)
+    awaited: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    awaited_until: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     doubt: Doubt | None = None
 
     @property
@@ -150,7 +98,7 @@ class Memory:
 
     def unit_labels(self) -> list[Labels]:
         """The label sets under which episodes of the active series are kept, each once."""
-        rows = self.siblings if self.registry.units is None else np.unique(self.registry.unit(self.siblings))
+        rows = np.unique(self.registry.unit(self.siblings)) if self.registry.joint else self.siblings
         return [self.registry.rows[row].labels for row in rows.tolist()]
 
     def open_episodes(self) -> list[Episode]:
@@ -162,11 +110,6 @@ def empty_memory(rule: str) -> Memory:
     """A memory that knows nothing."""
     none = np.zeros(0, np.int64)
     return Memory(Registry(rule), none, none.copy(), np.zeros((0, 3)))
-
-
-def registry_of(rule: Rule, rows: Sequence[SeriesRow]) -> Registry:
-    """A rule's registry, from its rows in the store."""
-    return registry_from_rows(rule.id, rows, rule.unit_of if rule.detector.joint else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,8 +149,9 @@ def align(
 ) -> Aligned:  # fmt: skip
     """Put an answer's series where the memory has them; name those that are to be added to them on these terms.
 
-    Series that the rule has known before are let in at once, new ones through the door. With ``stop``, which is for
-    living through many slots together, only the columns before the first addition are looked at, and nothing is added.
+    Series that the registry knows are let in at once (after a restart, all of them), others through the door. With
+    ``stop``, which is for living through many slots together, only the columns before the first addition are looked at,
+    and nothing is added.
     """
     columns, samples, duplicates = len(block.times), block.values, 0
     # No labels remembered is not an empty answer remembered.
@@ -295,7 +239,9 @@ def keep_rows(memory: Memory, keep: Bool) -> Memory:
     """Forget the active series that are not in ``keep`` [N]; their rows stay in the registry."""
     if keep.all():
         return memory
-    rows = np.nonzero(keep)[0]
+    rows, last = np.nonzero(keep)[0], memory.last
+    if last is not None:
+        last = chosen(last, np.flatnonzero(~np.isin(last.series, memory.active[~keep])))
     return replace(
         memory,
         active=memory.active[rows],
@@ -303,5 +249,6 @@ def keep_rows(memory: Memory, keep: Bool) -> Memory:
         cuts=memory.cuts[rows],
         state=memory.state.take(rows) if memory.state is not None else None,
         quality=memory.quality.take(rows),
+        last=last,
         source_labels=(),
     )

@@ -89,6 +89,14 @@ class Metrics:
         self.episodes_open = Gauge(
             "anomalyd_episodes_open", "Episodes that are open now.", ["rule", "tier"], registry=own
         )
+        self.series_registered = Gauge(
+            "anomalyd_series_registered", "Series a rule has now, those it has not heard of for less than a day too.",
+            ["rule"], registry=own,
+        )  # fmt: skip
+        self.series_gone = Counter(
+            "anomalyd_series_gone_total", "Series that were let go after they had long been away.", ["rule"],
+            registry=own,
+        )  # fmt: skip
         self.series_limited = Gauge(
             "anomalyd_series_limited", "Series beyond the rule's max_series, not scored.", ["rule"], registry=own
         )
@@ -105,8 +113,8 @@ class Metrics:
             registry=own,
         )  # fmt: skip
         self.notices = Counter(
-            "anomalyd_notices_total", "What was noted and paged nobody, by kind (drift, model, returned).", ["rule", "kind"],
-            registry=own,
+            "anomalyd_notices_total", "What was noted and paged nobody, by kind (drift, model, returned).",
+            ["rule", "kind"], registry=own,
         )  # fmt: skip
 
     def _of_the_rest(self, own: CollectorRegistry) -> None:

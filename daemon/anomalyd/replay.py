@@ -22,8 +22,9 @@ from anomalyd.errors import AnomalydError
 from anomalyd.feedback import Heard, Unheard, training_gaps
 from anomalyd.fits import HISTORY_SAMPLES_MAX
 from anomalyd.jointly import rows_by_unit, series_only
-from anomalyd.memory import align, empty_memory, registry_of
+from anomalyd.memory import align, empty_memory
 from anomalyd.records import RuleSlotRow
+from anomalyd.registry import registry_of
 from anomalyd.rule import Rule
 from anomalyd.rulerun import score_and_learn, without_windows
 from anomalyd.score import Kind, Observation
@@ -108,7 +109,7 @@ class _Past:
         self._episode, self._rule, self._store, self._source, self._feedback = episode, rule, store, source, feedback
         self._model, self._peak = model_of(rule), peak
         self._registry = registry_of(rule, store.series(rule.id))
-        self._labels = {row.row: row.labels for row in self._registry.rows}
+        self._labels = {row.row: row.labels for row in self._registry.rows.values()}
         self._row = next((row for row, labels in self._labels.items() if labels == episode.labels), -1)
         self._causes: list[str] = []
 

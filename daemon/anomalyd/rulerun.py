@@ -68,6 +68,7 @@ class Advanced:
     duplicates: int = 0
     waiting: int = 0
     notices: tuple[Notice, ...] = ()
+    gone: tuple[int, ...] = ()
     failure: Exception | None = None
 
 

@@ -8,7 +8,7 @@ meaning vmanomaly gave the name).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -154,3 +154,14 @@ class Observation:
     upper: F64
     surprise: F64
     verdicts: Verdicts
+
+
+def chosen(seen: Observation, places: I64) -> Observation:
+    """Only these entries of an observation."""
+    names = ("series", "value", "expected", "lower", "upper", "surprise")
+    verdicts = Verdicts(*(getattr(seen.verdicts, name)[places] for name in ("kind", "tier", "why")))
+    kept = {name: getattr(seen, name)[places] for name in names}
+    return replace(
+        seen, **kept, verdicts=verdicts, learned=None if seen.learned is None else seen.learned[places],
+        opens=None if seen.opens is None else seen.opens[places],
+    )  # fmt: skip

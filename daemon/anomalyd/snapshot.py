@@ -30,8 +30,9 @@ from anomalyd.fits import CATCH_UP_MS
 from anomalyd.intake import expire
 from anomalyd.jointly import series_only
 from anomalyd.logs import get_logger
-from anomalyd.memory import Memory, align, empty_memory
+from anomalyd.memory import Memory, align, empty_memory, keep_rows
 from anomalyd.records import Fence, SnapshotPolicy
+from anomalyd.registry import registry_of
 from anomalyd.rulerun import RuleRun, band_cut, cuts_of, hold_of
 from anomalyd.score import REFUSED, Kind, Observation, Why
 from anomalyd.sources import Source
@@ -182,8 +183,8 @@ class Snapshots:
         try:
             head = self._head(run, memory, at)
             if head is not None:
-                restored = _brought_up(run, self._load(run, memory, head), self._store, source)
-                restored = _as_last_said(restored, self._store)
+                restored = _brought_up(run, self._load(run, self._whole(run, memory), head), self._store, source)
+                restored = _with_living(_as_last_said(restored, self._store), memory)
                 run.fit_started_at = head.fit_started_at
                 self.kept[rule] = Kept(head.as_of, head.bytes, head.model, at)
                 log.info("state restored", rule=rule, series=len(restored.active), as_of=head.as_of, model=head.model)
@@ -192,6 +193,13 @@ class Snapshots:
             log.warning("snapshot not used; the rule is fitted anew", rule=rule, cause=str(error))
         self._waiting.discard(rule)
         return memory
+
+    def _whole(self, run: RuleRun, memory: Memory) -> Memory:
+        """The memory with the series that have gone too: the snapshot may be of a time when they were there."""
+        registry = memory.registry
+        if registry.gone:
+            registry = registry_of(run.rule, self._store.series(run.rule.id))
+        return replace(memory, registry=registry, awaited=_NONE, awaited_until=_NONE)
 
     def _head(self, run: RuleRun, memory: Memory, at: int) -> _Head | None:
         row = self._store.model(run.rule.id, HEAD)
@@ -222,14 +230,16 @@ class Snapshots:
         return _memory_of(run, memory, join_states(states), head)
 
 
-def forget_gone(store: Store, rules: Collection[str]) -> None:
-    """Drop the snapshots of rules that are not among these."""
+def forget_gone(store: Store, rules: Collection[str], at: int) -> None:
+    """Drop the snapshots of rules that are not among these, and let their series go."""
+    store.let_series_go(rules, at, but=True)
     for rule in set(store.rules_with_model(HEAD)) - set(rules):
         store.drop_models(rule, HEAD)
 
 
 # Bytes ------------------------------------------------------------------------------------------------------------
 
+_NONE: I64 = np.zeros(0, np.int64)
 _STATE, _MEMORY = "s.", "m."
 _KNOWN = ("active", "last_seen", "lines", "bits", "told")
 """What a memory knows of each series beside its state."""
@@ -272,7 +282,7 @@ def _memory_of(run: RuleRun, memory: Memory, whole: State, head: _Head) -> Memor
     cut = len(_STATE)
     arrays = {name[cut:]: array for name, array in whole.arrays.items() if name.startswith(_STATE)}
     active, last_seen, lines, bits, told = (whole.arrays[_MEMORY + name] for name in _KNOWN)
-    if len(active) and not 0 <= int(active.min()) <= int(active.max()) < len(memory.registry.rows):
+    if any(row not in memory.registry.rows for row in active.tolist()):
         raise _Unusable("it has series that the database does not know")
     state = State(arrays, frozenset(name[cut:] for name in whole.shared), whole.as_of)
     q = memory.quality
@@ -311,7 +321,16 @@ def _brought_up(run: RuleRun, memory: Memory, store: Store, source: Source) -> M
         memory = _relived(run, memory, o, values[np.searchsorted(rows, o.series), column], live)
     ended = [e for e in episodes if since < e.closed_at <= until and e.close in (Close.NEW_LEVEL, Close.NEW_NORMAL)]
     memory = replace(memory, relearn=memory.relearn | {memory.registry.index[e.labels] for e in ended})
-    return expire(rule, memory, until)
+    return replace(expire(rule, memory, until)[0], registry=memory.registry)
+
+
+def _with_living(restored: Memory, memory: Memory) -> Memory:
+    """What was restored, with the registry of now: who has gone since the snapshot was lived with, and is not here."""
+    here = np.fromiter(memory.registry.rows, np.int64, len(memory.registry.rows))
+    kept = keep_rows(restored, np.isin(restored.active, here))
+    return replace(
+        kept, registry=memory.registry, awaited=memory.awaited, awaited_until=memory.awaited_until
+    )
 
 
 def _as_last_said(memory: Memory, store: Store) -> Memory:

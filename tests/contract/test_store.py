@@ -411,4 +411,4 @@ def test_a_store_says_that_it_is_well(store: Store) -> None:
     store.commit_slot(whole_slot(1))
     store.ping()
     assert store.integrity_check() == []
-    assert store.schema_version == "0003"
+    assert store.schema_version == "0004"

@@ -28,16 +28,16 @@ DIE_MIDWAY = """
 import os, signal, sys
 from pathlib import Path
 from anomalyd.store.engine import connect
-from anomalyd.store.upgrade import Schema, upgrade
-upgrade(connect(sys.argv[1], 5000), backup=True, schema=Schema(("0001", "0002", "0003", "0004"), Path(sys.argv[2])))
+from anomalyd.store.upgrade import SCHEMA, Schema, upgrade
+upgrade(connect(sys.argv[1], 5000), backup=True, schema=Schema((*SCHEMA.revisions, "0005"), Path(sys.argv[2])))
 """
 
 LETHAL = """
 import os, signal
 import sqlalchemy as sa
 from alembic import op
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 def upgrade():
     op.add_column("slots", sa.Column("note", sa.Text()))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -90,10 +90,10 @@ def test_a_migration_killed_half_way(tmp_path: Path) -> None:
     store.close()
     scripts = tmp_path / "migrations"
     shutil.copytree(SCHEMA.folder, scripts)
-    (scripts / "versions" / "v0004_lethal.py").write_text(LETHAL)
+    (scripts / "versions" / "v0005_lethal.py").write_text(LETHAL)
     command = [sys.executable, "-c", DIE_MIDWAY, url, str(scripts)]
     assert subprocess.run(command, check=False).returncode == -9
-    for file in ("anomalyd.db", "anomalyd.db.before-0004-from-0003"):
+    for file in ("anomalyd.db", "anomalyd.db.before-0005-from-0004"):
         store = open_store(f"sqlite:///{tmp_path}/{file}")
         assert len(store.notifications()) == 1
         assert store.integrity_check() == []

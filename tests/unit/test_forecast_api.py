@@ -13,7 +13,8 @@ from anomalyd.console.forecast import MOST_SERIES, foreseen
 from anomalyd.console.parts import BadRequest
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
-from anomalyd.memory import empty_memory, registry_from_rows
+from anomalyd.memory import empty_memory
+from anomalyd.registry import registry_from_rows
 from anomalyd.rule import DetectorSpec
 from anomalyd.rulerun import RuleRun
 from anomalyd.slot import SeriesRow

@@ -15,10 +15,11 @@ from anomalyd.episode import Close, Episode
 from anomalyd.explain import explain
 from anomalyd.incident import Reason, Statement
 from anomalyd.jointly import groups_seen, with_groups
-from anomalyd.memory import Registry, empty_memory, registry_of
+from anomalyd.memory import empty_memory
 from anomalyd.metrics import Exported, ScoreCollector
 from anomalyd.recorded import RecordedSource
 from anomalyd.records import SnapshotPolicy
+from anomalyd.registry import Registry, registry_of
 from anomalyd.render import render
 from anomalyd.replay import Finding, replay
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
@@ -233,9 +234,9 @@ def test_rows_of_groups_are_no_series() -> None:
     registry, added = registry.register([label(0, 0), label(1, 0)], 5, rule.unit_of)
     registry, more = registry.register([label(0, 1)], 6, rule.unit_of)
     assert (len(added), len(more), registry.series) == (4, 1, 3)
-    again = registry_of(rule, list(registry.rows))
-    assert again.units is not None
-    assert again.units.tolist() == [1, 1, 3, 3, 1]
+    again = registry_of(rule, list(registry.rows.values()))
+    assert again.joint
+    assert again.unit(np.arange(5)).tolist() == [1, 1, 3, 3, 1]
     assert again.series == 3
     assert Registry("r").register([label(0, 0)], 1)[0].series == 1
     assert empty_memory("r").units.tolist() == []

@@ -11,7 +11,8 @@ from anomalyd.block import Block, Labels, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.dataquality import Quality
 from anomalyd.intake import expire
-from anomalyd.memory import Memory, Registry, align, empty_memory, keep_rows
+from anomalyd.memory import Memory, align, empty_memory, keep_rows
+from anomalyd.registry import Registry
 from anomalyd.rule import Rule
 
 
@@ -114,5 +115,5 @@ def test_a_series_that_is_away_leaves_after_a_day_and_as_many_slots_as_that_has(
     """A day is little to an hourly rule: what it has learned in months stays for 288 slots."""
     rule = Rule("r", "g", "x", interval_ms=interval)
     memory = replace(knows("ab"), last_seen=np.array([0, after], np.int64))
-    assert len(expire(rule, memory, after - 1).active) == 2
-    assert expire(rule, memory, after).active.tolist() == [1]
+    assert len(expire(rule, memory, after - 1)[0].active) == 2
+    assert expire(rule, memory, after)[0].active.tolist() == [1]

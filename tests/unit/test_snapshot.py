@@ -158,9 +158,9 @@ def test_snapshots_come_after_a_fit_then_every_ten_minutes_and_replace_each_othe
         at.append((head.at - START) // M)
     assert at == [0] * 10 + [10] * 10 + [20] * 5
     assert life.store.model(RULE.id, f"{HEAD}/{START + 10 * M}/0") is None
-    forget_gone(life.store, [RULE.id])
+    forget_gone(life.store, [RULE.id], START)
     assert life.store.rules_with_model(HEAD) == [RULE.id]
-    forget_gone(life.store, [])
+    forget_gone(life.store, [], START)
     assert life.store.model(RULE.id) is None
     life.live(25, 45)
     life.evaluator.remove(RULE.id, START + 45 * M)

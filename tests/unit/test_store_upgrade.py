@@ -23,8 +23,8 @@ NEXT = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
@@ -48,8 +48,8 @@ def longer(folder: Path, then: str = "pass") -> Schema:
     target = folder / "migrations"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(SCHEMA.folder, target)
-    (target / "versions" / "v0004_next.py").write_text(NEXT.format(then=then))
-    return Schema((*SCHEMA.revisions, "0004"), target)
+    (target / "versions" / "v0005_next.py").write_text(NEXT.format(then=then))
+    return Schema((*SCHEMA.revisions, "0005"), target)
 
 
 def migrate(path: Path, schema: Schema, *, backup: bool = True) -> None:
@@ -91,9 +91,9 @@ def test_an_older_file_is_copied_and_migrated(file: Path, tmp_path: Path) -> Non
     """The data stay, the schema is new, and beside the file lies a whole copy of the old one."""
     migrate(file, longer(tmp_path))
     assert read(file, "SELECT note FROM slots") == "new"
-    assert read(file, "SELECT version_num FROM anomalyd_schema") == "0004"
-    copy = file.with_name("anomalyd.db.before-0004-from-0003")
-    assert read(copy, "SELECT version_num FROM anomalyd_schema") == "0003"
+    assert read(file, "SELECT version_num FROM anomalyd_schema") == "0005"
+    copy = file.with_name("anomalyd.db.before-0005-from-0004")
+    assert read(copy, "SELECT version_num FROM anomalyd_schema") == "0004"
     assert read(copy, "SELECT count(*) FROM slots") == 1
     store = open_store(f"sqlite:///{copy}")
     assert store.last_slot("g") == 1
@@ -111,7 +111,7 @@ def test_a_broken_migration_leaves_the_old_schema(file: Path, tmp_path: Path) ->
     """A script that fails after its first statement changes nothing; with the right script it runs through."""
     with pytest.raises(ZeroDivisionError):
         migrate(file, longer(tmp_path, "1 / 0"))
-    assert read(file, "SELECT version_num FROM anomalyd_schema") == "0003"
+    assert read(file, "SELECT version_num FROM anomalyd_schema") == "0004"
     assert read(file, "SELECT count(*) FROM pragma_table_info('slots') WHERE name = 'note'") == 0
     migrate(file, longer(tmp_path))
     assert read(file, "SELECT note FROM slots") == "new"
@@ -125,13 +125,13 @@ def test_a_newer_schema_is_refused_untouched(file: Path, tmp_path: Path) -> None
         open_store(f"sqlite:///{file}")
     assert caught.value.reason == "too_new"
     assert str(file) in str(caught.value)
-    assert "0004" in str(caught.value)
+    assert "0005" in str(caught.value)
     assert file.read_bytes() == before
 
 
 def test_an_earlier_copy_is_kept(file: Path, tmp_path: Path) -> None:
     """A migration that was broken off and starts again does not overwrite the copy it made first."""
-    copy = file.with_name("anomalyd.db.before-0004-from-0003")
+    copy = file.with_name("anomalyd.db.before-0005-from-0004")
     copy.write_text("the first copy")
     migrate(file, longer(tmp_path))
     assert copy.read_text() == "the first copy"

@@ -38,7 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "query-cost": Entry("anomalyd.cli.querycost", "query_cost", "Measure what rules cost their source."),
     "evaluate": Entry("anomalyd.cli.evaluate", "run_evaluate", "Measure how right rules and their scores are."),
     "alerts": Entry("anomalyd.cli.alerts", "alerts", "List alerts, with the ids that votes need."),
-    "notices": Entry("anomalyd.cli.notices", "notices", "List what was noted and paged nobody: drift, models."),
+    "notices": Entry("anomalyd.cli.notices", "notices", "List what was noted and paged nobody: drift, models, ..."),
     "explain": Entry("anomalyd.cli.explain", "run_explain", "Say who found a past alert: members, series, model."),
     "feedback": Entry("anomalyd.cli.feedback", "feedback", "Vote on alerts; list, preview and undo votes."),
     "silence": Entry("anomalyd.cli.silence", "silence", "Keep alerts quiet for a time; list and end silences."),

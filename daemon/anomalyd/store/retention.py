@@ -1,7 +1,7 @@
 """Forget what is old, a few rows at a time, so that nobody waits long for the writer.
 
 Kept whatever their age: open episodes and incidents and all their notifications, pending notifications, feedback and
-the episodes it is about, threshold history, the series registry (row ids are never reused), the last slot of each
+the episodes it is about, threshold history, the series that have not gone, the last slot of each
 group, the newest model of each rule and those that live or judged episodes name.
 """
 
@@ -33,6 +33,18 @@ def _series_sets(connection: sa.Connection, _before: int, batch: int) -> int:
     table, used = tables.series_sets, tables.rule_slots
     unused = ~sa.exists().where(used.c.series_set == table.c.id)
     return _delete(connection, table, sa.select(table.c.id).where(unused), batch)
+
+
+def _series(connection: sa.Connection, before: int, batch: int) -> int:
+    """Series that went so long ago that no score is left; not the newest row of a rule, nor what people spoke of."""
+    table, newer = tables.series, tables.series.alias("newer")
+    rule = sa.select(tables.rule_names.c.name).where(tables.rule_names.c.id == table.c.rule_id).scalar_subquery()
+    votes, parts = tables.feedback, tables.episodes
+    judged = sa.exists().where(votes.c.rule == rule, votes.c.fingerprint == table.c.fingerprint)
+    told = sa.exists().where(parts.c.rule == rule, parts.c.fingerprint == table.c.fingerprint)
+    later = sa.exists().where(newer.c.rule_id == table.c.rule_id, newer.c.row > table.c.row)
+    old = sa.select(table.c.rule_id, table.c.row).where(table.c.gone_at < before, later, ~judged, ~told)
+    return _delete(connection, table, old, batch)
 
 
 def _episodes(connection: sa.Connection, before: int, batch: int) -> int:
@@ -101,7 +113,7 @@ def _models(connection: sa.Connection, before: int, batch: int) -> int:
 
 STEPS: tuple[Step, ...] = (
     _rule_slots, _slots, _series_sets, _episodes, _outbox, _incidents, _memories, _series_told, _notices, _silences,
-    _models,
+    _models, _series,
 )  # fmt: skip
 """In this order: what refers to a row goes before the row."""
 

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from anomalyd.block import I64
 from anomalyd.records import Fence, RuleSlotRow
 from anomalyd.score import Kind, Observation
-from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
-from anomalyd.store import episodes, notices, outbox
+from anomalyd.slot import RuleSlot, SlotCommit
+from anomalyd.store import episodes, notices, outbox, registry
 from anomalyd.store.pack import pack_rows, pack_scores, rows_digest, unpack_rows, unpack_scores
 from anomalyd.store.rows import chunks, insert_new, insert_or_update
-from anomalyd.store.tables import leases, rule_names, rule_slots, series, series_sets, slots
+from anomalyd.store.tables import leases, rule_names, rule_slots, series_sets, slots
 from anomalyd.store.text import clean
 
 _DETAIL_CHARS = 1000
@@ -33,8 +33,10 @@ def commit(connection: sa.Connection, wanted: SlotCommit, nonce: str) -> bool:
     if insert_new(connection, slots, [row], ("grp", "at")) == 0:
         same = sa.and_(slots.c.grp == wanted.group, slots.c.at == wanted.at)
         return bool(connection.execute(sa.select(slots.c.nonce).where(same)).scalar() == nonce)
-    ids = _rule_ids(connection, {rule.rule for rule in wanted.rules} | {one.rule for one in wanted.series})
-    _add_series(connection, ids, wanted.series)
+    named = {rule.rule for rule in wanted.rules} | {one.rule for one in wanted.series} | {*wanted.gone}
+    ids = _rule_ids(connection, named)
+    registry.add(connection, ids, wanted.series)
+    registry.let_go(connection, ids, wanted.gone, wanted.at)
     sets = _intern(connection, ids, wanted.rules)
     insert_or_update(connection, rule_slots, [_rule_slot(ids[rule.rule], rule, sets) for rule in wanted.rules])
     episodes.save(connection, wanted.episodes, wanted.incidents)
@@ -66,21 +68,6 @@ def _known_rules(connection: sa.Connection, names: Sequence[str]) -> dict[str, i
         rows = connection.execute(sa.select(rule_names.c.name, rule_names.c.id).where(rule_names.c.name.in_(part)))
         found |= {str(row.name): int(row.id) for row in rows}
     return found
-
-
-def _add_series(connection: sa.Connection, ids: dict[str, int], rows: Sequence[SeriesRow]) -> None:
-    values = [
-        {
-            "rule_id": ids[row.rule],
-            "row": row.row,
-            "fingerprint": row.fingerprint,
-            "labels": row.labels,
-            "first_seen": row.first_seen,
-        }
-        for row in rows
-    ]
-    if values:
-        connection.execute(sa.insert(series), values)
 
 
 def _rule_slot(rule_id: int, slot: RuleSlot, sets: dict[_Set, int]) -> dict[str, Any]:
@@ -192,10 +179,3 @@ def _take(o: Observation, index: I64) -> Observation:
         o.at, o.series[index], o.value[index], o.expected[index], o.lower[index], o.upper[index], o.surprise[index],
         verdicts,
     )  # fmt: skip
-
-
-def series_rows(connection: sa.Connection, rule: str) -> list[SeriesRow]:
-    """The registry of a rule, by row id."""
-    joined = sa.select(series).join_from(series, rule_names, series.c.rule_id == rule_names.c.id)
-    rows = connection.execute(joined.where(rule_names.c.name == rule).order_by(series.c.row))
-    return [SeriesRow(rule, row.row, row.fingerprint, row.labels, row.first_seen) for row in rows]

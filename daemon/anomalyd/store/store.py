@@ -9,10 +9,11 @@ and every writing method can be repeated without harm, so a commit whose outcome
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
+from anomalyd.block import I64, Labels
 from anomalyd.episode import Episode, Phase
 from anomalyd.errors import StoreError
 from anomalyd.incident import Incident, Notification, Outcome
@@ -31,7 +32,7 @@ from anomalyd.records import (
 from anomalyd.score import Observation, Tier
 from anomalyd.slot import Notice, NoticeKind, SeriesRow, SlotCommit
 from anomalyd.store import episodes as episode_sql
-from anomalyd.store import models, retention, slots, votes
+from anomalyd.store import models, registry, retention, slots, votes
 from anomalyd.store import notices as notice_sql
 from anomalyd.store import outbox as outbox_sql
 from anomalyd.store.exports import Exports
@@ -78,8 +79,39 @@ class Store(Transactions):
         return self._read(lambda c: slots.scores(c, rule, start_ms, end_ms, rows))
 
     def series(self, rule: str) -> list[SeriesRow]:
-        """The rule's registry of series, by row id."""
-        return self._read(lambda c: slots.series_rows(c, rule))
+        """All series of a rule that anything stored may refer to, gone or not, by row id."""
+        return self._read(lambda c: registry.rows_of(c, rule))
+
+    def living_series(self, rule: str) -> tuple[list[SeriesRow], int]:
+        """The series of a rule that have not gone, by row id, and the row id that the next new one is given."""
+        return self._read(lambda c: registry.living(c, rule))
+
+    def gone_series(self, rule: str, labels: Sequence[Labels]) -> dict[Labels, tuple[int, int]]:
+        """Of these label sets those that have gone: their row id, and when they went."""
+        return self._read(lambda c: registry.gone(c, rule, labels))
+
+    def scored_series(self, rule: str) -> list[SeriesRow]:
+        """The series in a rule's newest scores; without any, those that have not gone."""
+
+        def work(connection: sa.Connection) -> list[SeriesRow]:
+            rows, _ = registry.living(connection, rule)
+            newest = registry.newest_scored(connection, rule)
+            return rows if newest is None else [row for row in rows if row.row in newest]
+
+        return self._read(work)
+
+    def scored_since(self, rule: str, start: int) -> I64:
+        """The row ids of the series that a rule has scores of since a time, missing samples included."""
+        return self._read(lambda c: registry.scored(c, rule, start))
+
+    def let_series_go(self, rules: Collection[str], at: int, *, but: bool = False, fence: Fence | None = None) -> int:
+        """Note that all series of these rules (``but``: of all others) have gone; return how many these were."""
+
+        def work(connection: sa.Connection) -> int:
+            self._check_fence(connection, fence)
+            return registry.let_rules_go(connection, rules, at, but)
+
+        return self._write(work)
 
     # episodes and incidents
 

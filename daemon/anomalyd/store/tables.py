@@ -61,6 +61,15 @@ series = sa.Table(
     sa.Column("fingerprint", Text, nullable=False),
     sa.Column("labels", LabelSet, nullable=False),
     sa.Column("first_seen", Ms, nullable=False),
+    sa.Column("gone_at", Ms),  # none while the rule has it
+    sa.Index(
+        "series_gone", "rule_id", "fingerprint",
+        sqlite_where=sa.text("gone_at IS NOT NULL"), postgresql_where=sa.text("gone_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "series_gone_at", "gone_at",
+        sqlite_where=sa.text("gone_at IS NOT NULL"), postgresql_where=sa.text("gone_at IS NOT NULL"),
+    ),
 )  # fmt: skip
 
 episodes = sa.Table(

@@ -32,7 +32,7 @@ class Schema:
         return self.revisions[-1]
 
 
-SCHEMA = Schema(("0001", "0002", "0003"), Path(__file__).parent / "migrations")
+SCHEMA = Schema(("0001", "0002", "0003", "0004"), Path(__file__).parent / "migrations")
 VERSION_TABLE = "anomalyd_schema"
 
 _VERSION_QUERY = "SELECT version_num FROM anomalyd_schema"
