@@ -113,9 +113,9 @@ class Settings:
     escalation: tuple[Step, ...] = ()
     together: Company | None = None
     snapshots: SnapshotPolicy = field(default_factory=SnapshotPolicy)
-    remote_write: tuple[WriteTarget, ...] = ()
     calendars: Mapping[str, Holidays] = field(default_factory=dict)
     days_files: tuple[str, ...] = ()
+    remote_write: tuple[WriteTarget, ...] = ()
 
     @property
     def source_names(self) -> tuple[str, ...]:
