@@ -50,8 +50,8 @@ schema: dev  ## the editors' schemas and the generated parts of the docs
 	$(BIN)/python docs/tables.py
 	$(BIN)/python docs/detector_pages.py
 
-pictures: dev  ## the pictures of the detectors' pages; make pictures [NAME=mad]; minutes, and it fails if one is untrue
-	$(BIN)/python docs/detector_pictures.py $(NAME)
+pictures: dev  ## all pictures of the docs; make pictures [NAME=mad|reports|messages]; minutes, and it fails if one is untrue
+	$(BIN)/python docs/pictures.py $(NAME)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

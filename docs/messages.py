@@ -288,8 +288,7 @@ def write(path: Path, png: bytes) -> None:
     assert len(png) < 60_000, f"{path.name}: {len(png)} bytes"
 
 
-def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "messages"
+def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     messages = told()
     with sync_playwright() as playwright:
@@ -302,4 +301,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "messages")

@@ -1,26 +1,34 @@
-"""Pictures of a backtest's report for workbench.md: wide and light, and on a phone in the dark.
+"""Pictures of the reports of backtest and evaluate, for workbench.md and evaluate.md: wide and light, phone and dark.
 
-``python docs/report_pictures.py [FOLDER]`` writes them anew; it needs playwright and Chromium. The series are made up:
-four weeks of a shop's checkout in three regions, with the planted incidents that any such month has.
+``make pictures NAME=reports`` or ``python docs/report_pictures.py [FOLDER]`` writes them anew; it needs playwright,
+Chromium and pillow. The series are made up: four weeks of a shop's checkout in three regions, with incidents planted as
+any such month has them; evaluate is given all but one of them as labels.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from anomalyd import logs
 from anomalyd.backtest import backtest
 from anomalyd.block import Block, make_labels
+from anomalyd.cli.evaluate import compare, judge
+from anomalyd.cli.evaluateview import sheet_of
 from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.htmlreport import Judged, write_report
+from anomalyd.report.figures import Span
+from anomalyd.report.sheet import write_sheets
 from anomalyd.rule import Budget, DetectorSpec, MinDeviation, Rule, TierPolicy
 from anomalyd.score import Tier
+from anomalyd.truth import Truth
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -64,23 +72,40 @@ def history() -> Block:
     return Block(tuple(make_labels({"region": name}) for name in regions), times, values)
 
 
+def labels(block: Block) -> Truth:
+    """What a file of known anomalies would say: all that was planted but the last, which nobody noted."""
+    spans = []
+    for region, day, _, slots in PLANTED[:-1]:
+        begins = START + int(day * DAY_MS // STEP) * STEP
+        spans.append(Span(begins, begins + slots * STEP, block.labels[region]))
+    return Truth(tuple(spans), complete=True, origin="incidents.csv")
+
+
 def main(folder: Path) -> None:
-    """Live through the rule and photograph its report."""
+    """Live through the rule and photograph its reports."""
     logs.configure("error")
     block = history()
     began = time.monotonic()
     test = backtest(RULE, block, START, int(block.times[-1]))
     lived_s = time.monotonic() - began
+    judged = compare(judge(test, labels(block), True), ("mad", "stl"), lambda: True)
     with tempfile.TemporaryDirectory() as place, sync_playwright() as started:
-        report = Path(place) / "report.html"
-        write_report(report, [Judged(test, lived_s=lived_s)])
+        lived, evaluated = Path(place) / "backtest.html", Path(place) / "evaluate.html"
+        write_report(lived, [Judged(test, lived_s=lived_s)])
+        write_sheets(evaluated, "Evaluation", [sheet_of(judged)])
         browser = started.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        for name, scheme, width, height in (
-            ("workbench-report.png", "light", 1400, 1250), ("workbench-report-phone.png", "dark", 390, 1500),
+        for name, report, scheme, width, height in (
+            ("workbench-report.png", lived, "light", 1400, 1250),
+            ("workbench-report-phone.png", lived, "dark", 390, 1500),
+            ("evaluate-report.png", evaluated, "light", 1400, 1400),
         ):  # fmt: skip
             page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": height})
             page.goto(report.as_uri())
-            page.screenshot(path=str(folder / name))
+            with Image.open(io.BytesIO(page.screenshot())) as shot:
+                small = shot.convert("RGB").quantize(96, dither=Image.Dither.NONE)
+            small.save(folder / name, "PNG", optimize=True)
+            page.close()
+            sys.stdout.write(f"{name}\n")
         browser.close()
 
 

@@ -12,15 +12,13 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from anomalyd import __version__
 from anomalyd.backtest import Backtest
 from anomalyd.block import Labels
 from anomalyd.clock import HOUR_MS
 from anomalyd.durations import format_budget, format_duration
 from anomalyd.episode import Episode
+from anomalyd.render import clean
 from anomalyd.report.figures import (
     Alarm,
     BudgetLine,
@@ -33,13 +31,15 @@ from anomalyd.report.figures import (
     series_lines,
     week_counts,
 )
-from anomalyd.report.svg import HEIGHT, SCORE_HEIGHT, Chart, Mark, Strip, draw, short
+from anomalyd.report.pictures import Picture, chart_of, environment
+from anomalyd.report.svg import Mark, short
 from anomalyd.rule import Rule, TierPolicy
 from anomalyd.score import TIERS, Tier
 
 CHARTS_MAX = 16
 ZOOMS_MAX = 12
 ROWS_MAX = 300
+VALUE_MAX = 120
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,16 +62,6 @@ class Week:
     label: str
     total: int
     parts: tuple[tuple[str, int, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A chart with its caption."""
-
-    title: str
-    caption: str
-    chart: Chart
-    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +87,7 @@ class Section:
     change: Change | None
     scored: Scored | None
     dummy_scored: Scored | None
+    labelled: bool
     held: Mapping[str, int]
     told: tuple[tuple[str, int], ...]
     included: tuple[str, ...]
@@ -105,16 +96,12 @@ class Section:
 
 def render_report(judged: Sequence[Judged], title: str = "Backtest") -> str:
     """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("anomalyd", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "when": when, "labels": label_text, "duration": rough_duration, "short": short, "svg": Markup, "share": share,
+    templates = environment()
+    templates.filters |= {
+        "when": when, "labels": label_text, "duration": rough_duration, "short": short, "share": share,
     }  # fmt: skip
-    page = environment.get_template("page.html.j2")
-    sections = [section_of(one) for one in judged]
-    return page.render(title=title, sections=sections, version=__version__, height=HEIGHT, score_height=SCORE_HEIGHT)
+    page = templates.get_template("page.html.j2")
+    return page.render(title=title, sections=[section_of(one) for one in judged])
 
 
 def write_report(path: Path, judged: Sequence[Judged]) -> None:
@@ -129,12 +116,12 @@ def section_of(one: Judged) -> Section:
     # Loudest first: what would have woken somebody is looked at first.
     loud = sorted(test.episodes, key=lambda e: (-e.tier, -_finite(e.peak_surprise), e.opened_at))
     return Section(
-        test.rule, test.rule.timezone, _tier_texts(test.rule), _span(test), _facts(one), _weeks(test),
-        tuple(budget_lines(test)), own_line(test), dummy_line(test), tuple(lines[:ROWS_MAX]),
+        test.rule, test.rule.timezone, _tier_texts(test.rule), span_text(test.start, test.end, test.rule.timezone),
+        _facts(one), _weeks(test), tuple(budget_lines(test)), own_line(test), dummy_line(test), tuple(lines[:ROWS_MAX]),
         max(0, len(lines) - ROWS_MAX), test.episodes[:ROWS_MAX], max(0, len(test.episodes) - ROWS_MAX),
         tuple(_zoom(one, episode) for episode in loud[:ZOOMS_MAX]),
         tuple(_overview(one, line) for line in lines[:CHARTS_MAX]), max(0, len(lines) - CHARTS_MAX),
-        one.change, one.scored, one.dummy_scored, test.held, test.told, test.included, test.end,
+        one.change, one.scored, one.dummy_scored, bool(one.spans), test.held, test.told, test.included, test.end,
     )  # fmt: skip
 
 
@@ -156,7 +143,7 @@ def _facts(one: Judged) -> tuple[tuple[str, str], ...]:
     pages = sum(s.reason != "resolved" for s in test.sent)
     facts = [
         ("episodes", f"{len(test.episodes)}"),
-        ("a week", f"{len(test.episodes) / test.weeks:.1f}"),
+        ("episodes a week", f"{len(test.episodes) / test.weeks:.1f}"),
         ("notifications", f"{pages} + {len(test.sent) - pages} resolved"),
         ("series", f"{len(test.labels)}"),
     ]
@@ -183,7 +170,7 @@ def _overview(one: Judged, line: SeriesLine) -> Picture:
     count = f"{line.episodes} episode" + ("" if line.episodes == 1 else "s")
     caption = f"{count}, largest score {line.peak_surprise / test.cut:.1f}" if test.cut > 0 else count
     tier = max((e.tier for e in test.episodes if e.labels == line.labels), default=Tier.NONE)
-    chart = draw(_strip(test, line.row), _marks(one, line.labels), test.rule.timezone)
+    chart = chart_of(test, line.row, _marks(one, line.labels), test.start, test.end)
     return Picture(label_text(line.labels), caption, chart, tier.word if tier else "")
 
 
@@ -191,25 +178,14 @@ def _zoom(one: Judged, episode: Episode) -> Picture:
     test = one.test
     ends = episode.closed_at or test.end
     room = max(HOUR_MS, 20 * test.rule.interval_ms, int(0.75 * (ends - episode.started_at)))
-    times = test.tape.times
-    first = max(0, int(np.searchsorted(times, episode.started_at - room)))
-    stop = max(first + 2, int(np.searchsorted(times, ends + room, side="right")))
-    zone = test.rule.timezone
-    chart = draw(_strip(test, test.labels.index(episode.labels), first, stop), _marks(one, episode.labels), zone)
+    zone, row = test.rule.timezone, test.labels.index(episode.labels)
+    chart = chart_of(test, row, _marks(one, episode.labels), episode.started_at - room, ends + room)
     over = f"{str(episode.close).replace('_', ' ')} {when(episode.closed_at, zone)}"
     how = over if episode.closed_at else "still open"
     lasted = rough_duration(ends - episode.opened_at)
     seen = f"peak {short(episode.peak_value)} where {short(episode.peak_expected)} was expected"
     return Picture(label_text(episode.labels), f"{when(episode.opened_at, zone)}, {lasted}, {how}; {seen}", chart,
                    episode.tier.word)  # fmt: skip
-
-
-def _strip(test: Backtest, row: int, first: int = 0, stop: int | None = None) -> Strip:
-    t, there = test.tape, slice(first, stop)
-    return Strip(
-        t.times[there], t.low[row, there], t.high[row, there], t.expected[row, there], t.lower[row, there],
-        t.upper[row, there], t.surprise[row, there], test.cut,
-    )  # fmt: skip
 
 
 def _marks(one: Judged, labels: Labels) -> list[Mark]:
@@ -238,6 +214,13 @@ def when(ms: int, zone: str = "UTC") -> str:
     return _there(ms, zone).strftime("%a %d %b %H:%M") if ms else ""
 
 
+def span_text(start: int, end: int, zone: str = "UTC") -> str:
+    """Two times and the zone they are told in; the year stands once, or with each where they differ."""
+    first, last = _there(start, zone), _there(end, zone)
+    year = f" {first.year}" if first.year != last.year else ""
+    return f"{first:%a} {first.day} {first:%b}{year} {first:%H:%M} to {last:%a} {last.day} {last:%b %Y %H:%M}, {zone}"
+
+
 def day_of(ms: int, zone: str) -> str:
     """The day of a time."""
     there = _there(ms, zone)
@@ -248,15 +231,11 @@ def _there(ms: int, zone: str) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC if zone == "UTC" else ZoneInfo(zone))
 
 
-def _span(test: Backtest) -> str:
-    zone = test.rule.timezone
-    return f"{when(test.start, zone)} to {when(test.end, zone)} {zone}"
-
-
 def label_text(labels: Labels) -> str:
-    """A label set for people; the metric's name stands in front."""
-    pairs = ", ".join(f"{name}={value}" for name, value in labels if name != "__name__")
-    return f"{dict(labels).get('__name__', '')}{{{pairs}}}" if pairs else dict(labels).get("__name__", "{}")
+    """A label set for people: the metric's name in front, nothing that turns text around, long values cut."""
+    pairs = ", ".join(f"{clean(name, 64)}={clean(value, VALUE_MAX)}" for name, value in labels if name != "__name__")
+    metric = clean(dict(labels).get("__name__", ""), VALUE_MAX)
+    return f"{metric}{{{pairs}}}" if pairs else metric or "{}"
 
 
 def rough_duration(ms: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from anomalyd.backtest import Backtest
 from anomalyd.block import F64, Labels
 from anomalyd.clock import HOUR_MS
+from anomalyd.episode import Episode
 from anomalyd.report.figures import Alarm, Change, alarms_above, alarms_of, budget_lines, compare
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.ruleedit import edit_rule, patch
@@ -34,26 +35,37 @@ class Peak:
 
 
 def peaks(test: Backtest, most: int = 12) -> list[Peak]:
-    """The highest-scoring places, one for each stretch of a series, highest first."""
+    """The highest-scoring places, highest first: one for each alert, and for each stretch of a series without one."""
     apart = max(HOUR_MS, 10 * test.rule.interval_ms)
     chosen: list[tuple[int, int]] = []
+    shown: set[str] = set()
+    mine: dict[Labels, list[Episode]] = {}
+    for episode in test.episodes:
+        mine.setdefault(episode.labels, []).append(episode)
     found: list[Peak] = []
     hits, times = test.hits, test.tape.times
     for i in np.argsort(-hits.surprise, kind="stable").tolist():
         row, at = int(hits.row[i]), int(hits.at[i])
         if any(row == r and abs(at - t) < apart for r, t in chosen):
             continue
+        labels = test.labels[row]
+        told = next((e for e in mine.get(labels, ()) if _within(e, at, test.end)), None)
+        if told is not None and told.id in shown:
+            continue
+        shown |= {told.id} if told is not None else set()
         chosen.append((row, at))
         column = int(np.searchsorted(times, at, side="right")) - 1
         high, low = float(test.tape.high[row, column]), float(test.tape.low[row, column])
         expected = float(test.tape.expected[row, column])
         value = high if not abs(low - expected) > abs(high - expected) else low
-        labels = test.labels[row]
-        paged = any(e.labels == labels and e.started_at <= at <= (e.closed_at or test.end) for e in test.episodes)
-        found.append(Peak(row, labels, at, float(hits.surprise[i]), value, expected, paged))
+        found.append(Peak(row, labels, at, float(hits.surprise[i]), value, expected, told is not None))
         if len(found) == most:
             break
     return found
+
+
+def _within(episode: Episode, at: int, end: int) -> bool:
+    return episode.started_at <= at <= (episode.closed_at or end)
 
 
 BLOCKS = "▁▂▃▄▅▆▇█"

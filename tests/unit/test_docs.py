@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import detector_pages
 import detector_pictures
+import pictures
 import pytest
 import tables
 import yaml
@@ -176,3 +177,15 @@ def test_changelog_entries_are_tagged() -> None:
     for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("- "):
             assert re.match(r"- \[(CHANGE|FEATURE|ENHANCEMENT|BUGFIX|SECURITY)\] ", line), line
+
+
+def test_one_command_draws_all_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    """What `make pictures` calls names every picture that a page shows; an unknown name says what there is."""
+    shown = {Path(path).stem for path in re.findall(r"!\[[^]]*\]\(([^)]+\.png)\)", guide())}
+    drawers = (ROOT / "docs" / name for name in ("report_pictures.py", "messages.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in drawers)
+    assert {"slack", "evaluate-report"} <= shown
+    assert [name for name in shown if f'"{name}"' not in sources and f'"{name}.png"' not in sources] == []
+    assert {path.stem for path in DETECTORS.glob("*.svg")} == set(SCENES)
+    assert pictures.main(["nothing"]) == 2
+    assert "there are reports, messages and adwin" in capsys.readouterr().err

@@ -20,10 +20,20 @@ from rich.table import Table
 from anomalyd import logs
 from anomalyd.app import open_sources
 from anomalyd.backtest import Backtest, History, grid_span, lived, read_history, told_with
+from anomalyd.cli.asked import moment
 from anomalyd.clock import Clock, SystemClock
-from anomalyd.durations import parse_duration, read_time
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.htmlreport import Judged, dummy_line, label_text, own_line, rough_duration, share, when, write_report
+from anomalyd.htmlreport import (
+    Judged,
+    dummy_line,
+    label_text,
+    own_line,
+    rough_duration,
+    share,
+    span_text,
+    when,
+    write_report,
+)
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.relived import NOTHING_AROUND, Surroundings, concerns, remembering, surroundings
 from anomalyd.report.figures import (
@@ -45,7 +55,6 @@ from anomalyd.settings import Settings, load_settings
 from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
 
-COLOURS = {"emergency": "bold white on red", "critical": "bold red", "warning": "yellow"}
 SERIES_SHOWN = 15
 
 
@@ -182,7 +191,8 @@ def print_judged(console: Console, one: Judged) -> None:
     """The result for people."""
     test = one.test
     span = rough_duration(test.end - test.start + test.rule.interval_ms)
-    console.print(f"\n[bold]{escape(test.rule.id)}[/]  {when(test.start)} to {when(test.end)} UTC", highlight=False)
+    zone = test.rule.timezone
+    console.print(f"\n[bold]{escape(test.rule.id)}[/]  {span_text(test.start, test.end, zone)}", highlight=False)
     sent = sum(s.reason != "resolved" for s in test.sent)
     console.print(
         f"{len(test.episodes)} episodes on {len(test.labels)} series in {span}, {sent} notifications and "
@@ -215,7 +225,8 @@ def _table(title: str, *columns: str) -> Table:
 def _weeks_table(test: Backtest) -> Table:
     table = _table("Episodes a week", "week from", *(tier.word for tier in TIERS), "all")
     for week, counts in week_counts(test):
-        table.add_row(when(week)[:10], *(str(counts[t] or "") for t in TIERS), str(sum(counts.values())))
+        begins = when(week, test.rule.timezone)[:10]
+        table.add_row(begins, *(str(counts[t] or "") for t in TIERS), str(sum(counts.values())))
     return table
 
 
@@ -255,9 +266,10 @@ def _print_change(console: Console, one: Judged) -> None:
     confirmed = {e.id for e in change.lost_confirmed}
     for word, episodes in (("gained", change.gained), ("lost", change.lost)):
         for e in episodes[:50]:
+            opened = when(e.opened_at, one.test.rule.timezone)
             lasted = rough_duration((e.closed_at or one.test.end) - e.opened_at)
             what = f"{word}, was real" if e.id in confirmed else word
-            table.add_row(escape(label_text(e.labels)), when(e.opened_at), e.tier.word, lasted, what)
+            table.add_row(escape(label_text(e.labels)), opened, e.tier.word, lasted, what)
     counts = f"{change.both} in both, {len(change.gained)} gained, {len(change.lost)} lost"
     console.print(table if table.row_count else "", counts, highlight=False)
 
@@ -314,14 +326,6 @@ def failures(judged: Sequence[Judged], fail_on_more: int | None) -> list[str]:
     return found
 
 
-def _moment(text: str, option: str, now: int) -> int:
-    """A time, or how long ago it is."""
-    try:
-        return read_time(text) if text.count("-") >= 2 else now - parse_duration(text)
-    except ValueError as error:
-        raise ConfigError([Problem(option, 0, 0, str(error))]) from None
-
-
 def run_backtest(
     targets: Annotated[
         list[str] | None, typer.Argument(metavar="[RULE|FILE]...", help="Rules by name, or rules files. Default: all.")
@@ -353,7 +357,7 @@ def run_backtest(
     spans = tuple(read_spans(labels)) if labels else ()
     wanted = choose(targets or [], config, diff)
     now = clock.now_ms()
-    first, last = _moment(since, "--since", now), _moment(until, "--until", now)
+    first, last = moment(since, "--since", now), moment(until, "--until", now)
     store = _database(wanted.settings) if as_lived else None
     around = surroundings(wanted.settings, wanted.all)
     around = remembering(around, store, wanted.settings.feedback) if store is not None else around

@@ -26,13 +26,13 @@ from anomalyd.appraise import (
 from anomalyd.backtest import Backtest, grid_span
 from anomalyd.ballot import cuts_now
 from anomalyd.block import fingerprint
+from anomalyd.cli.asked import moment, seconds, within
 from anomalyd.cli.backtest import Runner, choose
 from anomalyd.cli.evaluateview import Judged, as_json, print_judged, sheet_of
-from anomalyd.clock import Clock, SystemClock
+from anomalyd.clock import SystemClock
 from anomalyd.detectors.registry import load_detector
-from anomalyd.durations import parse_duration, read_time
-from anomalyd.errors import ConfigError, Problem, StoreError
-from anomalyd.htmlreport import when
+from anomalyd.errors import StoreError
+from anomalyd.htmlreport import span_text
 from anomalyd.report.figures import alarms_above
 from anomalyd.report.sheet import write_sheets
 from anomalyd.rule import DetectorSpec, Rule
@@ -79,7 +79,7 @@ def warn_unmatched(rows: Sequence[Row], tests: Sequence[Backtest]) -> None:
     idle = [row for row in rows if id(row) not in used]
     if idle:
         first = idle[0]
-        where = f"{first.rule or 'any rule'}, {when(first.start)} to {when(first.end)}"
+        where = f"{first.rule or 'any rule'}, {span_text(first.start, first.end)}"
         print(f"{len(idle)} of {len(rows)} labelled spans meet no series in the span; the first: {where}",
               file=sys.stderr)  # fmt: skip
 
@@ -131,33 +131,12 @@ def _stored(store: Store | None, rule: Rule, first: int, last: int) -> Backtest 
     start, end = grid_span(rule, first, last)
     test = stored(store, rule, start, end) if store is not None and start <= end else None
     if test is None:
-        print(f"{rule.id}: the database holds no scores between {when(first)} and {when(last)} UTC", file=sys.stderr)
+        span = span_text(first, last, rule.timezone)
+        print(f"{rule.id}: the database holds no scores from {span}", file=sys.stderr)
     return test
 
 
 # The command ---------------------------------------------------------------------------------------------------------
-
-
-def moment(text: str, option: str, now: int) -> int:
-    """A time, or how long ago it is; ``ConfigError`` that names the option."""
-    try:
-        return read_time(text) if text.count("-") == 2 else now - parse_duration(text)
-    except ValueError as error:
-        raise ConfigError([Problem(option, 0, 0, str(error))]) from None
-
-
-def seconds(text: str, option: str) -> float:
-    """A duration in seconds; ``ConfigError`` that names the option."""
-    try:
-        return parse_duration(text) / 1000
-    except ValueError as error:
-        raise ConfigError([Problem(option, 0, 0, str(error))]) from None
-
-
-def within(clock: Clock, limit_s: float) -> Callable[[], bool]:
-    """Whether there is time left, counted from now."""
-    until = clock.monotonic_s() + limit_s
-    return lambda: clock.monotonic_s() < until
 
 
 def _write(judged: Sequence[Judged], report: Path | None, json_out: bool) -> None:

@@ -13,10 +13,12 @@ from rich.table import Table
 
 from anomalyd.appraise import Labelled, Likeness, Unlabelled, curve, histogram
 from anomalyd.backtest import Backtest
-from anomalyd.htmlreport import label_text, rough_duration, when
-from anomalyd.report.figures import Span, series_lines
-from anomalyd.report.sheet import Grid, Line, Part, Sheet, bars, curve_plot, series_plot
+from anomalyd.htmlreport import label_text, rough_duration, span_text
+from anomalyd.report.figures import series_lines
+from anomalyd.report.pictures import Picture, chart_of
+from anomalyd.report.sheet import Grid, Line, Part, Sheet, bars, curve_plot, told_columns
 from anomalyd.report.svg import Mark
+from anomalyd.score import Tier
 from anomalyd.truth import Truth
 
 CHARTS_MAX = 8
@@ -50,12 +52,13 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A line of a table: its name, what it measures, how it is written, and whether it measures the scores against the
-    cut of now rather than the alerts."""
+    """A line of a table: its name, what it measures, how it is written, what it means (with the names of measures in
+    braces), and whether it measures the scores against the cut of now rather than the alerts."""
 
     name: str
     field: str
     write: Callable[[float], str]
+    means: str
     of_now: bool = False
 
 
@@ -72,30 +75,40 @@ def count(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f}".removesuffix(".0")
 
 
+def whole(value: float) -> str:
+    return f"{value:,.0f}"
+
+
 def delay(value: float) -> str:
     return "–" if math.isnan(value) else rough_duration(round(value))
 
 
 WITH_LABELS = (
-    Figure("precision by event", "precision", percent),
-    Figure("recall by event", "recall", percent),
-    Figure("F1 by event", "f1", number),
-    Figure("anomalies found", "found", count),
-    Figure("alerts on an anomaly", "right", count),
-    Figure("median delay", "delay_ms", delay),
-    Figure("average precision", "average_precision", number),
-    Figure("AUC-ROC", "roc_auc", number),
-    Figure("precision at k", "precision_at_k", number),
-    Figure("VUS-PR", "vus_pr", number),
-    Figure("alerts a week", "alerts_per_week", count),
+    Figure("precision by event", "precision", percent, "alerts on an anomaly, of all alerts"),
+    Figure("recall by event", "recall", percent, "anomalies with an alert, of all anomalies"),
+    Figure("F1 by event", "f1", number, "harmonic mean of the two"),
+    Figure("anomalies found", "found", count, "of {events}"),
+    Figure("alerts on an anomaly", "right", count, "of {alerts}"),
+    Figure("median delay", "delay_ms", delay, "from the start of an anomaly to its first alert"),
+    Figure("average precision", "average_precision", number, "over samples in the order of their scores, at any cut"),
+    Figure("AUC-ROC", "roc_auc", number, "an abnormal sample scores above a normal one; flatters where few are"),
+    Figure("precision at k", "precision_at_k", number, "of the {k} highest scores, as many as are labelled"),
+    Figure("VUS-PR", "vus_pr", number, "as average precision, forgiving within {vus_width} samples of a label's edge"),
+    Figure("alerts a week", "alerts_per_week", count, "over all series"),
 )
 WITHOUT_LABELS = (
-    Figure("samples flagged", "flagged", count, of_now=True),
-    Figure("separation", "separation", number, of_now=True),
-    Figure("doubtful", "doubtful", percent, of_now=True),
-    Figure("bimodality", "bimodality", number),
-    Figure("silhouette of flagged", "silhouette", number, of_now=True),
-    Figure("alerts a week", "alerts_per_week", count),
+    Figure("samples flagged", "flagged", whole, "above the cut, of {scored:,}", of_now=True),
+    Figure("separation", "separation", number, "of the scores' variance, what parts flagged from other samples; good "
+           "near 1", of_now=True),
+    Figure("doubtful", "doubtful", percent, "of the samples near the cut or above it, those within 20 % of it; good "
+           "near 0", of_now=True),
+    Figure("bimodality", "bimodality", number, "0.56 while nothing is wrong, more where two kinds of samples are"),
+    Figure("silhouette of flagged", "silhouette", number, "how like each other flagged samples are, and unlike the "
+           "rest; good near 1", of_now=True),
+    Figure("alerts a week", "alerts_per_week", count, "over all series"),
+)  # fmt: skip
+DUMMY_MEANS = (
+    "The dummy scores at random and raises as many alerts as the rule: a figure that it reaches as well says nothing."
 )
 
 
@@ -139,13 +152,15 @@ def likeness_rows(one: Judged) -> list[tuple[str, ...]]:
     ]
 
 
-def origin(one: Judged) -> str:
-    """Where the labels come from, and what is left out."""
+def origin(one: Judged, measures: bool = True) -> str:
+    """Where the labels come from, what is left out, and how far the ``measures`` look."""
     if one.labels is None:
         return "Nothing is known of this span: give --labels, or vote on alerts."
     own = one.labels[0]
     events = "1 labelled anomaly" if own.events == 1 else f"{own.events} labelled anomalies"
-    text = f"{events} from {one.truth.origin}; k is {own.k} samples, VUS to {own.vus_width}."
+    text = f"{events} from {one.truth.origin}; k is {own.k} samples, VUS to {own.vus_width}." if measures else (
+        f"{events} from {one.truth.origin}."
+    )
     if own.unjudged:
         text += f" {own.unjudged} of {own.alerts} alerts were judged by nobody and are left out."
     return text
@@ -156,8 +171,8 @@ def print_judged(console: Console, one: Judged) -> None:
     test = one.test
     how = "replayed" if one.replayed else "as the daemon stored it"
     console.print(
-        f"\n[bold]{escape(test.rule.id)}[/]  {when(test.start)} to {when(test.end)} UTC, {how}; {len(test.labels)} "
-        f"series, {len(test.episodes)} alerts", highlight=False,
+        f"\n[bold]{escape(test.rule.id)}[/]  {span_of(test)}, {how}; "
+        f"{counted(len(test.labels), 'series', 'series')}, {counted(len(test.episodes), 'alert')}", highlight=False,
     )  # fmt: skip
     if one.labels is not None:
         console.print(_table("Against what is known", heads_of(one), label_rows(one)))
@@ -202,56 +217,84 @@ def _plain(value: Labelled | Unlabelled | Likeness) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
+def span_of(test: Backtest) -> str:
+    """The span of a backtest, in its rule's time zone."""
+    return span_text(test.start, test.end, test.rule.timezone)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A count with its noun."""
+    return f"1 {one}" if number == 1 else f"{number:,} {many or one + 's'}"
+
+
 def sheet_of(one: Judged) -> Sheet:
     """The rule's part of the HTML report."""
-    test, own = one.test, one.clarity[0]
-    facts = [("series", f"{len(test.labels)}"), ("alerts", f"{len(test.episodes)}"),
-             ("alerts a week", count(own.alerts_per_week))]  # fmt: skip
-    parts: list[Part] = []
+    test, measures, plots = one.test, list[Part](), list[Part]()
     if one.labels is not None:
-        mine = one.labels[0]
-        facts += [("F1 by event", number(mine.f1)), ("VUS-PR", number(mine.vus_pr)), ("delay", delay(mine.delay_ms))]
-        parts.append(_grid(one, "Against what is known", label_rows(one), f"{origin(one)} {_then(one)}".strip()))
+        note = f"{origin(one, measures=False)} {DUMMY_MEANS} {_then(one)}".strip()
+        measures.append(_grid(one, "Against what is known", label_rows(one), WITH_LABELS, note))
         points = curve(test, one.truth)
         if points:
             level = one.labels[1].average_precision
-            note = "By sample, at falling cuts; the line is what chance reaches."
-            parts.append(curve_plot("Precision over recall", points, 0.0 if math.isnan(level) else level, note))
-    note = "" if one.labels else f"{origin(one)} {_then(one)}".strip()
-    parts.append(_grid(one, "What the scores say by themselves", clarity_rows(one), note))
+            note = "Each point is a cut; the rule's own is one of them. The dashed line is what chance reaches."
+            plots.append(curve_plot("Precision and recall", points, 0.0 if math.isnan(level) else level, note))
+    note = "" if one.labels else f"{origin(one)} {DUMMY_MEANS} {_then(one)}".strip()
+    measures.append(_grid(one, "What the scores say by themselves", clarity_rows(one), WITHOUT_LABELS, note))
     counts, edges = histogram(test.tape.surprise, test.cut)
-    parts.append(bars("Scores", counts, edges, 1.0, "How many samples have which score; 1 is the cut, the scale is "
-                      "logarithmic."))  # fmt: skip
+    note = "1 is the cut: an alert begins above it. A clear rule has few samples just below and just above."
+    plots.append(bars("Scores", counts, edges, 1.0, note))
     if one.likenesses:
-        parts.append(Grid(VERSIONS, VERSION_HEADS, tuple(Line(row) for row in likeness_rows(one))))
-    parts += _charts(one)
-    how = "replayed" if one.replayed else "as stored by the daemon"
-    span = f"{when(test.start)} to {when(test.end)} UTC, {how} · {test.rule.detector.type}"
-    return Sheet(test.rule.name, test.rule.group, span, test.rule.expr, tuple(facts), tuple(parts))
+        head, rows = told_columns(VERSION_HEADS, likeness_rows(one))
+        note = "How like this rule's scores theirs are, and of the samples that either flags, what share both do."
+        plots.append(Grid(VERSIONS, head, tuple(Line(row) for row in rows), note))
+    pictures, rest = _pictures(one)
+    how = "replayed from the source" if one.replayed else "as the daemon stored it"
+    return Sheet(
+        test.rule.name, test.rule.group, f"{span_of(test)} · {how} · {test.rule.detector.type}", test.rule.expr,
+        _facts(one), test.rule.timezone, (), (tuple(measures), tuple(plots)), pictures,
+        labelled=bool(one.truth.real), rest=rest,
+    )  # fmt: skip
 
 
-def _grid(one: Judged, title: str, rows: Sequence[Sequence[str]], note: str) -> Grid:
-    return Grid(title, heads_of(one), tuple(Line(tuple(row)) for row in rows), note)
+def _facts(one: Judged) -> tuple[tuple[str, str], ...]:
+    facts = [("series", f"{len(one.test.labels):,}"), ("alerts", f"{len(one.test.episodes):,}"),
+             ("alerts a week", count(one.clarity[0].alerts_per_week))]  # fmt: skip
+    if one.labels is not None:
+        own = one.labels[0]
+        facts += [("anomalies found", f"{own.found:.0f} of {own.events}"),
+                  ("alerts on nothing", f"{own.alerts - own.right - own.unjudged:,.0f}")]  # fmt: skip
+        facts += [("judged by nobody", f"{own.unjudged:,}")] if own.unjudged else []
+        facts += [] if math.isnan(own.delay_ms) else [("median delay", delay(own.delay_ms))]
+    return tuple(facts)
+
+
+def _grid(
+    one: Judged, title: str, rows: Sequence[tuple[str, ...]], figures: Sequence[Figure], note: str
+) -> Grid:  # fmt: skip
+    names = asdict(one.clarity[0]) | (asdict(one.labels[0]) if one.labels is not None else {})
+    lines = (Line(row, hint=f.means.format(**names)) for f, row in zip(figures, rows, strict=True))
+    return Grid(title, heads_of(one), tuple(lines), note)
 
 
 def _then(one: Judged) -> str:
     return "" if one.replayed else NOW_MEANS
 
 
-def _charts(one: Judged) -> list[Part]:
-    """The series with labels first, then those with most to tell."""
-    test = one.test
+def _pictures(one: Judged) -> tuple[tuple[Picture, ...], str]:
+    """The series with labels first, then those with most to tell; and what is not shown."""
+    test, real = one.test, one.truth.real
     lines = series_lines(test)
-    lines.sort(key=lambda line: not any(span.holds(line.labels) for span in one.truth.real))
-    charts: list[Part] = []
+    lines.sort(key=lambda line: not any(span.holds(line.labels) for span in real))
+    pictures = []
     for line in lines[:CHARTS_MAX]:
-        marks = [_mark(span) for span in one.truth.real if span.holds(line.labels)]
-        marks += [Mark(e.opened_at, e.closed_at or test.end, e.tier.word) for e in test.episodes
-                  if e.labels == line.labels]  # fmt: skip
-        note = f"{line.episodes} alerts; green: labelled"
-        charts.append(series_plot(test, line.row, label_text(line.labels), note, marks, test.start, test.end))
-    return charts
-
-
-def _mark(span: Span) -> Mark:
-    return Mark(span.start, span.end, "label")
+        mine = [span for span in real if span.holds(line.labels)]
+        told = [e for e in test.episodes if e.labels == line.labels]
+        marks = [Mark(span.start, span.end, "label") for span in mine]
+        marks += [Mark(e.opened_at, e.closed_at or test.end, e.tier.word) for e in told]
+        caption = counted(line.episodes, "alert")
+        caption += f", {counted(len(mine), 'labelled anomaly', 'labelled anomalies')}" if mine else ""
+        tier = max((e.tier for e in told), default=Tier.NONE)
+        chart = chart_of(test, line.row, marks, test.start, test.end)
+        pictures.append(Picture(label_text(line.labels), caption, chart, tier.word if tier else ""))
+    more = len(lines) - len(pictures)
+    return tuple(pictures), f"{more:,} more series are not drawn; these have most to tell." if more else ""

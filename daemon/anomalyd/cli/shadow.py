@@ -99,23 +99,23 @@ def print_beside(console: Console, one: Beside) -> None:
         f"both ({len(one.earlier)} earlier, {len(one.later)} later), {len(one.gained)} gained, {len(one.lost)} lost.",
         highlight=False,
     )
-    table = Table()
-    for column in ("", "series", "tier", "opened", "lasted"):
+    table, zone = Table(), one.live.timezone
+    for column in ("", "series", "tier", f"opened ({zone})", "lasted"):
         table.add_column(column)
     for word, episodes in (("gained", one.gained), ("lost", one.lost)):
         for e in episodes:
-            table.add_row(word, *_columns(e, one.end))
+            table.add_row(word, *_columns(e, one.end, zone))
     for pair in one.both:
         if pair.later_ms:
             word = f"{rough_duration(abs(pair.later_ms))} {'later' if pair.later_ms > 0 else 'earlier'}"
-            table.add_row(word, *_columns(pair.shadow, one.end))
+            table.add_row(word, *_columns(pair.shadow, one.end, zone))
     if table.row_count:
         console.print(table)
 
 
-def _columns(e: Episode, end: int) -> tuple[str, str, str, str]:
+def _columns(e: Episode, end: int, zone: str) -> tuple[str, str, str, str]:
     lasted = rough_duration((e.closed_at or end) - e.opened_at)
-    return escape(label_text(e.labels)), e.tier.word, when(e.opened_at), lasted
+    return escape(label_text(e.labels)), e.tier.word, when(e.opened_at, zone), lasted
 
 
 def as_json(one: Beside) -> dict[str, Any]:

@@ -17,16 +17,19 @@ from rich.table import Table
 
 from anomalyd import logs
 from anomalyd.backtest import Backtest
+from anomalyd.cli.asked import moment, seconds, within
 from anomalyd.cli.backtest import Runner, bar, choose
-from anomalyd.cli.evaluate import daemon_store, moment, seconds, truth_of, warn_unmatched, within
-from anomalyd.cli.evaluateview import count, delay, number
+from anomalyd.cli.evaluate import daemon_store, truth_of, warn_unmatched
+from anomalyd.cli.evaluateview import count, counted, delay, number, span_of
 from anomalyd.clock import HOUR_MS, SystemClock
 from anomalyd.durations import format_budget, format_duration, parse_budget
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.htmlreport import label_text, when
-from anomalyd.report.sheet import Grid, Line, Part, Sheet, Text, series_plot, write_sheets
+from anomalyd.report.pictures import Picture, chart_of
+from anomalyd.report.sheet import Grid, Line, Sheet, Text, told_columns, write_sheets
 from anomalyd.report.svg import Mark, short
 from anomalyd.rule import Budget, Rule
+from anomalyd.score import Tier
 from anomalyd.truth import read_rows
 from anomalyd.tuneview import (
     Peak,
@@ -106,9 +109,9 @@ def verdict(tuned: Tuned) -> str:
 
 
 def peak_rows(f: Findings) -> list[tuple[str, ...]]:
-    cut = f.test.cut
+    cut, zone = f.test.cut, f.test.rule.timezone
     return [
-        (when(p.at), label_text(p.labels), sparkline(around(f.test, p)), short(p.value), short(p.expected),
+        (when(p.at, zone), label_text(p.labels), sparkline(around(f.test, p)), short(p.value), short(p.expected),
          f"{p.surprise / cut:.2f}" if 0 < cut < math.inf else "–", "paged" if p.paged else "")
         for p in f.peaks
     ]  # fmt: skip
@@ -139,16 +142,22 @@ def trial_row(trial: Trial) -> tuple[str, ...]:
 
 
 def tried_title(f: Findings) -> str:
-    before = "" if f.tuned.split is None else f", until {when(f.tuned.split)}"
+    before = "" if f.tuned.split is None else f", until {_split(f)}"
     return f"What was tried, best first{before}"
 
 
 def later_title(f: Findings) -> str:
-    return "" if f.tuned.split is None else f"Held out: from {when(f.tuned.split)} on, which nothing was chosen on"
+    return "" if f.tuned.split is None else f"Held out: from {_split(f)} on, which nothing was chosen on"
+
+
+def _split(f: Findings) -> str:
+    """Where the part begins that was held out."""
+    return when(f.tuned.split or 0, f.test.rule.timezone)
 
 
 PEAK_HEAD = ("at", "series", "around it", "value", "expected", "score", "")
 THRESHOLD_HEAD = ("budget", "cut", "alerts", "a week", "known found")
+HELD_OUT_MEANS = "What looks best on the part it was chosen on is often luck; only this part tells."
 TRIAL_HEAD = ("version", "alerts", "beyond budget", "F1 by event", "delay", "separation")
 
 
@@ -177,8 +186,8 @@ def print_findings(console: Console, f: Findings) -> None:
     """The result for people."""
     test = f.test
     console.print(
-        f"\n[bold]{escape(test.rule.id)}[/]  {when(test.start)} to {when(test.end)} UTC; {len(test.labels)} series, "
-        f"{len(test.episodes)} alerts", highlight=False,
+        f"\n[bold]{escape(test.rule.id)}[/]  {span_of(test)}; "
+        f"{counted(len(test.labels), 'series', 'series')}, {counted(len(test.episodes), 'alert')}", highlight=False,
     )  # fmt: skip
     console.print(_table("The highest scores", PEAK_HEAD, peak_rows(f)[:SHOWN]))
     console.print(_table("What each threshold would have paged", THRESHOLD_HEAD, threshold_rows(f)))
@@ -193,8 +202,7 @@ def print_findings(console: Console, f: Findings) -> None:
     if f.tuned.best is None:
         console.print(f"\n{f.words}.", highlight=False)
         return
-    there = "" if f.tuned.split is None else f" on the part that was held out, from {when(f.tuned.split)} on"
-    console.print(f"\n[bold]{escape(f.tuned.best.name)}[/] {escape(f.words)}{there}:\n", highlight=False)
+    console.print(f"\n[bold]{escape(f.tuned.best.name)}[/] {escape(f.words)}{_on_held_out(f)}:\n", highlight=False)
     if not f.in_file:
         console.print("The file could not be changed in place; this is the rule as the daemon writes it:\n")
     for line in f.diff:
@@ -247,31 +255,51 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
 def sheet_of(f: Findings) -> Sheet:
     """The rule's part of the HTML report."""
     t, test = f.tuned, f.test
-    facts = (("series", str(len(test.labels))), ("alerts", str(len(test.episodes))), ("tried", str(len(t.trials))))
-    tried = [Line(row, "own" if i == 0 else "") for i, row in enumerate(trial_rows(f))]
-    thresholds = [Line(row, "own" if i == 0 else "") for i, row in enumerate(threshold_rows(f))]
-    parts: list[Part] = []
-    if t.best is not None:
-        parts.append(Text(f"The change: {t.best.name}", f.diff, f"It {f.words}."))
+    facts = (("series", f"{len(test.labels):,}"), ("alerts", f"{len(test.episodes):,}"),
+             ("budget", format_budget(t.budget)), ("versions tried", str(len(t.trials))))  # fmt: skip
     note = f"{basis(f)} {fixed(test.rule)}"
-    parts.append(Grid(tried_title(f), TRIAL_HEAD, tuple(tried), note if t.best else f"{note} {f.words}."))
+    if t.untried:
+        note += f" No time was left for {', '.join(t.untried)}; give --time."
+    if t.best is not None:
+        result = Text(f"The change: {t.best.name}", f.diff, f"It {f.words}{_on_held_out(f)}.")
+    else:
+        result = Text("The rule stays as it is", (), f"{f.words[:1].upper()}{f.words[1:]}.")
+    tried = [_trials(tried_title(f), trial_rows(f), note)]
     if t.split is not None:
-        parts.append(Grid(later_title(f), TRIAL_HEAD, tuple(Line(row) for row in later_rows(f))))
-    parts.append(Grid("What each threshold would have paged", THRESHOLD_HEAD, tuple(thresholds)))
-    parts += [_chart(f, peak) for peak in f.peaks]
-    span = f"{when(test.start)} to {when(test.end)} UTC · {test.rule.detector.type}"
-    return Sheet(test.rule.name, test.rule.group, span, test.rule.expr, facts, tuple(parts))
+        tried.append(_trials(later_title(f), later_rows(f), HELD_OUT_MEANS))
+    head, rows = told_columns(THRESHOLD_HEAD, threshold_rows(f))
+    lines = tuple(Line(row, "own" if i == 0 else "") for i, row in enumerate(rows))
+    note = "This rule was lived through; the other lines count its scores above other cuts."
+    thresholds = Grid("What each threshold would have paged", head, lines, note)
+    pictures = tuple(_picture(f, peak) for peak in f.peaks)
+    return Sheet(
+        test.rule.name, test.rule.group, f"{span_of(test)} · {test.rule.detector.type}", test.rule.expr, facts,
+        test.rule.timezone, (result,), ((tried[0],), (*tried[1:], thresholds)), pictures, "The highest scores",
+        labelled=bool(t.truth.real),
+    )  # fmt: skip
 
 
-def _chart(f: Findings, peak: Peak) -> Part:
-    test = f.test
+def _trials(title: str, rows: Sequence[tuple[str, ...]], note: str) -> Grid:
+    head, shown = told_columns(TRIAL_HEAD, rows)
+    return Grid(title, head, tuple(Line(row, "own" if i == 0 else "") for i, row in enumerate(shown)), note)
+
+
+def _on_held_out(f: Findings) -> str:
+    return "" if f.tuned.split is None else f" on the part that was held out, from {_split(f)} on"
+
+
+def _picture(f: Findings, peak: Peak) -> Picture:
+    test, zone = f.test, f.test.rule.timezone
     room = max(2 * HOUR_MS, 40 * test.rule.interval_ms)
+    told = [e for e in test.episodes if e.labels == peak.labels]
     marks = [Mark(span.start, span.end, "label") for span in f.tuned.truth.real if span.holds(peak.labels)]
-    marks += [Mark(e.opened_at, e.closed_at or test.end, e.tier.word) for e in test.episodes
-              if e.labels == peak.labels]  # fmt: skip
-    note = f"{when(peak.at)}: {short(peak.value)} where {short(peak.expected)} was expected"
-    note += "; paged" if peak.paged else "; not paged"
-    return series_plot(test, peak.row, label_text(peak.labels), note, marks, peak.at - room, peak.at + room)
+    marks += [Mark(e.opened_at, e.closed_at or test.end, e.tier.word) for e in told]
+    tier = max((e.tier for e in told if e.started_at <= peak.at <= (e.closed_at or test.end)), default=Tier.NONE)
+    score = f"score {peak.surprise / test.cut:.1f}, " if 0 < test.cut < math.inf else ""
+    caption = f"{when(peak.at, zone)}: {score}{short(peak.value)} where {short(peak.expected)} was expected"
+    caption += "" if peak.paged else "; not paged"
+    chart = chart_of(test, peak.row, marks, peak.at - room, peak.at + room)
+    return Picture(label_text(peak.labels), caption, chart, tier.word if tier else "")
 
 
 # The command ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // Shows time and value under the pointer; everything is read from the drawing itself.
 "use strict";
-for (const plot of document.querySelectorAll(".plot")) {
+for (const plot of document.querySelectorAll(".plot[data-zone]")) {
   const svg = plot.querySelector(".body svg");
   const cursor = plot.querySelector(".cursor");
   const tip = plot.querySelector(".tip");

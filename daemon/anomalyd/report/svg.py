@@ -17,6 +17,8 @@ from anomalyd.ticks import Tick, round_numbers, time_ticks
 
 WIDTH, HEIGHT, SCORE_HEIGHT = 1000.0, 180.0, 46.0
 COLUMNS_MAX = 700
+FLAG, FLAG_WIDTH = 6.0, 8.0
+"""Height and least width of the flag of a marked span."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,16 @@ def draw(strip: Strip, marks: Sequence[Mark], zone: str = "UTC") -> Chart:
         return np.asarray(HEIGHT - share * HEIGHT, np.float64)
 
     xs = x(strip.times)
-    shades = "".join(_shade(mark, first, last, length) for mark in marks)
+    shades = "".join(_shade(mark, first, last, length, "mark") for mark in marks)
+    # A short episode in a long span is a hair: a flag at the edge says that it is there, and of which kind.
+    flags = "".join(_shade(mark, first, last, length, "flag") for mark in marks)
     body = (
         shades
         + _area(xs, y(strip.lower), y(strip.upper), "band")
         + _line(xs, y(strip.expected), "expected")
         + _area(xs, y(strip.low), y(strip.high), "range")
         + _line(xs, y(strip.high), "value")
+        + flags
     )
     top = max(1.5 * strip.cut if math.isfinite(strip.cut) else 1.0, 1.0)
     surprise = np.clip(np.nan_to_num(strip.surprise.astype(np.float64)), 0, top)
@@ -111,8 +116,14 @@ def draw(strip: Strip, marks: Sequence[Mark], zone: str = "UTC") -> Chart:
     score = shades + _area(xs, SCORE_HEIGHT * (1 - surprise / top), floor, "score")
     level = f"{cut_at * SCORE_HEIGHT:.1f}"
     score += f'<line class="cut" x1="0" x2="{WIDTH:g}" y1="{level}" y2="{level}"/>'
-    y_ticks = tuple(Tick(1 - (v - low) / (high - low), short(v)) for v in round_numbers(low, high))
-    return Chart(body, score, time_ticks(first, last, zone), y_ticks, first, last, low, high, top, cut_at)
+    return Chart(body, score, time_ticks(first, last, zone), _levels(low, high), first, last, low, high, top, cut_at)
+
+
+def _levels(low: float, high: float) -> tuple[Tick, ...]:
+    """The values beside the axis; of a series that hardly moves, where all would read the same, its level alone."""
+    ticks = tuple(Tick(1 - (v - low) / (high - low), short(v)) for v in round_numbers(low, high))
+    same = len({tick.text for tick in ticks}) < len(ticks)
+    return (Tick(0.5, short((low + high) / 2)),) if same else ticks
 
 
 def _range(strip: Strip) -> tuple[float, float]:
@@ -130,12 +141,16 @@ def _range(strip: Strip) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _shade(mark: Mark, first: int, last: int, length: int) -> str:
+def _shade(mark: Mark, first: int, last: int, length: int, kind: str) -> str:
     a = max(0.0, (mark.start - first) / length * WIDTH)
     b = min(WIDTH, (min(mark.end, last) - first) / length * WIDTH)
     if b < 0 or a > WIDTH:
         return ""
-    return f'<rect class="mark {mark.tier}" x="{a:.1f}" width="{max(1.5, b - a):.1f}" y="0" height="100%"/>'
+    if kind == "mark":
+        return f'<rect class="mark {mark.tier}" x="{a:.1f}" width="{max(1.5, b - a):.1f}" y="0" height="100%"/>'
+    wide, top = max(FLAG_WIDTH, b - a), HEIGHT - FLAG if mark.tier == "label" else 0
+    place = f'x="{(a + b - wide) / 2:.1f}" width="{wide:.1f}" y="{top:g}" height="{FLAG:g}"'
+    return f'<rect class="flag {mark.tier}" {place}/>'
 
 
 def _runs(*columns: F64) -> list[slice]:
