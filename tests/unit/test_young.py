@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,14 +12,14 @@ import pytest
 from anomalyd.block import F64, Block, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors import young
-from anomalyd.detectors.base import Grid
+from anomalyd.detectors.base import Detector, Grid, Raw, State
 from anomalyd.detectors.kernels.young import SPEAKS
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Close
 from anomalyd.incident import Reason
 from anomalyd.render import render
 from anomalyd.rule import Budget, DetectorSpec, Rule, TierPolicy
-from anomalyd.score import Kind, Tier, Why
+from anomalyd.score import Kind, Scores, Tier, Why
 from life import HISTORY, START, Life, M, change, hosts
 
 BUDGETS = (
@@ -174,6 +176,57 @@ def test_a_held_series_is_learned_to_the_slot_in_which_its_detector_speaks() -> 
     assert len(set(scores.expected[0, :10].tolist())) > 1, "the stand-in's series is learned"
     free = model.score(model.fit(block.window(0, 4)), block.window(4), 3.0)[1]
     assert any(not np.array_equal(whole.arrays[n], a) for n, a in free.arrays.items() if n[:2] == "d."), "then kept"
+
+
+@pytest.mark.parametrize("starts", [(20, 21, 150), (40, 40, 280), (70, 280, 300)])
+def test_held_series_are_scored_in_blocks_while_nobody_s_detector_begins_to_speak(starts: tuple[int, ...]) -> None:
+    """Series that begin at different times, held from the start: the same as sample by sample, in few blocks."""
+    values = 50 + np.random.default_rng(5).normal(size=(3, 300))
+    for row, first in enumerate(starts):
+        values[row, 4:first] = np.nan
+    block = Block(hosts(3), START + M * np.arange(300), values)
+    model, hold = Model(DetectorSpec("mad", {"window": "1h"}), Grid(M)), np.ones(3, np.bool_)
+    counting = Counting(model)
+    whole = each = model.fit(block.window(0, 4))
+    scores, whole = counting.score(whole, block.window(4), 3.0, hold)
+    parts = []
+    for t in range(4, 300):
+        one, each = model.score(each, block.window(t, t + 1), 3.0, hold)
+        parts.append(one)
+    for name in ("raw", "expected", "lower", "upper", "surprise"):
+        together = np.concatenate([getattr(one, name) for one in parts], axis=1)
+        np.testing.assert_array_equal(getattr(scores, name), together, err_msg=name)
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(array, each.arrays[name], err_msg=name)
+    assert counting.blocks < 45, "of 296 samples"
+
+
+class Counting:
+    """A model whose detector says how often it was asked."""
+
+    def __init__(self, model: Model):
+        self._model, self._inner, self.blocks = model, model.detector, 0
+
+    def score(self, *args: Any) -> tuple[Scores, State]:
+        """What the model says, its detector being asked through here."""
+        asked = copy(self._model)
+        asked.detector = cast(Detector, _Asked(self))
+        return asked.score(*args)
+
+    def ask(self, *args: Any) -> tuple[Raw, State]:
+        """What the detector says."""
+        self.blocks += 1
+        return self._inner.score(*args)
+
+
+class _Asked:
+    """A detector that can only score."""
+
+    def __init__(self, counting: Counting):
+        self._counting = counting
+
+    def score(self, *args: Any) -> tuple[Raw, State]:
+        return self._counting.ask(*args)
 
 
 def test_the_band_ends_where_the_surprise_is_the_cut() -> None:

@@ -146,15 +146,23 @@ class Model:
         scored and not learned. Raises ``DetectorError`` ("out_of_order") for samples not newer than the state.
         """
         parts: list[Scores] = []
+        width = 1
         while len(fresh.times) > 1 and young.waits(_without(_YOUNG, _unpack(state)[1]), hold):
             # A series may be held from its detector's first score on: that takes effect with the sample after.
-            scores, state = self._score(state, fresh.window(0, 1), cut, hold)
-            parts, fresh = [*parts, scores], fresh.window(1)
-        scores, state = self._score(state, fresh, cut, hold)
-        return join_scores([*parts, scores]) if parts else scores, state
+            ahead = fresh.window(0, width)
+            scores, after, same = self._score(state, ahead, cut, hold)
+            if same < len(ahead.times):
+                ahead = fresh.window(0, same)
+                scores, after, _ = self._score(state, ahead, cut, hold)
+            width = 2 * len(ahead.times)
+            parts, state, fresh = [*parts, scores], after, fresh.window(len(ahead.times))
+        if not parts or len(fresh.times):
+            scores, state, _ = self._score(state, fresh, cut, hold)
+            parts.append(scores)
+        return join_scores(parts) if len(parts) > 1 else parts[0], state
 
-    def _score(self, state: State, fresh: Block, cut: float, hold: Bool | None) -> tuple[Scores, State]:
-        """As ``score``, where who is held stays the same."""
+    def _score(self, state: State, fresh: Block, cut: float, hold: Bool | None) -> tuple[Scores, State, int]:
+        """As ``score``, as if who is held stayed the same; and in how many samples from the first it does."""
         detector, calibration = _unpack(state)
         links = {name: calibration.pop(name) for name in list(calibration) if name.startswith((_WATCH, _YOUNG))}
         if self._groups is not None:
@@ -167,9 +175,10 @@ class Model:
         else:
             judged = self._judged(raw, fresh)
             surprise, bound, calibration = self._calibrator.score(calibration, judged, cut, hold_known)
+        same = young.unchanged(_without(_YOUNG, links), surprise, hold)
         said, links = self._link(links, surprise, fresh, hold)
         scores = _joint_scores(raw, surprise, fresh) if self.joint else _scores(raw, surprise, bound)
-        return _stood_in(scores, said, cut), _pack(detector, calibration | links)
+        return _stood_in(scores, said, cut), _pack(detector, calibration | links), same
 
     def choices(self, state: State) -> tuple[Choice, ...]:
         """What runs after a fit and by what right; empty where the detector has no choice to make."""

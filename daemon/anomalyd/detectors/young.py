@@ -87,6 +87,21 @@ def waits(state: Mapping[str, npt.NDArray[Any]], hold: Bool | None) -> bool:
     return hold is not None and bool(state) and bool((hold & (state["life"][:, SPEAKS] == 0)).any())
 
 
+def unchanged(state: Mapping[str, npt.NDArray[Any]], surprise: F64, hold: Bool | None) -> int:
+    """In how many samples, of those with a detector's ``surprise`` [N, T], from the first on who is held is the same.
+
+    Up to the first one, included, with which a series that ``waits`` is scored.
+    """
+    from anomalyd.detectors.kernels.young import SPEAKS
+
+    every = int(surprise.shape[1])
+    if hold is None or not waits(state, hold):
+        return every
+    waiting = hold & (state["life"][:, SPEAKS] == 0)
+    first = np.flatnonzero(~np.isnan(surprise[waiting]).all(axis=0))
+    return int(first[0]) + 1 if len(first) else every
+
+
 def score(
     state: Mapping[str, npt.NDArray[Any]], fresh: Block, surprise: F64, grown: int, hold: Bool | None = None
 ) -> tuple[Young | None, Arrays]:

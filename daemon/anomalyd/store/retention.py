@@ -37,11 +37,13 @@ def _series_sets(connection: sa.Connection, _before: int, batch: int) -> int:
 
 def _series(connection: sa.Connection, before: int, batch: int) -> int:
     """Series that went so long ago that no score is left; not the newest row of a rule, nor what people spoke of."""
-    table, newer = tables.series, tables.series.alias("newer")
-    rule = sa.select(tables.rule_names.c.name).where(tables.rule_names.c.id == table.c.rule_id).scalar_subquery()
-    votes, parts = tables.feedback, tables.episodes
-    judged = sa.exists().where(votes.c.rule == rule, votes.c.fingerprint == table.c.fingerprint)
-    told = sa.exists().where(parts.c.rule == rule, parts.c.fingerprint == table.c.fingerprint)
+    table, newer, names = tables.series, tables.series.alias("newer"), tables.rule_names
+
+    def named_by(other: sa.Table) -> sa.Exists:
+        its_rule = sa.and_(names.c.id == table.c.rule_id, names.c.name == other.c.rule)
+        return sa.exists().where(its_rule, other.c.fingerprint == table.c.fingerprint)
+
+    judged, told = named_by(tables.feedback), named_by(tables.episodes)
     later = sa.exists().where(newer.c.rule_id == table.c.rule_id, newer.c.row > table.c.row)
     old = sa.select(table.c.rule_id, table.c.row).where(table.c.gone_at < before, later, ~judged, ~told)
     return _delete(connection, table, old, batch)
