@@ -22,6 +22,9 @@ EXPIRE_MS = DAY_MS
 EXPIRE_SLOTS = 288
 """And not before it was missed in so many slots: what an hourly rule has learned in months is not lost by a day."""
 
+AT_ONCE = 10_000
+"""No more series than this that were awaited in vain go in one slot: an old database may have very many."""
+
 RETURNS = 10
 """When more series than this are back in one slot, one notice tells of all."""
 
@@ -115,7 +118,8 @@ def expire(rule: Rule, memory: Memory, at: int) -> tuple[Memory, tuple[int, ...]
     accepted = (at > memory.last_seen) & np.isin(units, list(memory.relearn))
     live = np.isin(units, list(memory.episodes))
     drop = ((at - memory.last_seen >= expires_after(rule)) | accepted) & ~live
-    late = memory.awaited_until <= at
+    late = np.zeros(len(memory.awaited), np.bool_)
+    late[np.flatnonzero(memory.awaited_until <= at)[:AT_ONCE]] = True
     if not drop.any() and not late.any():
         return memory, ()
     kept = keep_rows(memory, ~drop)
