@@ -46,39 +46,56 @@ def far(stored: np.ndarray, unit: float, q: np.ndarray) -> np.float32:
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(["rhythm", "walk", "steps", "flat", "huge"]), st.integers(0, 1000))
 def test_the_nearest_contexts_are_those_of_looking_at_all(kind: str, seed: int) -> None:
-    """Which blocks are opened changes no bit of the distance; every box is the one around its contexts."""
-    state = knn.empty(1, CONTEXTS)
-    book, boxes, line = state["book"][0], state["boxes"][0], state["nearest"][0]
+    """Which blocks are opened changes no bit of the distance; boxes and hulls are those around their contexts."""
+    book, boxes, hulls, line = (array[0] for array in knn.empty(1, CONTEXTS).values())
     room = book.shape[0] * knn.BLOCK
-    scratch = np.zeros(book.shape[0], F32), np.zeros(knn.BLOCK, F32), np.zeros(knn.NEIGHBOURS, F32)
+    scratch = np.zeros((2, knn.LANES), F32), np.zeros(knn.BLOCK, F32), np.zeros(knn.NEIGHBOURS, F32)
     clock = knn.around_clock(2 * np.pi * np.arange(900) / 96)
     q, recent, stored = np.zeros(knn.WIDTH, F32), np.zeros(12), np.zeros((0, knn.WIDTH), F32)
     for t, x in enumerate(samples(kind, seed)):
         knn.context(recent, t, x, clock[t, 0], clock[t, 1], q)
-        found = knn.nearest(book, boxes, line, q, *scratch)
+        found = knn.nearest(book, boxes, hulls, line, q, *scratch)
         if t >= knn.YOUNG:
             assert found == far(stored, line[knn.UNIT], q)
         if t % EVERY == 0:
             stored = np.concatenate([stored, q[None]])[-room:]
-        knn.note(book, boxes, line, q, EVERY)
+        knn.note(book, boxes, hulls, line, q, EVERY)
         recent = np.concatenate([[x], recent[:-1]])
-    np.testing.assert_array_equal(boxes[0], book.min(axis=2).T)
-    np.testing.assert_array_equal(boxes[1], book.max(axis=2).T)
+    for b, block in enumerate(book):
+        box = boxes[b % len(boxes), :, :, b // len(boxes)]
+        np.testing.assert_array_equal(box, np.stack([block.min(axis=1), block.max(axis=1)], axis=1))
+    for g, group in enumerate(boxes):
+        hull = hulls[g // knn.LANES, :, :, g % knn.LANES]
+        np.testing.assert_array_equal(hull, np.stack([group[:, 0].min(axis=1), group[:, 1].max(axis=1)], axis=1))
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e30])
+@pytest.mark.parametrize("x", [0.0, -1e30, 1e30])
+def test_nothing_is_near_an_empty_place(unit: float, x: float) -> None:
+    """A box without contexts is never opened, whatever the unit: there may be no block where it points."""
+    boxes, bounds = knn.empty(1, 64)["boxes"][0], np.zeros(knn.LANES, F32)
+    q = np.array([x] * knn.SCALED + [0.0, knn.RADIUS], F32)
+    with np.errstate(over="ignore"):
+        inverse = F32(1.0 / unit)
+    assert knn.measure(boxes[0], q, inverse, knn.FARTHEST, bounds) == 0
+    assert not (bounds < knn.FARTHEST).any()
 
 
 def test_a_box_that_is_far_stays_closed() -> None:
-    """On a rhythm most blocks of the book are not looked into."""
-    book, boxes, line = (array[0] for array in knn.empty(1, 2048).values())
-    scratch = np.zeros(book.shape[0], F32), np.zeros(knn.BLOCK, F32), np.zeros(knn.NEIGHBOURS, F32)
-    clock = knn.around_clock(2 * np.pi * np.arange(2100) / 288)
+    """On a daily rhythm few boxes of the book are looked at: those of the same time of day, on all days."""
+    book, boxes, hulls, line = (array[0] for array in knn.empty(1, 4032).values())
+    scratch = np.zeros((2, knn.LANES), F32), np.zeros(knn.BLOCK, F32), np.zeros(knn.NEIGHBOURS, F32)
+    clock = knn.around_clock(2 * np.pi * np.arange(4100) / 288)
     q, recent = np.zeros(knn.WIDTH, F32), np.zeros(12)
-    values = 100 + 20 * np.sin(2 * np.pi * np.arange(2100) / 288) + np.random.default_rng(1).normal(size=2100)
+    values = 100 + 20 * np.sin(2 * np.pi * np.arange(4100) / 288) + np.random.default_rng(1).normal(size=4100)
     for t, x in enumerate(values):
         knn.context(recent, t, x, clock[t, 0], clock[t, 1], q)
-        knn.note(book, boxes, line, q, 1)
+        knn.note(book, boxes, hulls, line, q, 1)
         recent = np.concatenate([[x], recent[:-1]])
-    distance = knn.nearest(book, boxes, line, q, *scratch)
-    assert (scratch[0] < distance**2).mean() < 0.2
+    distance, inverse = knn.nearest(book, boxes, hulls, line, q, *scratch), F32(1 / line[knn.UNIT])
+    limit = F32(distance**2)
+    assert sum(knn.measure(row, q, inverse, limit, scratch[0][0]) for row in hulls) < 0.2 * len(boxes)
+    assert sum(knn.measure(row, q, inverse, limit, scratch[0][0]) for row in boxes) < 0.1 * len(book)
 
 
 @settings(max_examples=20, deadline=None)

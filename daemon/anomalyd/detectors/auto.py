@@ -168,8 +168,8 @@ class Auto:
             auto_block(
                 np.clip(values, -LARGEST, LARGEST), slots, back, phases, days, weeks, hold, self.day_slots, self.every,
                 growth, self.params.warm_up, a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"],
-                a["profile"], a["visits"], a["seasons"], a["book"], a["boxes"], a["nearest"], a["residuals"],
-                a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"], a["waiting"],
+                a["profile"], a["visits"], a["seasons"], a["book"], a["boxes"], a["hulls"], a["nearest"],
+                a["residuals"], a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"], a["waiting"],
                 raw.score, raw.page, raw.expected, raw.unit, seen,
             )  # fmt: skip
             keep_block(raw.score, hold, DOUBT, 1.0 / growth, a["promise"])

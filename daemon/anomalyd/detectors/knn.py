@@ -102,7 +102,7 @@ class Knn:
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             knn_block(
                 np.clip(values, -LARGEST, LARGEST), phases, hold, self.every,
-                a["recent"], a["book"], a["boxes"], a["nearest"], raw.score, raw.expected,
+                a["recent"], a["book"], a["boxes"], a["hulls"], a["nearest"], raw.score, raw.expected,
             )  # fmt: skip
 
         return learn
@@ -141,5 +141,5 @@ def _catch_up(mine: Arrays, now: Arrays) -> None:
     """Copy what the last block changed: the contexts it put into the book, and all that is small."""
     from anomalyd.detectors.kernels.knn import copy_contexts
 
-    copy_contexts(now["book"], now["boxes"], now["nearest"], mine["nearest"], mine["book"], mine["boxes"])
+    copy_contexts(now["book"], now["nearest"], mine["nearest"], mine["book"], mine["boxes"], mine["hulls"])
     mine["recent"][...], mine["nearest"][...] = now["recent"], now["nearest"]

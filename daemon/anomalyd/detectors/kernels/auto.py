@@ -24,7 +24,7 @@ import numpy as np
 
 from anomalyd.detectors.kernels.extreme import above, beyond, see
 from anomalyd.detectors.kernels.jit import kernel, leaf
-from anomalyd.detectors.kernels.knn import BLOCK, NEIGHBOURS, WIDTH, around_clock, context, nearest, note
+from anomalyd.detectors.kernels.knn import BLOCK, LANES, NEIGHBOURS, WIDTH, around_clock, context, nearest, note
 from anomalyd.detectors.kernels.rls import (
     FEATURES,
     MEAN,
@@ -282,7 +282,7 @@ def remember(
 def auto_block(
     values: Any, slot_of: Any, back: Any, phases: Any, days: Any, weeks: Any, hold: Any, day: Any, every: Any,
     growth: Any, fewest: Any, recent: Any, slots: Any, weights: Any, spread: Any, rlines: Any, profiles: Any,
-    visits: Any, slines: Any, books: Any, boxes: Any, klines: Any, residuals: Any, counts: Any, lines: Any,
+    visits: Any, slines: Any, books: Any, boxes: Any, hulls: Any, klines: Any, residuals: Any, counts: Any, lines: Any,
     extremes: Any, peaks: Any, alines: Any, waitings: Any, score: Any, page: Any, expected: Any, unit: Any, views: Any,
 ) -> Any:  # fmt: skip
     """Score and learn a block [N, T]; state arrays (documented in ``detectors/auto.py``) are changed in place.
@@ -291,7 +291,7 @@ def auto_block(
     the signals are made of, where it is wanted.
     """
     f, gain, outer = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(FEATURES * FEATURES)
-    q, bounds = np.zeros(WIDTH, np.float32), np.zeros(books.shape[1], np.float32)
+    q, bounds = np.zeros(WIDTH, np.float32), np.zeros((2, LANES), np.float32)
     apart, best, early = np.zeros(BLOCK, np.float32), np.zeros(NEIGHBOURS, np.float32), np.zeros(2)
     raw, places, tails = np.zeros(MEMBERS), np.zeros(MEMBERS), np.zeros(MEMBERS)
     clock, fade, covariances = around_clock(phases), 1.0 / growth, spread.reshape(len(spread), FEATURES * FEATURES)
@@ -312,7 +312,7 @@ def auto_block(
             if line[HELD] > 0.0 and not hold[i]:
                 look_back(waitings[i], counts[i], lines[i], extremes[i], line, growth)
             context(recent[i], int(rline[SAMPLES]), x, clock[t, 0], clock[t, 1], q)
-            far = nearest(books[i], boxes[i], klines[i], q, bounds, apart, best)
+            far = nearest(books[i], boxes[i], hulls[i], klines[i], q, bounds, apart, best)
             score_members(raw, x, predicted, usual, floor, residuals[i], line, far)
             judge(tails, counts[i], lines[i], raw, places, floor)
             onset = (2.0 * tails[FORECAST] + tails[SEASON]) / 3.0
@@ -335,7 +335,7 @@ def auto_block(
             early[0] = max(0.0, abs(x - predicted) - floor)
             early[1] = max(0.0, abs(x - usual) - floor)
             remember(raw, places, x, early, residuals[i], counts[i], lines[i], extremes[i], line, growth)
-            note(books[i], boxes[i], klines[i], q, every)
+            note(books[i], boxes[i], hulls[i], klines[i], q, every)
             if rline[SAMPLES] >= YOUNG:
                 adapt(weights[i], covariances[i], rline, f, (x - predicted) / scale, gain, outer)
             settle(rline, x, scale)

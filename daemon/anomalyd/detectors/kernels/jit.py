@@ -27,9 +27,10 @@ def kernel(function: Function) -> Function:
 def leaf(function: Function) -> Function:
     """As ``kernel``, for small functions that allocate nothing and return no array.
 
-    They count no references to their arrays: with many calls a sample the counting costs more than the arithmetic.
+    They count no references to their arrays, and are part of whoever calls them: with many calls a sample the counting
+    and the handing over of arrays cost more than the arithmetic.
     """
-    return _compiled(function, _nrt=False)
+    return _compiled(function, _nrt=False, forceinline=True)
 
 
 def _compiled(function: Function, **more: Any) -> Function:

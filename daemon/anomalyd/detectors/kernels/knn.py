@@ -5,11 +5,15 @@ robust spread of the book) and the time of day as a circle of radius two. The bo
 every ``every``, oldest overwritten; the distance to the K-th nearest is the score.
 
 Sixteen contexts that follow each other lie together in a block with a box around them, and few blocks are opened: one
-whose box is farther away than the K nearest found so far cannot hold a nearer context. The answer is that of looking
-at all contexts, bit for bit, because rounding keeps order: the distance to a box is computed by the same operations.
+whose box is farther away than the K nearest found so far cannot hold a nearer context. Blocks that are a fourteenth of
+the book apart (a day, where it holds a fortnight: they are of the same time of day) are a group with a hull around
+their boxes, and few boxes are looked at for the same reason. The answer is that of looking at all contexts, bit for
+bit, because rounding keeps order: the distance to a box is computed by the same operations.
 
-State of one series: ``book`` [B, WIDTH, BLOCK] the contexts; ``boxes`` [2, WIDTH, B] the least and the greatest of
-each block; ``line`` [LINE]: contexts stored, samples seen, unit, and the block that held the nearest context last.
+State of one series: ``book`` [B, WIDTH, BLOCK] the contexts; ``boxes`` [G, WIDTH, 2, LANES] the least and the
+greatest of each block, b being lane b // G of group b % G; ``hulls`` [-, WIDTH, 2, LANES] the same of each group;
+``line`` [LINE]: contexts stored, samples seen, unit, and the block that held the nearest context last. What is looked
+at together lies together, so that memory is read in order.
 """
 
 from __future__ import annotations
@@ -24,6 +28,11 @@ from anomalyd.detectors.kernels.jit import kernel, leaf
 
 WIDTH = 6
 BLOCK = 16
+LANES = 16
+"""Boxes that lie side by side: the compiler compares them all at a time, which it does not do with eight."""
+SHARES = 14
+"""Blocks of a group at most."""
+LEAST, GREATEST = 0, 1
 STORED, SEEN, UNIT, HINT = 0, 1, 2, 3
 LINE = 4
 LATEST = 11
@@ -42,11 +51,20 @@ NONE = np.float32(0.0)
 def empty(n: int, contexts: int) -> dict[str, npt.NDArray[Any]]:
     """State of n series that have seen nothing, with room for so many contexts each (rounded up to whole blocks)."""
     blocks = -(-contexts // BLOCK)
+    groups = -(-blocks // SHARES)
     return {
         "book": np.zeros((n, blocks, WIDTH, BLOCK), np.float32),
-        "boxes": np.zeros((n, 2, WIDTH, blocks), np.float32),
+        "boxes": _around_nothing(n, groups),
+        "hulls": _around_nothing(n, -(-groups // LANES)),
         "nearest": np.zeros((n, LINE)),
     }
+
+
+def _around_nothing(*shape: int) -> npt.NDArray[np.float32]:
+    """Boxes that are far from everything, and that any context makes its own."""
+    boxes = np.empty((*shape, WIDTH, 2, LANES), np.float32)
+    boxes[..., LEAST, :], boxes[..., GREATEST, :] = NOWHERE, -NOWHERE
+    return boxes
 
 
 @kernel
@@ -106,100 +124,162 @@ def rescale(book: Any, line: Any) -> Any:
 
 
 @leaf
-def measure_boxes(boxes: Any, blocks: Any, q: Any, inverse: Any, bounds: Any) -> Any:
-    """Squared distance of q to each of the first boxes into ``bounds``: no context inside is nearer."""
-    q0, q1, q2, q3 = q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse
-    q4, q5 = q[4], q[5]
-    for b in range(blocks):
-        d0 = max(boxes[0, 0, b] * inverse - q0, q0 - boxes[1, 0, b] * inverse, NONE)
-        d1 = max(boxes[0, 1, b] * inverse - q1, q1 - boxes[1, 1, b] * inverse, NONE)
-        d2 = max(boxes[0, 2, b] * inverse - q2, q2 - boxes[1, 2, b] * inverse, NONE)
-        d3 = max(boxes[0, 3, b] * inverse - q3, q3 - boxes[1, 3, b] * inverse, NONE)
-        d4 = max(boxes[0, 4, b] - q4, q4 - boxes[1, 4, b], NONE)
-        d5 = max(boxes[0, 5, b] - q5, q5 - boxes[1, 5, b], NONE)
-        bounds[b] = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4 + d5 * d5
+def apart_by(low: Any, high: Any, x: Any) -> Any:
+    """Distance of x to what lies between two edges."""
+    return max(low - x, x - high, NONE)
 
 
 @leaf
-def open_block(book: Any, b: Any, count: Any, q: Any, inverse: Any, apart: Any, best: Any) -> Any:
+def measure(boxes: Any, q: Any, inverse: Any, limit: Any, bounds: Any) -> Any:
+    """Squared distance of q to each of the boxes [WIDTH, 2, LANES] into ``bounds`` [LANES]: nothing inside is nearer.
+
+    Returns how many are below the limit.
+    """
+    q0, q1, q2, q3 = q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse
+    q4, q5 = q[4], q[5]
+    near = 0
+    for j in range(LANES):
+        d0 = apart_by(boxes[0, 0, j] * inverse, boxes[0, 1, j] * inverse, q0)
+        d1 = apart_by(boxes[1, 0, j] * inverse, boxes[1, 1, j] * inverse, q1)
+        d2 = apart_by(boxes[2, 0, j] * inverse, boxes[2, 1, j] * inverse, q2)
+        d3 = apart_by(boxes[3, 0, j] * inverse, boxes[3, 1, j] * inverse, q3)
+        d4 = apart_by(boxes[4, 0, j], boxes[4, 1, j], q4)
+        d5 = apart_by(boxes[5, 0, j], boxes[5, 1, j], q5)
+        bounds[j] = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4 + d5 * d5
+        near += bounds[j] < limit
+    return near
+
+
+@leaf
+def open_block(block: Any, count: Any, q: Any, inverse: Any, apart: Any, best: Any) -> Any:
     """Put what is nearer among the first ``count`` contexts of a block into ``best`` [NEIGHBOURS], least first."""
     q0, q1, q2, q3 = q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse
     q4, q5 = q[4], q[5]
+    limit, near = best[NEIGHBOURS - 1], 0
     for j in range(BLOCK):
-        d0 = book[b, 0, j] * inverse - q0
-        d1 = book[b, 1, j] * inverse - q1
-        d2 = book[b, 2, j] * inverse - q2
-        d3 = book[b, 3, j] * inverse - q3
-        d4 = book[b, 4, j] - q4
-        d5 = book[b, 5, j] - q5
+        d0 = block[0, j] * inverse - q0
+        d1 = block[1, j] * inverse - q1
+        d2 = block[2, j] * inverse - q2
+        d3 = block[3, j] * inverse - q3
+        d4 = block[4, j] - q4
+        d5 = block[5, j] - q5
         apart[j] = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4 + d5 * d5
+        near += apart[j] < limit
+    if near == 0:
+        return
     for j in range(count):
         if apart[j] < best[NEIGHBOURS - 1]:
-            k = NEIGHBOURS - 1
-            while k > 0 and best[k - 1] > apart[j]:
-                best[k] = best[k - 1]
-                k -= 1
-            best[k] = apart[j]
+            x = apart[j]
+            for k in range(NEIGHBOURS):  # no branch here: where it belongs cannot be guessed
+                least, x = min(best[k], x), max(best[k], x)
+                best[k] = least
 
 
 @leaf
-def nearest(book: Any, boxes: Any, line: Any, q: Any, bounds: Any, apart: Any, best: Any) -> Any:
+def nearest(book: Any, boxes: Any, hulls: Any, line: Any, q: Any, bounds: Any, apart: Any, best: Any) -> Any:
     """Distance of context q to its K-th nearest in the book; NaN while young.
 
-    ``bounds`` [B], ``apart`` [BLOCK] and ``best`` [NEIGHBOURS] are scratch.
+    ``bounds`` [2, LANES], ``apart`` [BLOCK] and ``best`` [NEIGHBOURS] are scratch.
     """
     n = stored_in(book, line)
     if n < 4 * NEIGHBOURS or line[SEEN] < YOUNG:
         return np.nan
     inverse = np.float32(1.0 / line[UNIT])
-    blocks = (n + BLOCK - 1) // BLOCK
-    measure_boxes(boxes, blocks, q, inverse, bounds)
     for k in range(NEIGHBOURS):
         best[k] = FARTHEST
-    first = int(line[HINT])
-    open_block(book, first, min(n - first * BLOCK, BLOCK), q, inverse, apart, best)
-    bounds[first] = NOWHERE
-    for b in range(blocks):
-        if bounds[b] < best[NEIGHBOURS - 1]:
-            before = best[0]
-            open_block(book, b, min(n - b * BLOCK, BLOCK), q, inverse, apart, best)
-            if best[0] < before:
-                first = b
+    hint, groups = int(line[HINT]), boxes.shape[0]
+    open_block(book[hint], min(n - hint * BLOCK, BLOCK), q, inverse, apart, best)
+    first = hint
+    for h in range(hulls.shape[0]):
+        if measure(hulls[h], q, inverse, best[NEIGHBOURS - 1], bounds[0]) == 0:
+            continue
+        for j in range(LANES):
+            if not bounds[0, j] < best[NEIGHBOURS - 1]:
+                continue
+            group = h * LANES + j
+            if measure(boxes[group], q, inverse, best[NEIGHBOURS - 1], bounds[1]) == 0:
+                continue
+            for lane in range(LANES):
+                b = lane * groups + group
+                if bounds[1, lane] < best[NEIGHBOURS - 1] and b != hint:
+                    before = best[0]
+                    open_block(book[b], min(n - b * BLOCK, BLOCK), q, inverse, apart, best)
+                    if best[0] < before:
+                        first = b
     line[HINT] = first
     return math.sqrt(best[NEIGHBOURS - 1])
 
 
 @leaf
-def store(book: Any, boxes: Any, line: Any, q: Any) -> Any:
-    """Put a context in the place of the oldest and draw the block's box anew."""
-    row = int(line[STORED]) % (book.shape[0] * BLOCK)
-    b = row // BLOCK
-    line[STORED] += 1.0
-    count = min(stored_in(book, line) - b * BLOCK, BLOCK)
-    for k in range(WIDTH):
-        book[b, k, row % BLOCK] = q[k]
-        low = high = book[b, k, 0]
-        for j in range(1, count):
-            low, high = min(low, book[b, k, j]), max(high, book[b, k, j])
-        boxes[0, k, b] = low
-        boxes[1, k, b] = high
+def draw(edges: Any, at: Any, low: Any, high: Any) -> Any:
+    """Give a box its edges in one coordinate [2, LANES]."""
+    edges[LEAST, at] = low
+    edges[GREATEST, at] = high
 
 
 @leaf
-def keep(book: Any, boxes: Any, line: Any, q: Any, every: Any) -> Any:
+def draw_box(cells: Any, count: Any, edges: Any, at: Any) -> Any:
+    """Draw the box of a block in one coordinate from its contexts' ``cells`` [BLOCK]."""
+    low = high = cells[0]
+    for j in range(1, count):
+        low, high = min(low, cells[j]), max(high, cells[j])
+    draw(edges, at, low, high)
+
+
+@leaf
+def draw_hull(boxes: Any, edges: Any, at: Any) -> Any:
+    """Draw the hull of a group in one coordinate from its ``boxes`` [2, LANES]."""
+    low, high = boxes[LEAST, 0], boxes[GREATEST, 0]
+    for j in range(1, LANES):
+        low, high = min(low, boxes[LEAST, j]), max(high, boxes[GREATEST, j])
+    draw(edges, at, low, high)
+
+
+@leaf
+def store(book: Any, boxes: Any, hulls: Any, line: Any, q: Any) -> Any:
+    """Put a context in the place of the oldest; the block's box and the group's hull stay drawn around what they hold.
+
+    They are drawn anew only where what went was at their edge.
+    """
+    row, groups = int(line[STORED]) % (book.shape[0] * BLOCK), boxes.shape[0]
+    b, j = row // BLOCK, row % BLOCK
+    group, lane = b % groups, b // groups
+    hull, place = group // LANES, group % LANES
+    known = stored_in(book, line)
+    replaced, count = row < known, min(max(known, row + 1) - b * BLOCK, BLOCK)
+    line[STORED] += 1.0
+    for k in range(WIDTH):
+        x, gone = q[k], book[b, k, j]
+        book[b, k, j] = x
+        box, edges = boxes[group, k], hulls[hull, k]
+        low, high = box[LEAST, lane], box[GREATEST, lane]
+        if replaced and gone in (low, high):
+            draw_box(book[b, k], count, box, lane)
+        else:
+            draw(box, lane, min(low, x), max(high, x))
+        inside = edges[LEAST, place] < low and high < edges[GREATEST, place]
+        if inside or (box[LEAST, lane] <= low and box[GREATEST, lane] >= high):
+            least, greatest = box[LEAST, lane], box[GREATEST, lane]
+            draw(edges, place, min(edges[LEAST, place], least), max(edges[GREATEST, place], greatest))
+        else:
+            draw_hull(box, edges, place)
+
+
+@leaf
+def keep(book: Any, boxes: Any, hulls: Any, line: Any, q: Any, every: Any) -> Any:
     """Count a context and store one of every ``every``; whether the unit must be measured anew."""
     seen = int(line[SEEN])
     if seen % every == 0:
-        store(book, boxes, line, q)
+        store(book, boxes, hulls, line, q)
     line[SEEN] += 1.0
     young = seen < RESCALE * every and seen % 64 == 0
     return seen + 1 == YOUNG // 2 or young or seen % (RESCALE * every) == 0
 
 
 @kernel
-def note(book: Any, boxes: Any, line: Any, q: Any, every: Any) -> Any:
+def note(book: Any, boxes: Any, hulls: Any, line: Any, q: Any, every: Any) -> Any:
     """Count a context, store one of every ``every``, and measure the unit now and then."""
-    if keep(book, boxes, line, q, every):
+    if keep(book, boxes, hulls, line, q, every):
         rescale(book, line)
 
 
@@ -235,33 +315,32 @@ def nearest_vectors(vectors: Any, kept: Any, stored: Any, neighbours: Any, prese
 
 @kernel
 def copy_contexts(
-    books: Any, boxes: Any, lines: Any, lines_before: Any, books_before: Any, boxes_before: Any
+    books: Any, lines: Any, lines_before: Any, books_before: Any, boxes_before: Any, hulls_before: Any
 ) -> Any:  # fmt: skip
-    """Put into the books and boxes before the contexts by which those of later are ahead of them."""
+    """Put into the books before, and under their boxes, the contexts by which those of later are ahead of them."""
+    q = np.zeros(WIDTH, np.float32)
     for i in range(books.shape[0]):
         for number in range(int(lines_before[i, STORED]), int(lines[i, STORED])):
             row = number % (books.shape[1] * BLOCK)
-            b = row // BLOCK
             for k in range(WIDTH):
-                books_before[i, b, k, row % BLOCK] = books[i, b, k, row % BLOCK]
-                boxes_before[i, 0, k, b] = boxes[i, 0, k, b]
-                boxes_before[i, 1, k, b] = boxes[i, 1, k, b]
+                q[k] = books[i, row // BLOCK, k, row % BLOCK]
+            store(books_before[i], boxes_before[i], hulls_before[i], lines_before[i], q)
     return np.int64(0)
 
 
 @kernel
 def knn_block(
-    values: Any, phases: Any, hold: Any, every: Any, recent: Any, books: Any, boxes: Any, lines: Any, score: Any,
-    expected: Any,
+    values: Any, phases: Any, hold: Any, every: Any, recent: Any, books: Any, boxes: Any, hulls: Any, lines: Any,
+    score: Any, expected: Any,
 ) -> Any:  # fmt: skip
-    """Score a block [N, T]; ``recent`` [N, 2 LATEST], ``books``, ``boxes`` and ``lines`` change in place.
+    """Score a block [N, T]; ``recent`` [N, 2 LATEST], ``books``, ``boxes``, ``hulls`` and ``lines`` change in place.
 
     ``recent`` holds the last eleven samples, held or not, as they are what the next context is made of: a series that
     is back to normal must look so. Behind them are the last that were learned: their mean is expected.
     """
     series, samples = values.shape
     clock = around_clock(phases)
-    q, bounds = np.zeros(WIDTH, np.float32), np.zeros(books.shape[1], np.float32)
+    q, bounds = np.zeros(WIDTH, np.float32), np.zeros((2, LANES), np.float32)
     apart, best = np.zeros(BLOCK, np.float32), np.zeros(NEIGHBOURS, np.float32)
     for i in range(series):
         for t in range(samples):
@@ -277,13 +356,13 @@ def knn_block(
             if math.isnan(x):
                 continue
             context(recent[i], seen, x, clock[t, 0], clock[t, 1], q)
-            score[i, t] = min(nearest(books[i], boxes[i], line, q, bounds, apart, best), 1e12)
+            score[i, t] = min(nearest(books[i], boxes[i], hulls[i], line, q, bounds, apart, best), 1e12)
             for j in range(LATEST - 1, 0, -1):
                 recent[i, j] = recent[i, j - 1]
             recent[i, 0] = x
             if hold[i]:
                 continue
-            note(books[i], boxes[i], line, q, every)
+            note(books[i], boxes[i], hulls[i], line, q, every)
             for j in range(2 * LATEST - 1, LATEST, -1):
                 recent[i, j] = recent[i, j - 1]
             recent[i, LATEST] = x
