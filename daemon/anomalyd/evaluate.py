@@ -17,17 +17,16 @@ import numpy as np
 
 from anomalyd.advance import ended_by_word
 from anomalyd.block import Block
-from anomalyd.clock import HOUR_MS
-from anomalyd.columns import Columns, Stretch, separable, slot_of
+from anomalyd.columns import Columns, Stretch, slot_of
 from anomalyd.crashpoint import crashpoint
 from anomalyd.dataquality import Found, Quality, Ward, end_quality, look_over, quality_rule
 from anomalyd.detectors.model import model_of
 from anomalyd.episode import Close, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
 from anomalyd.feedback import TOGETHER_MS, Heard, Unheard, apply, policy_of
-from anomalyd.fits import Fits, news_of_models, refit_at
+from anomalyd.fits import Fits, news_of_models
 from anomalyd.incident import Incident, Notification
-from anomalyd.intake import awaiting, comings, expire, expiry, read_from, take_in, terms_of
+from anomalyd.intake import awaiting, calm_until, comings, expire, read_from, take_in, terms_of
 from anomalyd.memory import Memory, align, empty_memory
 from anomalyd.records import NO_SNAPSHOTS, Fence, SnapshotPolicy
 from anomalyd.registry import registry_of
@@ -36,13 +35,13 @@ from anomalyd.rulerun import (
     Advanced,
     Changes,
     RuleRun,
-    as_of,
     attendance_of,
     crowded,
     cuts_of,
     failed,
     labels_of,
     newer_than,
+    rested,
     unknown,
 )
 from anomalyd.score import Kind
@@ -50,13 +49,10 @@ from anomalyd.slot import SlotCommit
 from anomalyd.snapshot import Snapshots
 from anomalyd.sources import Reply, Source
 from anomalyd.store import Store
-from anomalyd.stretch import SAMPLES_AT_ONCE, Sheet, sheet_of_slot
+from anomalyd.stretch import Sheet, sheet_of_slot
 from anomalyd.tell import Annotate, Happened, Recipients, named_receivers, tell
 from anomalyd.threshold import NEVER
 from anomalyd.watch import SourceHealth, SourceSeen, source_rule, watch
-
-FADING_MS = HOUR_MS
-"""What people said fades over weeks: ``Evaluator.live`` looks at it this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +192,7 @@ class Evaluator:
         crashpoint("after_commit")
         if committed:
             for rule_id, one in advanced.items():
-                self.runs[rule_id].memory = one.memory
+                self.runs[rule_id].memory = rested(self.runs[rule_id].rule, one.memory)
                 if one.failure is None:
                     self.runs[rule_id].attendance = attendance_of(one, self.runs[rule_id].model)
                 self.snapshots.keep(self.runs[rule_id], at)
@@ -309,7 +305,7 @@ class Evaluator:
         """
         (rule,) = group.rules
         run = self.runs[rule.id]
-        last = self._calm_until(run, at, until)
+        last = calm_until(run, at, until, self._feedback(rule, at))
         if last > at:
             block = self._whole_block(run, at, last)
             if block is not None:
@@ -323,26 +319,6 @@ class Evaluator:
         self._commit_changes(group, at, advanced, witness)
         run.memory = advanced.memory
         return at + rule.interval_ms
-
-    def _calm_until(self, run: RuleRun, at: int, until: int) -> int:
-        """The last slot up to which no fit, no expiry and no gap can come between; ``at`` when nothing is known."""
-        memory, rule = run.memory, run.rule
-        due = memory.state is None or run.fitting is not None or bool(memory.relearn)
-        if due or as_of(memory) != at - rule.interval_ms or memory.at != at - rule.interval_ms:
-            return at
-        if not len(memory.active) or not separable(run, memory):
-            return at
-        heard = self._feedback(rule, at)
-        if heard.recurring or "" in heard.moved:
-            return at  # cuts change from slot to slot
-        if ended_by_word(memory, heard.labels):
-            return at  # what is over by a word is told in the slot that hears it
-        ends = [until, refit_at(run, memory), expiry(rule, memory)]
-        width = max(1, SAMPLES_AT_ONCE // len(memory.active))
-        if heard.moves_cuts:
-            width = max(1, min(width, FADING_MS // rule.interval_ms))
-        last = min(_slot_from(end, at, rule) for end in ends)
-        return min(last, until, at + (width - 1) * rule.interval_ms)
 
     def _whole_block(self, run: RuleRun, at: int, last: int) -> Block | None:
         """The samples of the slots, as far as no series is added in them; None where that is not far."""
@@ -402,11 +378,6 @@ class Evaluator:
 
 
 # Pure helpers -----------------------------------------------------------------------------------------------------
-
-
-def _slot_from(time: int, at: int, rule: Rule) -> int:
-    """The first slot not before a time, on the grid of the slot ``at``."""
-    return at + max(0, -((at - time) // rule.interval_ms)) * rule.interval_ms
 
 
 def _accepts(changes: Changes) -> bool:

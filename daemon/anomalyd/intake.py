@@ -1,4 +1,7 @@
-"""How series come into a rule's memory and leave it again. Pure, but for the model that makes room in a state."""
+"""How series come into a rule's memory and leave it again, and how far ahead nothing of the kind can happen.
+
+Pure, but for the model that makes room in a state.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from anomalyd.advance import ended_by_word
 from anomalyd.block import I64, Block, Labels, fingerprint
-from anomalyd.clock import DAY_MS
+from anomalyd.clock import DAY_MS, HOUR_MS
+from anomalyd.columns import separable
 from anomalyd.door import Terms
-from anomalyd.fits import FAR_MS
+from anomalyd.feedback import RuleFeedback
+from anomalyd.fits import FAR_MS, refit_at
 from anomalyd.memory import Memory, keep_rows
 from anomalyd.rule import Rule
 from anomalyd.rulerun import RuleRun, as_of, cuts_of
 from anomalyd.slot import Notice, NoticeKind, SeriesRow, make_notice
+from anomalyd.stretch import SAMPLES_AT_ONCE
 
 EXPIRE_MS = DAY_MS
 """A series that has not reported for this long goes for good; its episodes and scores stay in the store."""
@@ -24,6 +31,9 @@ EXPIRE_SLOTS = 288
 
 AT_ONCE = 10_000
 """No more series than this that were awaited in vain go in one slot: an old database may have very many."""
+
+FADING_MS = HOUR_MS
+"""What people said fades over weeks: ``Evaluator.live`` looks at it this often."""
 
 RETURNS = 10
 """When more series than this are back in one slot, one notice tells of all."""
@@ -159,3 +169,28 @@ def expiry(rule: Rule, memory: Memory) -> int:
         may = may[~np.isin(memory.units, list(memory.episodes))]
     soonest = int(may.min()) + expires_after(rule) if len(may) else FAR_MS
     return min(soonest, int(memory.awaited_until.min(initial=FAR_MS)))
+
+
+def calm_until(run: RuleRun, at: int, until: int, heard: RuleFeedback) -> int:
+    """The last slot up to which no fit, no expiry and no gap can come between; ``at`` when nothing is known."""
+    memory, rule = run.memory, run.rule
+    due = memory.state is None or run.fitting is not None or bool(memory.relearn)
+    if due or as_of(memory) != at - rule.interval_ms or memory.at != at - rule.interval_ms:
+        return at
+    if not len(memory.active) or not separable(run, memory):
+        return at
+    if heard.recurring or "" in heard.moved:
+        return at  # cuts change from slot to slot
+    if ended_by_word(memory, heard.labels):
+        return at  # what is over by a word is told in the slot that hears it
+    ends = [until, refit_at(run, memory), expiry(rule, memory)]
+    width = max(1, SAMPLES_AT_ONCE // len(memory.active))
+    if heard.moves_cuts:
+        width = max(1, min(width, FADING_MS // rule.interval_ms))
+    last = min(_slot_from(end, at, rule) for end in ends)
+    return min(last, until, at + (width - 1) * rule.interval_ms)
+
+
+def _slot_from(time: int, at: int, rule: Rule) -> int:
+    """The first slot not before a time, on the grid of the slot ``at``."""
+    return at + max(0, -((at - time) // rule.interval_ms)) * rule.interval_ms

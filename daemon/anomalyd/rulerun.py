@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from anomalyd.block import F64, I64, Block, Bool, Labels
+from anomalyd.clock import SECOND_MS
 from anomalyd.dataquality import Found, Quality
 from anomalyd.detectors.base import Choice, State
 from anomalyd.detectors.model import Model
@@ -183,6 +184,22 @@ def cut_of(memory: Memory, episode: Episode) -> float:
     row = memory.registry.index[episode.labels]
     position = np.nonzero(memory.units == row)[0]
     return float(memory.cuts[position[0]].min()) if len(position) else band_cut(memory)
+
+
+RESTS_MS = 15 * SECOND_MS
+"""Between slots that are at least so far apart a rule's learned state is in memory once."""
+
+
+def rested(rule: Rule, memory: Memory) -> Memory:
+    """The memory until the next slot: the arrays that its state was made from are let go.
+
+    They spare the next slot a copy (``detectors/stepping.py``), some microseconds a series, and are as large as the
+    state itself. That is worth it only where slots follow one another soon.
+    """
+    state = memory.state
+    if state is None or state.step is None or rule.interval_ms < RESTS_MS:
+        return memory
+    return replace(memory, state=State(state.arrays, state.shared, state.as_of))
 
 
 def newer_than(block: Block, time: int) -> Block:

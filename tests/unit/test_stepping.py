@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -18,7 +19,9 @@ from anomalyd.detectors.base import Detector, Grid, Raw, State
 from anomalyd.detectors.model import Model
 from anomalyd.detectors.registry import make_detector
 from anomalyd.detectors.stepping import with_rows_changed
-from anomalyd.rule import DetectorSpec
+from anomalyd.memory import empty_memory
+from anomalyd.rule import DetectorSpec, Rule
+from anomalyd.rulerun import RESTS_MS, rested
 from life import Life, change, recorded
 
 STEP = 5 * MINUTE_MS
@@ -186,8 +189,8 @@ def test_a_model_passes_it_on() -> None:
     assert seen[3]() is seen[5]() is not None
 
 
-def test_a_daemon_copies_nothing() -> None:
-    """Slot after slot, and with an episode open, a rule's learned arrays are two sets that take turns."""
+def test_between_slots_a_daemon_has_what_it_learned_once() -> None:
+    """Slot after slot, and with an episode open, only the newest of a rule's learned arrays are there."""
     life = Life(change(recorded(), 1, 40, 60, 30.0))
     life.live(0, 30)
     seen = []
@@ -197,5 +200,20 @@ def test_a_daemon_copies_nothing() -> None:
         assert state is not None
         seen.append(weakref.ref(state.arrays["d.ring"]))
         del state
-    assert all(one() is seen[i % 2]() is not None for i, one in enumerate(seen)), "none was let go of, none made anew"
+        gc.collect()
+        assert [one() is not None for one in seen[-3:]] == [False, False, True][-len(seen) :]
     assert life.spans(), "an episode was open meanwhile"
+
+
+def test_a_rule_of_short_slots_keeps_what_spares_it_the_copy() -> None:
+    """Where slots follow within seconds the two sets of arrays take turns; elsewhere the older one is let go."""
+    model = Model(DetectorSpec("mad", PARAMS["mad"]), Grid(STEP))
+    values = np.random.default_rng(1).normal(100, 5, size=(SERIES, 61))
+    state = model.score(model.fit(block(0, values[:, :60])), block(60, values[:, 60:]), 3.0)[1]
+    assert state.step is not None
+    memory = replace(empty_memory("r"), state=state)
+    assert rested(Rule("r", "g", "x", interval_ms=RESTS_MS - 1), memory) is memory
+    after = rested(Rule("r", "g", "x", interval_ms=RESTS_MS), memory).state
+    assert after is not None
+    assert (after.step, after.as_of, after.shared) == (None, state.as_of, state.shared)
+    assert all(after.arrays[name] is array for name, array in state.arrays.items())
