@@ -168,7 +168,21 @@ def anomalies() -> board.Dashboard:
     )
     for panel in (*_now_row(), _worst_table(), _score_graph(), _open_graph()):
         made = made.with_panel(panel)
+    made = made.with_row(board.Row("Episodes and thresholds, by series and over months"))
+    for panel in _history():
+        made = made.with_panel(panel)
     return made.with_row(board.Row("Value with band")).with_panel(_band_graph())
+
+
+def _history() -> tuple[TimeSeries, ...]:
+    """What is worth keeping for months: written by remote write, it outlives what a scrape keeps."""
+    episodes = f"sum by (group, rule, tier) (anomaly_episode{{{RULES}}})"
+    return (
+        bars(graph("Series in an episode", "Series whose episode was told and had not ended, by tier; the filter above "
+                   "narrows it to any label.", "short", query(episodes, "{{group}}/{{rule}} {{tier}}"))),
+        graph("Thresholds", "Surprise (-log10 of a sample's probability) at which a rule's lowest tier begins; votes "
+              "move it.", "short", query(f"anomaly_threshold{{{RULES}}}", "{{group}}/{{rule}}")),
+    )  # fmt: skip
 
 
 def _now_row() -> tuple[Stat, ...]:
@@ -264,6 +278,7 @@ def daemon() -> board.Dashboard:
         made = made.with_panel(panel)
     for title, panels in (
         ("Evaluation", _evaluation()), ("Episodes and verdicts", _verdicts()), ("Delivery", _delivery()),
+        ("Remote write", _remote_write()),
     ):  # fmt: skip
         made = made.with_row(board.Row(title))
         for graph_panel in panels:
@@ -309,6 +324,21 @@ def _evaluation() -> tuple[TimeSeries, ...]:
               query(f"min by (source) (anomalyd_source_up{{{DAEMON}}})", "{{source}}")).min(0).max(1),
         graph("Rules with errors", "Slots in which a rule could not be evaluated, by reason.", "ops",
               query(f"sum by (rule, reason) ({_rate('anomalyd_rule_errors_total')})", "{{rule}} {{reason}}")),
+    )  # fmt: skip
+
+
+def _remote_write() -> tuple[TimeSeries, ...]:
+    return (
+        graph("Lag by target", "Age of the newest slot that a target has, where it lacks newer ones.", "s",
+              query(f"max by (target) (anomalyd_remote_write_lag_seconds{{{DAEMON}}})", "{{target}}")),
+        graph("Samples written", "Samples that a target took, and that it refused for good.", "ops",
+              query(f"sum by (target, outcome) ({_rate('anomalyd_remote_write_samples_total')})",
+                    "{{target}} {{outcome}}")),
+        bars(graph("Requests by outcome", "Retry: sent again later; refused: not sent again.", "ops",
+                   query(f"sum by (target, outcome, reason) ({_rate('anomalyd_remote_write_requests_total')})",
+                         "{{target}} {{outcome}} {{reason}}"))),
+        graph("Bytes sent", "Compressed bodies of all requests, retries too.", "Bps",
+              query(f"sum by (target) ({_rate('anomalyd_remote_write_bytes_total')})", "{{target}}")),
     )  # fmt: skip
 
 

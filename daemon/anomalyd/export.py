@@ -150,8 +150,9 @@ class Lane:
             self._load()
         if now >= self._not_before:
             self._serve_all()
+        since = self._away_since if self._failures else now  # of a rule of which the target has nothing yet
         with self._lock:
-            behind = [self._cursors.get(rule_id) or now for rule_id in self._owed]
+            behind = [self._cursors.get(rule_id) or since for rule_id in self._owed]
         self._remote.lag(self._number, max(0.0, (self._now() - min(behind, default=now)) / 1000))
         return max(self._not_before, now) if behind else None
 

@@ -45,12 +45,28 @@ def preflight(document: Document, settings: Settings) -> None:
 
 
 def probe(document: Document, settings: Settings) -> None:
-    """Note in the document which receivers cannot be reached; connects to them and sends nothing."""
+    """Note in the document what cannot be reached: receivers, to which nothing is sent, and targets of remote write,
+    which are asked to take no samples."""
     from anomalyd.receivers.reach import reach  # it knows every kind of receiver: only who asks for it loads them
 
     for name, receiver in settings.receivers.items():
         for failed in reach(receiver):
             document.problem(("receivers", name), f"{name} cannot be reached: {failed}")
+    from anomalyd.prometheus.writer import RemoteWriter
+
+    for i, target in enumerate(settings.remote_write):
+        writer = RemoteWriter(target)
+        told = writer.probe()
+        writer.close()
+        if told.kind != "ok":
+            said = f"{target.name} takes no samples: {told.message}"
+            document.problem(("remote_write", i), said, _REMEDY.get(told.reason, ""))
+
+
+_REMEDY = {
+    "not_found": "check the URL's path; Prometheus needs --web.enable-remote-write-receiver",
+    "auth": "check the credentials and the tenant",
+}
 
 
 def _noted(document: Document, loc: Loc, attempt: Any, file: str = "") -> None:

@@ -175,6 +175,12 @@ What: TypeAlias = Literal["score", "value", "band", "threshold", "episode"]
 _ALL: tuple[What, ...] = ("score", "value", "band", "threshold", "episode")
 
 
+def _some(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("must name at least one; without the key it is all")
+    return names
+
+
 class QueueModel(Section):
     """How a target is served. The queue is the database: nothing is held in memory, and a restart loses nothing."""
 
@@ -198,8 +204,10 @@ class RemoteWriteModel(ConnectionModel):
     url: str = Field(description="The whole address, such as http://prometheus:9090/api/v1/write.")
     name: str = Field("", description="What has been sent is remembered by it; host and port of the URL by default.")
     timeout: PositiveDuration = Field(int(_SPEC.timeout_s * 1000), description="For one request.")
-    rules: tuple[str, ...] = Field(("*",), description="Patterns of GROUP/NAME, with * and ?.", min_length=1)
-    what: tuple[What, ...] = Field(_ALL, description="Which series of each rule.", min_length=1)
+    rules: Annotated[tuple[str, ...], AfterValidator(_some)] = Field(
+        ("*",), description="Patterns of GROUP/NAME, with * and ?."
+    )
+    what: Annotated[tuple[What, ...], AfterValidator(_some)] = Field(_ALL, description="Which series of each rule.")
     external_labels: dict[LabelName, str] = Field({}, description="Added to each series that has none of that name.")
     queue: QueueModel = QueueModel()
 

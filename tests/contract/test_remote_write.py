@@ -392,6 +392,17 @@ def test_an_outage_loses_nothing(house: House) -> None:
     assert house.metrics.remote_write_lag.labels("long-term")._value.get() == 0
 
 
+def test_a_target_that_never_took_anything_is_behind_as_well(house: House) -> None:
+    """Since it was tried first."""
+    lane = house.lane()
+    house.step(lane)
+    house.receiver.down = True
+    for minute in range(1, 6):
+        house.slot(minute, [1.0])
+        house.step(lane)
+    assert house.metrics.remote_write_lag.labels("long-term")._value.get() == 4 * 60
+
+
 def test_a_restart_goes_on_where_it_was(house: House) -> None:
     """A new lane reads the cursor and what the target knows: no slot twice, and ends are still found."""
     first = house.lane()

@@ -28,6 +28,7 @@ class RemoteWriteReceiver(Sink):
     Attributes:
         refuses_old: also refuse a whole request with one sample that is older than what its series has, as Prometheus
             without an out-of-order window does; the same sample again is taken.
+        down: answer 503 to everything.
         authorization: required ``Authorization`` header when not empty.
         broken: what was wrong with requests that were refused as malformed; a test ends with none.
     """
@@ -35,6 +36,7 @@ class RemoteWriteReceiver(Sink):
     def __init__(self, refuses_old: bool = False) -> None:
         self.series: dict[LabelSet, list[tuple[int, int]]] = {}
         self.refuses_old = refuses_old
+        self.down = False
         self.authorization = ""
         self.broken: list[str] = []
         super().__init__()
@@ -45,6 +47,8 @@ class RemoteWriteReceiver(Sink):
 
     def handle(self, request: Request) -> Answer:
         """Take the samples of a request, all or none."""
+        if self.down:
+            return Answer(503, b"down", content_type="text/plain")
         if self.authorization and request.headers.get("authorization") != self.authorization:
             return Answer(401, b"who are you?", content_type="text/plain")
         try:

@@ -19,7 +19,7 @@ from prometheus_client import make_wsgi_app
 
 from anomalyd.block import make_labels
 from anomalyd.metrics import Exported, Metrics
-from anomalyd.score import Observation, Verdicts
+from anomalyd.score import Observation, Tier, Verdicts
 from servers import running_prometheus, wait_until
 
 DASHBOARDS = Path(__file__).parents[2] / "grafana" / "dashboards"
@@ -37,7 +37,7 @@ def filled() -> Metrics:
     value, zeros = np.array([1.0, 2.0, 3.0]), np.zeros(3, np.int8)
     surprise = np.array([1.0, 2.0, 9.0])
     seen = Observation(0, np.arange(3), value, value, value - 1, value + 1, surprise, Verdicts(zeros, zeros, zeros))
-    metrics.export_scores(lambda: [Exported("g", "R", labels, seen, 3.0)])
+    metrics.export_scores(lambda: [Exported("g", "R", labels, seen, 3.0, ((labels[2], Tier.WARNING),))])
     metrics.slots.labels("g", "ok").inc()
     metrics.slots_missed.labels("g").inc()
     metrics.count_verdicts("g/R", {"ok": 3})
@@ -50,6 +50,10 @@ def filled() -> Metrics:
     metrics.notifications.labels("slack", "failed", "auth").inc()
     metrics.outbox_pending.labels("slack").set(1)
     metrics.outbox_oldest.labels("slack").set(5)
+    metrics.remote_write_lag.labels("long-term").set(0)
+    metrics.remote_write_samples.labels("long-term", "ok").inc(5)
+    metrics.remote_write_requests.labels("long-term", "ok", "").inc()
+    metrics.remote_write_bytes.labels("long-term").inc(500)
     metrics.reload_ok.set(1)
     metrics.store_errors.labels("busy").inc()
     return metrics

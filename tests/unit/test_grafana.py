@@ -16,7 +16,7 @@ from prometheus_client.core import Metric
 
 from anomalyd.block import make_labels
 from anomalyd.metrics import Exported, Metrics
-from anomalyd.score import Observation, Verdicts
+from anomalyd.score import Observation, Tier, Verdicts
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "grafana"
@@ -48,7 +48,8 @@ def exposition() -> dict[str, set[str]]:
     one = np.ones(1)
     verdicts = Verdicts(np.zeros(1, np.int8), np.zeros(1, np.int8), np.zeros(1, np.int8))
     seen = Observation(0, np.zeros(1, np.int64), one, one, one, one, one, verdicts)
-    metrics.export_scores(lambda: [Exported("g", "r", (make_labels({"__name__": "x"}),), seen, 1.0)])
+    labels = make_labels({"__name__": "x"})
+    metrics.export_scores(lambda: [Exported("g", "r", (labels,), seen, 1.0, ((labels, Tier.WARNING),))])
     names: dict[str, set[str]] = {}
     for collector in list(metrics.registry._collector_to_names):  # the registry has no public way to list label names
         known = set(getattr(collector, "_labelnames", ()))

@@ -14,6 +14,8 @@ import pytest
 from anomalyd.cli import main
 from anomalyd.errors import StoreError
 from anomalyd.store import look, open_store
+from fakes.remotewrite import RemoteWriteReceiver
+from fakes.sink import Answer, Fault
 from fakes.smtp import FakeSmtp
 from fakes.webhook import FakeWebhook
 
@@ -219,6 +221,29 @@ def test_probing_finds_receivers_that_cannot_be_reached_and_sends_nothing(place:
     assert "TLS failed" in said
     assert "canary" not in said
     assert requests == []
+
+
+def test_probing_asks_targets_of_remote_write(place: Place) -> None:
+    """Each gets a request without samples: a wrong path and a wrong token are told with their remedy."""
+    with RemoteWriteReceiver() as good, RemoteWriteReceiver() as strict:
+        strict.authorization = "Bearer right"
+        place.settings(SETTINGS + f"""
+remote_write:
+  - {{name: good, url: "{good.write_url}"}}
+  - {{name: lost, url: "{good.url}/write"}}
+  - {{name: strict, url: "{strict.write_url}", authorization: {{credentials: canary}}}}
+""")
+        assert place.check()[0] == 0
+        good.fail(Fault(answer=Answer(204)), Fault(answer=Answer(404, b"nothing here")))
+        code, said = place.check("--probe")
+    assert code == 2
+    assert "good takes no samples" not in said
+    assert "lost takes no samples" in said
+    assert "--web.enable-remote-write-receiver" in said
+    assert "strict takes no samples" in said
+    assert "check the credentials" in said
+    assert "canary" not in said
+    assert good.series == {}
 
 
 def test_looking_asks_no_server() -> None:

@@ -39,7 +39,7 @@ def check_files(files: list[str], syntax_only: bool = False, connect: bool = Fal
 
     Args:
         syntax_only: look at nothing that settings refer to but rules: no secrets, certificates, database, extras.
-        connect: also see whether receivers can be reached.
+        connect: also see whether receivers and targets of remote write can be reached.
     """
     checked: dict[str, Checked] = {}
     documents: dict[str, Document] = {}
@@ -115,7 +115,9 @@ def _settings(one: Checked, document: Document, syntax_only: bool, connect: bool
         if connect and not document.problems:
             probe(document, settings)
         one.problems += sorted(document.problems, key=lambda p: (p.line, p.column, p.message))
-    parts = _count(len(settings.sources), "source"), _count(len(settings.receivers), "receiver")
+    parts = [_count(len(settings.sources), "source"), _count(len(settings.receivers), "receiver")]
+    if settings.remote_write:
+        parts.append(_count(len(settings.remote_write), "target") + " of remote write")
     one.found = f"{', '.join(parts)}, {_count(len(settings.rule_files), 'pattern')} of rules files"
     return settings
 
@@ -192,7 +194,7 @@ def check(
         bool, typer.Option("--syntax-only", help="Leave out what settings refer to: secrets, certificates, database.")
     ] = False,
     connect: Annotated[
-        bool, typer.Option("--probe", help="Also see whether receivers can be reached; nothing is sent to them.")
+        bool, typer.Option("--probe", help="Also see whether receivers and remote write can be reached; says nothing.")
     ] = False,
 ) -> None:
     """Check settings, rules and test files.
@@ -200,7 +202,8 @@ def check(
     A file is taken for what it is by its top keys; of a folder, the files that are one of these. The rules files that
     settings name are checked too, and rules against the sources and receivers of the settings. Whatever `run` would
     refuse to start for is found here, but for an address that is in use and a database server that does not answer:
-    nothing is connected to, unless `--probe` asks for the receivers. Exit code 0: all is well; 2: it is not.
+    nothing is connected to, unless `--probe` asks for it. Then receivers are connected to and sent nothing, and targets
+    of remote write get a request without samples. Exit code 0: all is well; 2: it is not.
     """
     named = [*([str(config)] if config is not None else []), *(files or [])]
     checked = check_files(list(dict.fromkeys(named or [DEFAULT_FILE])), syntax_only, connect)
