@@ -14,6 +14,7 @@ from pathlib import Path
 
 from anomalyd.arrangement import Arrangement, arrangement_of, deliverer_of
 from anomalyd.ballot import StoredFeedback
+from anomalyd.belief import FeedbackPolicy
 from anomalyd.clock import Clock
 from anomalyd.console.mount import console_of
 from anomalyd.console.places import graph_url
@@ -24,6 +25,7 @@ from anomalyd.errors import ConfigError
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor, open_executor
 from anomalyd.export import RemoteWrite
+from anomalyd.feedback import policy_of
 from anomalyd.incident import Incident
 from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
@@ -75,6 +77,11 @@ class Wiring:
     def rule(self, rule_id: str) -> Rule | None:
         """A rule by its id; None for one that is gone."""
         return self.rules.rule(rule_id)
+
+    def policy_of(self, rule_id: str) -> FeedbackPolicy:
+        """How far feedback goes on a rule."""
+        rule = self.rules.rule(rule_id)
+        return self.settings.feedback if rule is None else policy_of(rule, self.settings.feedback)
 
     def account(self, delivery: Delivery) -> None:
         """Count what became of a notification."""
@@ -188,7 +195,7 @@ def build(
     drawn = pictures(store)
     wiring = Wiring(settings, rules, metrics, observe, Words(), drawn)
     console = console_of(lambda: wiring.settings, store, charts=drawn is not None)
-    wiring.words = Words(console.actions, console.places, drawn, console.charts, Past(store))
+    wiring.words = Words(console.actions, console.places, drawn, console.charts, Past(store, wiring.policy_of))
     feedback = StoredFeedback(store, settings.feedback)
     evaluator = Evaluator(
         store, sources, annotate=render_annotations, links=wiring.links, fit=fit, background=background,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from anomalyd.alike import Alike
 from anomalyd.block import F32, F64, I64, Fingerprint
 from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.episode import Episode
@@ -39,6 +40,7 @@ from anomalyd.feedback import (
 )
 from anomalyd.jointly import count_units
 from anomalyd.logs import get_logger
+from anomalyd.past import alike_to
 from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
 from anomalyd.recurring import Recurring, recurring
 from anomalyd.render import clean
@@ -182,6 +184,11 @@ class Ballot:
         if not mine or not math.isfinite(episode.peak_surprise):
             return None
         return believe(mine, 0.0, 1.0, policy).real(episode.peak_surprise / base)
+
+    def alike(self, episode: Episode, now: int) -> Alike | None:
+        """What people called earlier ones that were like it; None where nobody judged any."""
+        rule = self._rules().get(episode.rule)
+        return alike_to(self._store, episode, rule, policy_of(rule, self.policy) if rule else self.policy, now)
 
     def _check(self, vote: Feedback) -> None:
         if vote.label == FeedbackLabel.MISSED:

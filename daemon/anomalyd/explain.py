@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anomalyd.alike import Alike
 from anomalyd.block import Labels
 from anomalyd.episode import Episode
-from anomalyd.feedback import Heard
+from anomalyd.feedback import Heard, Unheard, policy_of
 from anomalyd.incident import Channel
 from anomalyd.jointly import furthest
+from anomalyd.past import alike_to
 from anomalyd.replay import Peak, Replay, replay
 from anomalyd.rule import Rule
 from anomalyd.score import Observation
@@ -44,6 +46,7 @@ class Explanation:
         models: which model runs, in words, where the detector had a choice.
         channels: of a group that was judged as a whole, the series furthest from usual.
         replayed: how computing the scores again went; without it members and models are not known.
+        alike: what people called earlier ones that were like it; None where nobody judged any.
     """
 
     episode: Episode
@@ -52,12 +55,13 @@ class Explanation:
     models: tuple[str, ...]
     channels: tuple[Channel, ...]
     replayed: Replay
+    alike: Alike | None = None
 
 
 def explain(
-    episode: Episode, rule: Rule | None, store: Store, source: Source, feedback: Heard | None = None
+    episode: Episode, rule: Rule | None, store: Store, source: Source, now: int, feedback: Heard | None = None
 ) -> Explanation:
-    """Explain an episode; raises ``SourceError`` and ``StoreError`` only."""
+    """Explain an episode by what is known ``now``; raises ``SourceError`` and ``StoreError`` only."""
     peak = Peak()
     result = replay(episode, rule, store, source, feedback, peak)
     members: tuple[Said, ...] = ()
@@ -70,7 +74,10 @@ def explain(
         )
         chosen = peak.model.choices(peak.state)
         models = tuple(str(one) for one in chosen if one.labels in ((), episode.labels))
-    return Explanation(episode, episode.peak_at, members, models, channels_at_worst(store, rule, episode), result)
+    policy = (feedback or Unheard()).policy
+    like = alike_to(store, episode, rule, policy_of(rule, policy) if rule else policy, now)
+    channels = channels_at_worst(store, rule, episode)
+    return Explanation(episode, episode.peak_at, members, models, channels, result, like)
 
 
 def channels_at_worst(store: Store, rule: Rule | None, episode: Episode) -> tuple[Channel, ...]:

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from anomalyd.clock import DAY_MS
+from anomalyd.alike import Alike, Said, alike, look_of_alert, look_of_episode, said_of
+from anomalyd.belief import FeedbackPolicy
+from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.episode import Episode, Phase
-from anomalyd.incident import UNJUDGED, Notification, Reason, Statement
+from anomalyd.incident import UNJUDGED, Alert, Notification, Reason, Statement, group_of
 from anomalyd.records import VERDICTS, Feedback, FeedbackLabel, OutboxRow, OutboxState
 from anomalyd.render import Background, Verdict, clean
+from anomalyd.rule import Rule
 from anomalyd.votes import labels_of
 
 LOOK_BACK_MS = 90 * DAY_MS
 SIMILAR = 20
+REFRESH_MS = MINUTE_MS
 UPDATES_OF_MS = DAY_MS
 MAX_INCIDENTS = 1_000
 
@@ -55,12 +59,23 @@ class Book(Protocol):
     ) -> list[OutboxRow]: ...  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was said of a rule's episodes as of a vote and a time; ``live``: one of them was not over."""
+
+    stamp: tuple[int, ...]
+    at: int
+    live: bool
+    said: Sequence[Said]
+
+
 class Past:
     """Reads votes once for as long as nobody votes: a storm asks for them thousands of times."""
 
-    def __init__(self, book: Book):
-        self._book = book
+    def __init__(self, book: Book, policy: Callable[[str], FeedbackPolicy] = lambda rule: FeedbackPolicy()):
+        self._book, self._policy = book, policy
         self._votes: dict[str, tuple[tuple[int, ...], list[Feedback]]] = {}
+        self._said: dict[str, _Known] = {}
 
     def __call__(self, s: Statement) -> Background:
         """The background of a statement, as things stand now; raises only ``StoreError``."""
@@ -75,7 +90,25 @@ class Past:
         labels = labels_of(vote for vote in votes if vote.label in VERDICTS)
         judged = Counter(WORDS[labels[e]] for e in sorted(own) if e in labels)
         verdict = judged.most_common(1)[0][0] if judged else ""
-        return Background(past_words(past, labels), verdict, verdicts_of(here))
+        like = self._alike(s, lead, votes) if votes else None
+        return Background(past_words(past, labels), verdict, verdicts_of(here), like=like.words if like else "")
+
+    def _alike(self, s: Statement, lead: Alert, votes: Sequence[Feedback]) -> Alike | None:
+        policy = self._policy(s.rule)
+        own = {*(alert.episode for alert in s.alerts), s.incident} - {""}
+        said = self._judged(s, votes, policy)
+        return alike(look_of_alert(lead), s.group_labels, own, said, s.at, policy.half_life_ms)
+
+    def _judged(self, s: Statement, votes: Sequence[Feedback], policy: FeedbackPolicy) -> Sequence[Said]:
+        """What was said of episodes: read anew after a vote, and once a minute while one of them is open."""
+        stamp, known = self._votes[s.rule][0], self._said.get(s.rule)
+        if known is not None and known.stamp == stamp and (not known.live or 0 <= s.at - known.at < REFRESH_MS):
+            return known.said
+        recent = [vote for vote in votes if s.at - vote.at <= policy.half_life_ms]
+        episodes = judged_episodes(self._book, {vote.episode for vote in recent if vote.episode})
+        live = any(episode.phase != Phase.CLOSED for episode in episodes.values())
+        self._said[s.rule] = _Known(stamp, s.at, live, said_of(recent, episodes, policy))
+        return self._said[s.rule].said
 
     def _of_rule(self, rule: str) -> list[Feedback]:
         stamp = self._book.feedback_stamp()
@@ -89,6 +122,20 @@ def similar(book: Book, rule: str, fingerprint: str, before: int, limit: int = S
     """Earlier episodes of a series that were told, newest first."""
     past = book.episodes(rule=rule, fingerprint=fingerprint, end=before, limit=limit + 1)
     return [e for e in past if e.opened_at and e.started_at < before][:limit]
+
+
+def judged_episodes(book: Book, ids: Collection[str]) -> dict[str, Episode]:
+    """Episodes by id; those that the store has forgotten are left out."""
+    return {id: found for id in sorted(ids) if (found := book.episode(id)) is not None}
+
+
+def alike_to(book: Book, episode: Episode, rule: Rule | None, policy: FeedbackPolicy, now: int) -> Alike | None:
+    """What people called what an episode is like, by the votes that count now."""
+    votes = [v for v in book.feedback(rule=episode.rule) if now - v.at <= policy.half_life_ms and not v.undone_at]
+    said = said_of(votes, judged_episodes(book, {vote.episode for vote in votes if vote.episode}), policy)
+    group = group_of(rule, episode.labels) if rule is not None else ()
+    own = {episode.id, episode.incident} - {""}
+    return alike(look_of_episode(episode), group, own, said, now, policy.half_life_ms)
 
 
 def past_words(past: Sequence[Episode], labels: Mapping[str, FeedbackLabel]) -> str:

@@ -84,13 +84,16 @@ def render(
         fields += (("Together with", clean(background.company, 400)),)
     if background.past and not statement.resolved:
         fields += (("Before", clean(background.past, 200)),)
+    like = "" if statement.resolved else clean(background.like, 200)
+    if like:
+        fields += (("Votes", like),)
     links = _links(statement, annotations, places(statement, receiver) if places else ())
     return Rendered(
         title=title, summary=summary, sentence=sentence, description=description, fields=fields, lines=lines,
-        more=more, links=links, text=_text(title, summary, sentence, description, lines, more, links),
+        more=more, links=links, text=_text(title, summary, sentence, description, lines, more, like, links),
         actions=actions(statement, receiver) if actions else (), chart=chart(statement) if chart else None,
         brief=own or _brief(statement, sentence), past=clean(background.past, 200), verdict=background.verdict,
-        verdicts=background.verdicts,
+        verdicts=background.verdicts, like=like,
     )  # fmt: skip
 
 
@@ -294,7 +297,7 @@ def _links(s: Statement, annotations: Mapping[str, str], places: tuple[Link, ...
 
 def _text(
     title: str, summary: str, sentence: str, description: str, lines: tuple[str, ...], more: int,
-    links: tuple[Link, ...],
+    like: str, links: tuple[Link, ...],
 ) -> str:  # fmt: skip
     parts = [title, summary]
     if sentence != summary:
@@ -304,6 +307,8 @@ def _text(
     parts += [f"- {line}" for line in lines]
     if more:
         parts.append(f"…and {more} more")
+    if like:
+        parts.append(f"{like[0].upper()}{like[1:]}.")
     parts += [f"{link.text}: {link.url}" for link in links]
     return cut("\n".join(parts), MAX_TEXT * 2)
 

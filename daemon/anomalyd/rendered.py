@@ -75,12 +75,14 @@ class Background:
         verdicts: what has been said about this incident, oldest first.
         verdict: what counts of it, in a word; empty while nobody has judged.
         company: other incidents that began together with it, by name.
+        like: what people called earlier ones that were like it, in one line; empty where nobody said anything.
     """
 
     past: str = ""
     verdict: str = ""
     verdicts: tuple[Verdict, ...] = ()
     company: str = ""
+    like: str = ""
 
 
 NO_BACKGROUND = Background()
@@ -99,7 +101,8 @@ class Rendered:
         lines: one per alert, most surprising first.
         more: alerts that ``lines`` leaves out.
         text: everything above as plain text.
-        past: what was like it before.
+        past: what was there before on this series.
+        like: what people called earlier ones that were like it.
         brief: what stands under the title: the rule's own summary, else what is abnormal, without what the title says.
         verdicts: what people have said about it so far, and ``verdict`` what counts of it.
     """
@@ -119,6 +122,7 @@ class Rendered:
     past: str = ""
     verdict: str = ""
     verdicts: tuple[Verdict, ...] = ()
+    like: str = ""
 
     @property
     def home(self) -> str:

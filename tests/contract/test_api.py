@@ -82,6 +82,23 @@ def test_a_vote_moves_the_cut_and_its_undo_moves_it_back() -> None:
     assert error(client.delete(f"{V1}/feedback/{cast['feedback']['id']}"), 404) == "not_found"
 
 
+def test_an_episode_tells_what_it_is_like() -> None:
+    """What people called earlier ones like it, in numbers, words and on its page; null before anybody judged one."""
+    console = Console()
+    client = console.client()
+    assert data(client.get(f"{V1}/episodes/e1"))["alike"] is None
+    console.past("p1", 3, FeedbackLabel.FALSE)
+    console.past("p2", 9, FeedbackLabel.FALSE)
+    console.past("p3", 4, FeedbackLabel.TRUE, surprise=40.0)
+    like = data(client.get(f"{V1}/episodes/e1"))["alike"]
+    words = "all 2 like it were called false alarms (last 18 Sep, by ana)"
+    assert like == {
+        "judged": 2, "label": "false", "count": 2, "last_at": "2026-09-18T12:00:00.000Z", "last_by": "ana",
+        "words": words,
+    }  # fmt: skip
+    assert f"<dt>Like it</dt><dd>{words}</dd>" in client.get("/episodes/e1").text
+
+
 def test_one_step_of_the_history_can_be_taken_back() -> None:
     """DELETE of a threshold change makes the one before it hold; a second time there is none."""
     console = Console()

@@ -207,7 +207,7 @@ def test_an_explanation_takes_groups_and_ensembles_apart() -> None:
     life = Life(block, rule)
     life.live(0, 110)
     episode = told(life)[0]
-    found = explain(episode, rule, life.store, RecordedSource({"load": block}))
+    found = explain(episode, rule, life.store, RecordedSource({"load": block}), START)
     assert found.replayed.finding == Finding.EQUAL
     assert [m.name for m in found.members] == ["knn (joint True, contexts 512)", "auto (joint True)"]
     assert np.mean([m.surprise for m in found.members]) == pytest.approx(episode.peak_surprise, rel=1e-4)

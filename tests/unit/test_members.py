@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from anomalyd.alike import Alike
 from anomalyd.appraise import appraise, appraise_dummy, look_at, look_at_dummy
 from anomalyd.backtest import backtest
 from anomalyd.block import Block, make_labels
@@ -15,10 +16,12 @@ from anomalyd.cli.evaluate import compare, members_of
 from anomalyd.cli.evaluateview import Judged, as_json, likeness_rows
 from anomalyd.cli.explain import as_json as explained_json
 from anomalyd.cli.explain import print_explanation
+from anomalyd.clock import DAY_MS
 from anomalyd.episode import Episode, Phase
 from anomalyd.explain import Explanation, Said, explain
 from anomalyd.incident import Channel
 from anomalyd.recorded import RecordedSource
+from anomalyd.records import Feedback, FeedbackLabel
 from anomalyd.replay import Finding, Replay
 from anomalyd.report.figures import Span
 from anomalyd.rule import DetectorSpec
@@ -69,19 +72,26 @@ def test_explain_says_what_each_member_said() -> None:
     life = Life(block(), ENSEMBLE)
     life.live(0, 110)
     episode = an_alert(life)
-    found = explain(episode, ENSEMBLE, life.store, RecordedSource({"load": block()}))
+    found = explain(episode, ENSEMBLE, life.store, RecordedSource({"load": block()}), START)
     assert found.replayed.finding == Finding.EQUAL
     assert [(m.name, m.weight) for m in found.members] == [("mad (window 4h)", 3.0), ("ewma", 1.0)]
     said = [m.surprise for m in found.members]
     assert (3 * said[0] + said[1]) / 4 == pytest.approx(episode.peak_surprise, rel=1e-4)
     assert found.channels == ()
+    assert found.alike is None
+    earlier = replace(episode, id="earlier", started_at=episode.started_at - DAY_MS, incident="before")
+    life.store.save_episodes([earlier])
+    life.store.add_feedback(Feedback("v", FeedbackLabel.TRUE, RULE.id, START, "anna", "cli", "earlier"))
+    again = explain(episode, ENSEMBLE, life.store, RecordedSource({"load": block()}), START)
+    assert again.alike is not None
+    assert again.alike.words.startswith("one like it was called real (")
 
 
 def test_explain_without_a_rule_says_why_it_cannot() -> None:
     """A rule that is gone leaves nothing to compute with; the cause is said."""
     life = Life(block(), ENSEMBLE)
     life.live(0, 110)
-    found = explain(an_alert(life), None, life.store, RecordedSource({"load": block()}))
+    found = explain(an_alert(life), None, life.store, RecordedSource({"load": block()}), START)
     assert (found.replayed.finding, found.members) == (Finding.IMPOSSIBLE, ())
     assert "not in the rules files any more" in found.replayed.causes[0]
 
@@ -98,7 +108,9 @@ def test_an_explanation_for_people_and_for_scripts(capsys: pytest.CaptureFixture
     """Members in a table, the model in words, series by how far they are; in JSON a silent member is null."""
     members = (Said("mad", 1.0, 6.25), Said("knn (joint True)", 2.0, float("nan")))
     channels = (Channel(make_labels({"__name__": "load1", "host": "a"}), 42.0, 3.0, 13.04),)
-    full = replace(explanation(), members=members, models=("the net runs: it is better",), channels=channels)
+    like = Alike(4, FeedbackLabel.FALSE, 3, START, "anna")
+    models = ("the net runs: it is better",)
+    full = replace(explanation(), members=members, models=models, channels=channels, alike=like)
     print_explanation(full)
     out = capsys.readouterr().out
     assert "g/R  {host=a}  at its worst" in out
@@ -109,6 +121,8 @@ def test_an_explanation_for_people_and_for_scripts(capsys: pytest.CaptureFixture
     row = json.loads(json.dumps(explained_json(full)))
     assert row["members"][1] == {"name": "knn (joint True)", "weight": 2.0, "surprise": None}
     assert row["channels"][0]["away"] == 13.04
+    assert f"votes: {like.words}\n" in out
+    assert row["alike"] == {"judged": 4, "label": "false", "count": 3, "at": START, "who": "anna", "words": like.words}
 
 
 def test_an_explanation_of_what_has_no_parts(capsys: pytest.CaptureFixture[str]) -> None:

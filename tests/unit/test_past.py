@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -21,11 +23,15 @@ from anomalyd.metrics import Metrics
 from anomalyd.past import Past, past_words, updates, verdicts_of
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
+from anomalyd.receivers.blocks import message
+from anomalyd.receivers.bodies import alertmanager_body, own_body
+from anomalyd.receivers.email import page as email_page
 from anomalyd.receivers.grafana import GrafanaSettings
 from anomalyd.receivers.pagerduty import PagerDutySettings
 from anomalyd.receivers.slack import SlackSettings
+from anomalyd.receivers.teams import card
 from anomalyd.records import FeedbackLabel, OutboxState
-from anomalyd.render import Background
+from anomalyd.render import Background, clean, render
 from anomalyd.score import Tier
 from anomalyd.secret import Secret
 from anomalyd.store import Store, open_store
@@ -253,6 +259,80 @@ def test_what_was_like_it_before_is_in_the_message(store: Store) -> None:
     world.tell(Reason.NEW, "n1")
     assert isinstance(world.receiver, FakeReceiver)
     assert dict(world.receiver.delivered[0].rendered.fields)["Before"].startswith("4 times")
+
+
+def test_what_it_is_like_is_in_the_message_and_cheap(store: Store) -> None:
+    """The line is a field, ends the text, follows the votes, is gone at the end, and a storm reads votes once."""
+    world = World(store, FakeReceiver())
+    assert world.past(statement(world.live)).like == ""
+    for i in range(1, 5):
+        one = episode(f"p{i}", started=NOW - i * DAY_MS, incident=f"q{i}")
+        store.save_episodes([one])
+        label = FeedbackLabel.TRUE if i == 4 else FeedbackLabel.FALSE
+        store.add_feedback(vote(one, label, "anna *_<b>", at=NOW - DAY_MS))
+    words = "3 of 4 like it were called false alarms (last 20 Sep, by anna *_<b>)"
+    assert world.past(statement(world.live)).like == words
+    world.tell(Reason.NEW, "n1")
+    assert isinstance(world.receiver, FakeReceiver)
+    told = world.receiver.delivered[0].rendered
+    assert dict(told.fields)["Votes"] == words == told.like
+    assert words[1:] in told.text
+    counting = Counting(store)
+    past = Past(counting)
+    assert [past(statement(world.live)).like for _ in range(50)] == [words] * 50
+    assert counting.asked["feedback"] == 1
+    assert counting.asked["episode"] == 4
+    store.undo_feedback(next(v.id for v in store.feedback() if v.label == FeedbackLabel.TRUE), NOW)
+    assert past(statement(world.live)).like == "all 3 like it were called false alarms (last 20 Sep, by anna *_<b>)"
+    world.tell(Reason.RESOLVED, "n2")
+    assert world.receiver.delivered[1].rendered.like == ""
+
+
+def test_what_is_still_open_is_looked_at_again(store: Store) -> None:
+    """An open episode that was judged is read anew after a minute, not for each message."""
+    live = episode("e1", incident="i1", live=True, started=NOW)
+    earlier = episode("e0", incident="i0", live=True, started=NOW - DAY_MS)
+    store.save_episodes([earlier])
+    store.add_feedback(vote(earlier, FeedbackLabel.TRUE, at=NOW - DAY_MS))
+    counting = Counting(store)
+    past, first = Past(counting), replace(statement(live), at=NOW)
+    assert past(first).like == past(first).like == "one like it was called real (20 Sep, by ana)"
+    assert counting.asked["episode"] == 1
+    store.save_episodes([replace(earlier, peak_surprise=40.0)])
+    assert past(replace(first, at=NOW + 59_000)).like != ""
+    assert past(replace(first, at=NOW + M)).like == ""
+
+
+class Counting:
+    """A store that counts what it is asked."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.asked = store, Counter[str]()
+
+    def __getattr__(self, name: str) -> object:
+        self.asked[name] += 1
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("who", ["anna", "<script>*_`anna`|&", "[x](http://evil.example)", "\u202eanna\x07"])
+def test_every_receiver_takes_the_line_as_text(who: str) -> None:
+    """Escaped for Slack, Teams and email, plain for programs; never markup of whoever voted."""
+    like = f"one like it was called real (20 Sep, by {who})"
+    one = statement(episode("e1", incident="i1"))
+    notification = Notification("n1", "r", one, NOW)
+    rendered = render(one, NOW, background=Background(like=like))
+    shown = json.dumps(message(notification, rendered), ensure_ascii=False)
+    teams, mail = json.dumps(card(one, rendered), ensure_ascii=False), email_page(one, rendered)
+    for body in (shown, teams, mail):
+        assert "one like it was called real" in body
+        assert "\u202e" not in body
+    assert "<script>" not in shown + mail
+    assert "[x](" not in teams
+    assert own_body(notification, rendered)["like"] == rendered.like == clean(like, 200)
+    (posted,) = alertmanager_body(notification, rendered)["alerts"]
+    assert posted["annotations"]["like"] == rendered.like
+    quiet = alertmanager_body(notification, render(one, NOW))["alerts"][0]
+    assert "like" not in quiet["annotations"]
 
 
 def test_one_before_and_acknowledgements() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from anomalyd.cli.replay import past_alert
 from anomalyd.cli.stored import print_json, print_table
+from anomalyd.clock import SystemClock
 from anomalyd.explain import Explanation, explain
 from anomalyd.htmlreport import label_text, when
 from anomalyd.incident import Channel
@@ -23,13 +25,13 @@ def run_explain(
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say of a past alert what each member of an ensemble found at its worst, which series of a group were furthest
-    from usual, and which model runs where a fit had a choice.
+    from usual, which model runs where a fit had a choice, and what people called earlier alerts like it.
 
     The scores are computed again from the source, as by replay. Exit code 0: explained; 1: what members said cannot be
     known any more, and why; 2: wrong files.
     """
     with past_alert(episode, config) as past:
-        result = explain(past.episode, past.rule, past.store, past.source, past.feedback)
+        result = explain(past.episode, past.rule, past.store, past.source, SystemClock().now_ms(), past.feedback)
     print_json(as_json(result)) if json_out else print_explanation(result)
     if result.replayed.finding == Finding.IMPOSSIBLE:
         raise typer.Exit(1)
@@ -45,6 +47,7 @@ def as_json(x: Explanation) -> dict[str, Any]:
         "episode": x.episode.id, "rule": x.episode.rule, "at": x.at, "surprise": x.episode.peak_surprise,
         "members": members, "models": list(x.models), "channels": [_channel(one) for one in x.channels],
         "replay": x.replayed.finding.value, "causes": list(x.replayed.causes),
+        "alike": None if x.alike is None else {"words": x.alike.words, **asdict(x.alike)},
     }  # fmt: skip
 
 
@@ -65,6 +68,8 @@ def print_explanation(x: Explanation) -> None:
         print("furthest from usual:")
         for one in x.channels:
             print(f"  {channel_text(one, e.labels)}")
+    if x.alike is not None:
+        print(f"votes: {x.alike.words}")
     if not (x.members or x.models or x.channels) and x.replayed.finding != Finding.IMPOSSIBLE:
         print("The detector is one model and looks at this series alone: there is nothing to take apart.")
     if x.replayed.finding == Finding.DIFFERENT:

@@ -127,11 +127,13 @@ def _add_history(router: APIRouter, parts: Parts, readers: Sequence[Any]) -> Non
 
     @router.get("/episodes/{id}", dependencies=readers, tags=["episodes"])
     def episode(id: Id) -> Json:
-        """One episode with the votes on it; of a joint rule also the series that were furthest from usual."""
+        """One episode with the votes on it, and those on what it is like; of a joint rule also the series that were
+        furthest from usual."""
         found = _found(store.episode(id), f"episode {id!r}")
         votes = [view.vote(vote) for vote in store.feedback(episode=id)]
         channels = [view.channel(one) for one in channels_at_worst(store, parts.rules().get(found.rule), found)]
-        return _ok({**view.episode(found), "channels": channels, "feedback": votes})
+        like = view.alike(parts.ballot.alike(found, parts.clock.now_ms()))
+        return _ok({**view.episode(found), "channels": channels, "feedback": votes, "alike": like})
 
     @router.get("/incidents", dependencies=readers, tags=["incidents"])
     def incidents(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from anomalyd.alike import Alike
 from anomalyd.ballot import base_cuts
 from anomalyd.block import Labels
 from anomalyd.console.parts import Parts
@@ -93,6 +94,16 @@ def change(row: ThresholdChange) -> dict[str, Any]:
 
 def channel(c: Channel) -> dict[str, Any]:
     return {"labels": _labels(c.labels), "value": c.value, "expected": c.expected, "away": c.away}
+
+
+def alike(x: Alike | None) -> dict[str, Any] | None:
+    """What people called earlier ones like it; null where nobody judged any."""
+    if x is None:
+        return None
+    return {
+        "judged": x.judged, "label": x.label.value, "count": x.count, "last_at": _time(x.at), "last_by": x.who,
+        "words": x.words,
+    }  # fmt: skip
 
 
 def silence(s: Silence) -> dict[str, Any]:

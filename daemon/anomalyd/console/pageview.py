@@ -116,6 +116,8 @@ def _facts(parts: Parts, e: Episode, rule: Rule | None, now: int) -> list[tuple[
         facts.append(("Detector", rule.detector.type))
     if (real := parts.ballot.real(e, now)) is not None:
         facts.append(("By the votes so far", f"{real:.0%} likely real"))
+    if (like := parts.ballot.alike(e, now)) is not None:
+        facts.append(("Like it", like.words))
     if e.learned_ms:
         facts.append(("Young", f"learned from {span(e.learned_ms)}, so it is a warning at the most"))
     around = parts.store.notices(

@@ -69,6 +69,7 @@ def own_body(notification: Notification, rendered: Rendered) -> dict[str, Any]:
         "chart_url": rendered.chart.url if rendered.chart else "",
         "chart_png": base64.b64encode(rendered.chart.png).decode() if rendered.chart else "",
         "past": rendered.past,
+        "like": rendered.like,
         "total": s.total,
         "truncated": max(0, s.total - len(s.alerts)),
         "alerts": [_own_alert(alert) for alert in s.alerts],
@@ -145,6 +146,7 @@ def alert_annotations(s: Statement, alert: Alert, rendered: Rendered) -> dict[st
     own = {clean(k, 128): clean(v, 4_000, lines=True) for k, v in s.annotations.items()}
     chart = rendered.chart.urls.get(alert.episode, "") if rendered.chart else ""
     shown |= {"chart_url": chart} if chart else {}
+    shown |= {"like": rendered.like} if rendered.like and alert == s.alerts[0] else {}
     return {"tier": alert.tier.word, "reason": rendered.sentence, "summary": rendered.summary, **shown, **own}
 
 
