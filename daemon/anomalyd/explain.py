@@ -45,6 +45,7 @@ class Explanation:
         members: of an ensemble, in the order of the rule.
         models: which model runs, in words, where the detector had a choice.
         channels: of a group that was judged as a whole, the series furthest from usual.
+        day: what is said of its day, where a calendar of the rule has it count as another one.
         replayed: how computing the scores again went; without it members and models are not known.
         alike: what people called earlier ones that were like it; None where nobody judged any.
     """
@@ -55,6 +56,7 @@ class Explanation:
     models: tuple[str, ...]
     channels: tuple[Channel, ...]
     replayed: Replay
+    day: str = ""
     alike: Alike | None = None
 
 
@@ -74,10 +76,11 @@ def explain(
         )
         chosen = peak.model.choices(peak.state)
         models = tuple(str(one) for one in chosen if one.labels in ((), episode.labels))
+    day = rule.day_at(episode.peak_at) if rule is not None else ""
     policy = (feedback or Unheard()).policy
     like = alike_to(store, episode, rule, policy_of(rule, policy) if rule else policy, now)
     channels = channels_at_worst(store, rule, episode)
-    return Explanation(episode, episode.peak_at, members, models, channels, result, like)
+    return Explanation(episode, episode.peak_at, members, models, channels, result, day, like)
 
 
 def channels_at_worst(store: Store, rule: Rule | None, episode: Episode) -> tuple[Channel, ...]:

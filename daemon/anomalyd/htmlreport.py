@@ -189,11 +189,19 @@ def _zoom(one: Judged, episode: Episode) -> Picture:
 
 
 def _marks(one: Judged, labels: Labels) -> list[Mark]:
-    marks = [Mark(span.start, span.end, "label") for span in one.spans if span.holds(labels)]
     test = one.test
+    marks = day_marks(test.rule, test.start, test.end)
+    marks += [Mark(span.start, span.end, "label") for span in one.spans if span.holds(labels)]
     return marks + [
         Mark(e.opened_at, e.closed_at or test.end, e.tier.word) for e in test.episodes if e.labels == labels
     ]
+
+
+def day_marks(rule: Rule, start: int, end: int) -> list[Mark]:
+    """The rule's holidays in a span of time."""
+    if rule.holidays is None:
+        return []
+    return [Mark(first, last, "day", str(day)) for first, last, day in rule.holidays.between(start, end, rule.timezone)]
 
 
 def _tier_texts(rule: Rule) -> tuple[str, ...]:

@@ -22,11 +22,14 @@ import numpy as np
 from anomalyd.block import F64, I64, Bool
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.durations import parse_duration
+from anomalyd.holiday import Holidays, counted
 
 MAX_SAMPLES = 2_000_000
 
 MONDAY_MS = 4 * DAY_MS
 """A Monday 00:00 UTC: where weeks, and with them all seasons, begin."""
+_MONDAYS = MONDAY_MS + 3 * DAY_MS
+"""From the Monday that holidays are counted from, to ours."""
 
 _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?Inf|NaN"
 _ITEM = re.compile(
@@ -116,17 +119,23 @@ def _count(text: str | None, interval_ms: int) -> tuple[int, bool]:
 
 
 def compose(
-    line: Line, times: I64, waves: Sequence[Wave], pulses: Sequence[Pulse], noise: float, rng: np.random.Generator
-) -> F64:
-    """Add seasons and Gaussian noise to the plain samples of a line."""
+    line: Line, times: I64, waves: Sequence[Wave], pulses: Sequence[Pulse], noise: float, rng: np.random.Generator,
+    holidays: Holidays | None = None,
+) -> F64:  # fmt: skip
+    """Add seasons and Gaussian noise to the plain samples of a line; on holidays the seasons of the other day."""
     extra = rng.normal(0.0, noise, len(times)) if noise else np.zeros(len(times))
     for wave in waves:
-        since = civil(times, wave.zone) - MONDAY_MS
+        since = _since_monday(times, wave.zone, holidays)
         extra += wave.amplitude * np.cos(2 * np.pi * (since - wave.peak_ms) / wave.period_ms)
     for pulse in pulses:
-        since = civil(times, pulse.zone) - MONDAY_MS
+        since = _since_monday(times, pulse.zone, holidays)
         extra += pulse.add * ((since - pulse.at_ms) % pulse.period_ms < pulse.length_ms)
     return np.where(line.plain, line.values + extra, line.values)
+
+
+def _since_monday(times: I64, zone: str, holidays: Holidays | None) -> I64:
+    """What the clocks of a zone show, counted from a Monday."""
+    return counted(civil(times, zone) - MONDAY_MS + _MONDAYS, holidays) - _MONDAYS
 
 
 def civil(times: I64, zone: str) -> I64:

@@ -186,7 +186,7 @@ class _Past:
         if version != self._model.version:
             raise _Cannot(
                 f"the model has changed: the episode was scored by {version}, the rule now makes {self._model.version}"
-                " (another detector, parameter, interval, time zone, seed or version of anomalyd)"
+                " (another detector, parameter, interval, time zone, calendar, seed or version of anomalyd)"
             )
         return int(until)
 

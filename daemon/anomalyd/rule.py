@@ -201,6 +201,11 @@ class Rule:
         """Whether samples of this time may be learned from."""
         return not any(interval.holds(at) for interval in self.dont_learn)
 
+    def day_at(self, at: int) -> str:
+        """What is said of the day of this time where it counts as another one; empty on any other day."""
+        day = self.holidays.at(at, self.timezone) if self.holidays is not None else None
+        return str(day) if day is not None else ""
+
     def unit_of(self, labels: Labels) -> Labels:
         """The label set that a series' episodes are kept under: its own, or of a joint rule that of its group."""
         if not self.detector.joint:

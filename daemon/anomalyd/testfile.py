@@ -173,6 +173,9 @@ def _test(document: Document, loc: Loc, book: _Book) -> RuleTest | None:
 def _found(document: Document, loc: Loc, name: str, rules: RuleSet) -> Rule | None:
     found = [rule for rule in rules.rules if name in (rule.name, rule.id)]
     if len(found) == 1:
+        if found[0].holidays is not None and not found[0].holidays.known:
+            said = f"{found[0].name} has a calendar of the settings: {found[0].holidays.written}"
+            document.problem(loc, said, "name the settings file beside rule_files: settings: anomalyd.yml")
         return found[0]
     known = [rule.name for rule in rules.rules]
     message = f"{len(found)} rules are called {name!r}" if found else f"unknown rule {name!r}"
@@ -198,7 +201,7 @@ def _beside(document: Document, loc: Loc, i: int, test: RuleTest, model: TestMod
     if given is None:
         return None
     try:
-        recording = record(given, test.start - rule.history_ms, rule.interval_ms, model.seed)
+        recording = record(given, test.start - rule.history_ms, rule.interval_ms, model.seed, rule.holidays)
     except ValueError as error:
         document.problem((*loc, "input_series"), str(error))
         return None
@@ -216,7 +219,8 @@ def _made(document: Document, loc: Loc, model: TestModel, rule: Rule) -> RuleTes
         return None
     start = _start(model, given, rule)
     try:
-        recording = record(given, (start - rule.history_ms) // interval * interval, interval, model.seed)
+        begins = (start - rule.history_ms) // interval * interval
+        recording = record(given, begins, interval, model.seed, rule.holidays)
     except ValueError as error:
         document.problem((*loc, key), str(error))
         return None

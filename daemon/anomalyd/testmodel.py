@@ -19,7 +19,7 @@ START = "2026-01-05T00:00:00Z"
 
 Trap = Literal[
     "deploy", "nightly_job", "restart", "dst", "drop_to_zero", "slow_leak", "scrape_gap", "rhythm", "spike",
-    "neighbour", "below_floor",
+    "neighbour", "below_floor", "holiday",
 ]  # fmt: skip
 """What is known to call people for nothing."""
 

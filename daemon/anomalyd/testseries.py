@@ -17,9 +17,10 @@ import promql_parser
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from anomalyd.block import F64, I64, Block, Bool, Labels, make_labels
-from anomalyd.conform import Duration, Number, PositiveDuration, Section
+from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section
 from anomalyd.durations import format_duration
 from anomalyd.errors import ConfigError
+from anomalyd.holiday import Holidays
 from anomalyd.notation import MAX_SAMPLES, Line, Pulse, Wave, compose, parse_line
 from anomalyd.seriesfile import SeriesFile, read_series
 from anomalyd.yamlfile import Document, Loc
@@ -108,6 +109,7 @@ class SeriesModel(Section):
     csv: str = ""
     seasons: list[SeasonModel] = Field(default_factory=list)
     noise: Number = Field(0.0, ge=0)
+    holidays: Flag = False
 
     @model_validator(mode="after")
     def _one_source(self) -> SeriesModel:
@@ -115,6 +117,8 @@ class SeriesModel(Section):
             raise ValueError("needs either values or csv")
         if self.csv and (self.seasons or self.noise):
             raise ValueError("the samples of a csv are as they are: seasons and noise belong to values")
+        if self.holidays and not self.seasons:
+            raise ValueError("holidays: on the rule's holidays the seasons are those of another day; there are none")
         return self
 
 
@@ -175,8 +179,13 @@ def first_of(given: Sequence[Given], interval: int) -> int | None:
     return -(-min(firsts) // interval) * interval if firsts else None
 
 
-def record(given: Sequence[Given], first: int, interval: int, seed: int) -> Recording:
-    """Put series on the grid that begins at ``first``; raise ``ValueError`` when that is too much."""
+def record(
+    given: Sequence[Given], first: int, interval: int, seed: int, holidays: Holidays | None = None
+) -> Recording:
+    """Put series on the grid that begins at ``first``; raise ``ValueError`` when that is too much.
+
+    The seasons of series that say so keep the ``holidays``.
+    """
     columns = max(_columns(one, first, interval) for one in given)
     if columns * len(given) > 4 * MAX_SAMPLES:
         raise ValueError(f"more than {4 * MAX_SAMPLES:,} samples in all")
@@ -187,7 +196,8 @@ def record(given: Sequence[Given], first: int, interval: int, seed: int) -> Reco
     for i, one in enumerate(given):
         if one.line is not None:
             length = len(one.line.values)
-            values[i, :length] = _composed(one, one.line, times[:length], interval, np.random.default_rng((seed, i)))
+            rng, kept = np.random.default_rng((seed, i)), holidays if one.model.holidays else None
+            values[i, :length] = _composed(one, one.line, times[:length], interval, rng, kept)
             stale[i, :length] = one.line.stale
         elif one.file is not None:
             labelled = _place(one.file, first, interval, values[i])
@@ -202,11 +212,13 @@ def _columns(one: Given, first: int, interval: int) -> int:
     return -(-(int(one.file.times[-1]) - first) // interval) + 1
 
 
-def _composed(one: Given, line: Line, times: I64, interval: int, rng: np.random.Generator) -> F64:
+def _composed(
+    one: Given, line: Line, times: I64, interval: int, rng: np.random.Generator, holidays: Holidays | None
+) -> F64:
     seasons = [season.made() for season in one.model.seasons]
     waves = [s for s in seasons if isinstance(s, Wave)]
     pulses = [s for s in seasons if isinstance(s, Pulse)]
-    values = compose(line, times, waves, pulses, one.model.noise, rng)
+    values = compose(line, times, waves, pulses, one.model.noise, rng, holidays)
     if isinstance(one.model, RawSeriesModel) and one.model.counter:
         # Nothing is known of a gap: the counter stands still in it.
         grown = np.cumsum(np.maximum(np.nan_to_num(values, posinf=0.0, neginf=0.0), 0.0)) * (interval / 1000)

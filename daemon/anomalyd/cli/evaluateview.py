@@ -13,7 +13,7 @@ from rich.table import Table
 
 from anomalyd.appraise import Labelled, Likeness, Unlabelled, curve, histogram
 from anomalyd.backtest import Backtest
-from anomalyd.htmlreport import label_text, rough_duration, span_text
+from anomalyd.htmlreport import day_marks, label_text, rough_duration, span_text
 from anomalyd.report.figures import series_lines
 from anomalyd.report.pictures import Picture, chart_of
 from anomalyd.report.sheet import Grid, Line, Part, Sheet, bars, curve_plot, told_columns
@@ -289,7 +289,7 @@ def _pictures(one: Judged) -> tuple[tuple[Picture, ...], str]:
     for line in lines[:CHARTS_MAX]:
         mine = [span for span in real if span.holds(line.labels)]
         told = [e for e in test.episodes if e.labels == line.labels]
-        marks = [Mark(span.start, span.end, "label") for span in mine]
+        marks = day_marks(test.rule, test.start, test.end) + [Mark(span.start, span.end, "label") for span in mine]
         marks += [Mark(e.opened_at, e.closed_at or test.end, e.tier.word) for e in told]
         caption = counted(line.episodes, "alert")
         caption += f", {counted(len(mine), 'labelled anomaly', 'labelled anomalies')}" if mine else ""

@@ -45,7 +45,7 @@ def as_json(x: Explanation) -> dict[str, Any]:
     ]
     return {
         "episode": x.episode.id, "rule": x.episode.rule, "at": x.at, "surprise": x.episode.peak_surprise,
-        "members": members, "models": list(x.models), "channels": [_channel(one) for one in x.channels],
+        "day": x.day, "members": members, "models": list(x.models), "channels": [_channel(one) for one in x.channels],
         "replay": x.replayed.finding.value, "causes": list(x.replayed.causes),
         "alike": None if x.alike is None else {"words": x.alike.words, **asdict(x.alike)},
     }  # fmt: skip
@@ -59,6 +59,8 @@ def print_explanation(x: Explanation) -> None:
     """The explanation for people."""
     e = x.episode
     print(f"{e.rule}  {label_text(e.labels)}  at its worst {when(x.at)} UTC: surprise {number(e.peak_surprise)}")
+    if x.day:
+        print(x.day)
     if x.members:
         rows = [(m.name, number(m.weight), _surprise(m.surprise)) for m in x.members]
         print_table(("MEMBER", "WEIGHT", "SURPRISE"), rows, "")

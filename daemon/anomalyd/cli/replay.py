@@ -82,7 +82,11 @@ def run_replay(
     """
     with past_alert(episode, config) as past:
         result = replay(past.episode, past.rule, past.store, past.source, past.feedback)
-    print(json.dumps(as_json(result), indent=2)) if json_out else print_replay(Console(soft_wrap=True), result)
+    day = past.rule.day_at(past.episode.peak_at) if past.rule is not None else ""
+    if json_out:
+        print(json.dumps({**as_json(result), "day": day}, indent=2))
+    else:
+        print_replay(Console(soft_wrap=True), result, day)
     if result.finding != Finding.EQUAL:
         raise typer.Exit(1)
 
@@ -96,10 +100,12 @@ def as_json(result: Replay) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def print_replay(console: Console, result: Replay) -> None:
-    """The result for people."""
+def print_replay(console: Console, result: Replay, day: str = "") -> None:
+    """The result for people; ``day`` is what is said of the day."""
     e = result.episode
     console.print(f"{e.rule}  {label_text(e.labels)}  {when(e.started_at)} UTC", markup=False, highlight=False)
+    if day:
+        console.print(day, markup=False, highlight=False)
     words = {
         Finding.EQUAL: f"equal: {len(result.slots)} slots, largest relative difference {result.largest:.1e}",
         Finding.DIFFERENT: "different",

@@ -24,7 +24,7 @@ from anomalyd.cli.evaluateview import count, counted, delay, number, span_of
 from anomalyd.clock import HOUR_MS, SystemClock
 from anomalyd.durations import format_budget, format_duration, parse_budget
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.htmlreport import label_text, when
+from anomalyd.htmlreport import day_marks, label_text, when
 from anomalyd.report.pictures import Picture, chart_of
 from anomalyd.report.sheet import Grid, Line, Sheet, Text, told_columns, write_sheets
 from anomalyd.report.svg import Mark, short
@@ -292,7 +292,8 @@ def _picture(f: Findings, peak: Peak) -> Picture:
     test, zone = f.test, f.test.rule.timezone
     room = max(2 * HOUR_MS, 40 * test.rule.interval_ms)
     told = [e for e in test.episodes if e.labels == peak.labels]
-    marks = [Mark(span.start, span.end, "label") for span in f.tuned.truth.real if span.holds(peak.labels)]
+    marks = day_marks(test.rule, test.start, test.end)
+    marks += [Mark(span.start, span.end, "label") for span in f.tuned.truth.real if span.holds(peak.labels)]
     marks += [Mark(e.opened_at, e.closed_at or test.end, e.tier.word) for e in told]
     tier = max((e.tier for e in told if e.started_at <= peak.at <= (e.closed_at or test.end)), default=Tier.NONE)
     score = f"score {peak.surprise / test.cut:.1f}, " if 0 < test.cut < math.inf else ""

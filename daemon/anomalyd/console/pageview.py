@@ -114,6 +114,7 @@ def _facts(parts: Parts, e: Episode, rule: Rule | None, now: int) -> list[tuple[
     facts.append(("Surprise", often))
     if rule is not None:
         facts.append(("Detector", rule.detector.type))
+        facts += [("Day", day)] if (day := rule.day_at(e.peak_at)) else []
     if (real := parts.ballot.real(e, now)) is not None:
         facts.append(("By the votes so far", f"{real:.0%} likely real"))
     if (like := parts.ballot.alike(e, now)) is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
@@ -23,11 +24,15 @@ FLAG, FLAG_WIDTH = 6.0, 8.0
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A span to shade: an episode (with its tier) or a labelled span (tier "label")."""
+    """A span to shade: an episode (with its tier), a labelled span (tier "label") or a holiday (tier "day").
+
+    ``title`` is shown to whoever points at it.
+    """
 
     start: int
     end: int
     tier: str
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +152,10 @@ def _shade(mark: Mark, first: int, last: int, length: int, kind: str) -> str:
     if b < 0 or a > WIDTH:
         return ""
     if kind == "mark":
-        return f'<rect class="mark {mark.tier}" x="{a:.1f}" width="{max(1.5, b - a):.1f}" y="0" height="100%"/>'
+        shade = f'<rect class="mark {mark.tier}" x="{a:.1f}" width="{max(1.5, b - a):.1f}" y="0" height="100%"'
+        return f"{shade}><title>{escape(mark.title)}</title></rect>" if mark.title else f"{shade}/>"
+    if mark.tier == "day":
+        return ""
     wide, top = max(FLAG_WIDTH, b - a), HEIGHT - FLAG if mark.tier == "label" else 0
     place = f'x="{(a + b - wide) / 2:.1f}" width="{wide:.1f}" y="{top:g}" height="{FLAG:g}"'
     return f'<rect class="flag {mark.tier}" {place}/>'
