@@ -59,7 +59,7 @@ def test_the_nearest_contexts_are_those_of_looking_at_all(kind: str, seed: int) 
             assert found == far(stored, line[knn.UNIT], q)
         if t % EVERY == 0:
             stored = np.concatenate([stored, q[None]])[-room:]
-        knn.note(book, boxes, hulls, line, q, EVERY)
+        knn.note(book, boxes, hulls, line, q, EVERY, np.zeros(room))
         recent = np.concatenate([[x], recent[:-1]])
     for b, block in enumerate(book):
         box = boxes[b % len(boxes), :, :, b // len(boxes)]
@@ -90,12 +90,21 @@ def test_a_box_that_is_far_stays_closed() -> None:
     values = 100 + 20 * np.sin(2 * np.pi * np.arange(4100) / 288) + np.random.default_rng(1).normal(size=4100)
     for t, x in enumerate(values):
         knn.context(recent, t, x, clock[t, 0], clock[t, 1], q)
-        knn.note(book, boxes, hulls, line, q, 1)
+        knn.note(book, boxes, hulls, line, q, 1, np.zeros(4032))
         recent = np.concatenate([[x], recent[:-1]])
     distance, inverse = knn.nearest(book, boxes, hulls, line, q, *scratch), F32(1 / line[knn.UNIT])
     limit = F32(distance**2)
     assert sum(knn.measure(row, q, inverse, limit, scratch[0][0]) for row in hulls) < 0.2 * len(boxes)
     assert sum(knn.measure(row, q, inverse, limit, scratch[0][0]) for row in boxes) < 0.1 * len(book)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e30, 1e30) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=40))
+def test_the_median_is_numpys(values: list[float]) -> None:
+    """The middle of the first cells, ties and even numbers included."""
+    x = np.array([*values, np.nan])
+    assert knn.median(x, len(values)) == np.median(values)
+    np.testing.assert_array_equal(np.sort(x[:-1]), np.sort(values))
 
 
 @settings(max_examples=20, deadline=None)

@@ -157,20 +157,24 @@ class Auto:
         return found
 
     def _learn(self, times: I64, views: F64 | None = None) -> Learn:
-        from anomalyd.detectors.kernels.auto import DOUBT, auto_block
+        from anomalyd.detectors.kernels.auto import DOUBT, auto_block, rooms
+        from anomalyd.detectors.kernels.knn import BLOCK, around_clock
         from anomalyd.detectors.kernels.promise import keep_block, keep_pages
+        from anomalyd.detectors.kernels.rls import FEATURES
 
         phases, days, weeks = self._calendar(times)
+        clock, room = around_clock(phases), rooms(self.params.contexts + BLOCK)
         slots, back, growth = times // self.slot_ms, days_back(times, self.grid), 2.0 ** (1.0 / HALF_LIFE)
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             seen = np.zeros((len(values), 0, 0)) if views is None else views
             auto_block(
-                np.clip(values, -LARGEST, LARGEST), slots, back, phases, days, weeks, hold, self.day_slots, self.every,
-                growth, self.params.warm_up, a["recent"], a["slots"], a["weights"], a["spread"], a["forecast"],
-                a["profile"], a["visits"], a["seasons"], a["book"], a["boxes"], a["hulls"], a["nearest"],
-                a["residuals"], a["counts"], a["tails"], a["extremes"], a["peaks"], a["signals"], a["waiting"],
-                raw.score, raw.page, raw.expected, raw.unit, seen,
+                np.clip(values, -LARGEST, LARGEST), slots, back, clock, days, weeks, hold, self.day_slots, self.every,
+                growth, self.params.warm_up, a["recent"], a["slots"], a["weights"],
+                a["spread"].reshape(len(values), FEATURES * FEATURES), a["forecast"], a["profile"], a["visits"],
+                a["seasons"], a["book"], a["boxes"], a["hulls"], a["nearest"], a["residuals"], a["counts"], a["tails"],
+                a["extremes"], a["peaks"], a["signals"], a["waiting"], raw.score, raw.page, raw.expected, raw.unit,
+                seen, room,
             )  # fmt: skip
             keep_block(raw.score, hold, DOUBT, 1.0 / growth, a["promise"])
             keep_pages(raw.page, hold, self.weekly, 1.0 / growth, a["news"])

@@ -42,7 +42,7 @@ from anomalyd.detectors.common import (
     span,
 )
 from anomalyd.detectors.embedding import F32
-from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
+from anomalyd.detectors.stepping import Arrays, Follow, Learn, advance, begin
 from anomalyd.detectors.vectors import VectorDetector
 
 LARGEST = 1e30
@@ -92,20 +92,40 @@ class Knn:
             return self.vectors.score(state, fresh, hold)
         check_newer(state, fresh)
         check_series(state, "recent", fresh)
-        return advance(state, fresh, hold, self._learn(fresh.times), _catch_up)
+        return advance(state, fresh, hold, self._learn(fresh.times), follow=self._follow(fresh.times))
 
     def _learn(self, times: I64) -> Learn:
         from anomalyd.detectors.kernels.knn import knn_block
 
-        phases = (civil_times(times, self.grid.timezone) % DAY_MS) * (2 * np.pi / DAY_MS)
+        clock, room = self._prepared(times)
 
         def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
             knn_block(
-                np.clip(values, -LARGEST, LARGEST), phases, hold, self.every,
-                a["recent"], a["book"], a["boxes"], a["hulls"], a["nearest"], raw.score, raw.expected,
+                np.clip(values, -LARGEST, LARGEST), clock, hold, self.every, a["recent"], a["book"], a["boxes"],
+                a["hulls"], a["nearest"], room, raw.score, raw.expected,
             )  # fmt: skip
 
         return learn
+
+    def _follow(self, times: I64) -> Follow:
+        from anomalyd.detectors.kernels.knn import follow_block
+
+        clock, room = self._prepared(times)
+
+        def follow(a: Arrays, now: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+            follow_block(
+                np.clip(values, -LARGEST, LARGEST), clock, hold, self.every, a["recent"], a["book"], a["boxes"],
+                a["hulls"], a["nearest"], now["recent"], now["book"], now["nearest"], room, raw.score, raw.expected,
+            )  # fmt: skip
+
+        return follow
+
+    def _prepared(self, times: I64) -> tuple[F64, tuple[npt.NDArray[Any], ...]]:
+        """What the kernels need beside samples and state: the places of the times on the clock, and scratch."""
+        from anomalyd.detectors.kernels.knn import BLOCK, around_clock, rooms
+
+        phases = (civil_times(times, self.grid.timezone) % DAY_MS) * (2 * np.pi / DAY_MS)
+        return around_clock(phases), rooms(self.params.contexts + BLOCK)
 
 
 class JointContexts(VectorDetector):
@@ -135,11 +155,3 @@ class JointContexts(VectorDetector):
         kept, stored = model
         nearest_vectors(vectors, kept, stored, NEIGHBOURS, present, score)
         np.minimum(score, HIGHEST_SCORE, out=score)
-
-
-def _catch_up(mine: Arrays, now: Arrays) -> None:
-    """Copy what the last block changed: the contexts it put into the book, and all that is small."""
-    from anomalyd.detectors.kernels.knn import copy_contexts
-
-    copy_contexts(now["book"], now["nearest"], mine["nearest"], mine["book"], mine["boxes"], mine["hulls"])
-    mine["recent"][...], mine["nearest"][...] = now["recent"], now["nearest"]

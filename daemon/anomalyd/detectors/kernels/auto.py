@@ -21,10 +21,12 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from anomalyd.detectors.kernels.extreme import above, beyond, see
-from anomalyd.detectors.kernels.jit import kernel, leaf
-from anomalyd.detectors.kernels.knn import BLOCK, LANES, NEIGHBOURS, WIDTH, around_clock, context, nearest, note
+from anomalyd.detectors.kernels.jit import leaf, seldom
+from anomalyd.detectors.kernels.knn import context, nearest, note
+from anomalyd.detectors.kernels.knn import rooms as rooms_of_book
 from anomalyd.detectors.kernels.rls import (
     FEATURES,
     MEAN,
@@ -205,16 +207,17 @@ def page_value(tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
     return total / 9.0
 
 
-@kernel
+@seldom
 def show(view: Any, tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
     """What one sample looked like: the members' tails and the distances beyond the three extremes."""
-    view[:MEMBERS] = tails
+    for m in range(MEMBERS):
+        view[m] = tails[m]
     view[MEMBERS + OF_SAMPLE] = beyond(extremes[OF_SAMPLE], x)
     view[MEMBERS + OF_SEASON] = above(extremes[OF_SEASON], raw[SEASON])
     view[MEMBERS + OF_NEAREST] = above(extremes[OF_NEAREST], raw[NEAREST])
 
 
-@kernel
+@seldom
 def go_on_held(
     raw: Any, x: Any, waiting: Any, line: Any, recent: Any, slots: Any, rline: Any, day: Any, back: Any,
     profile: Any, visits: Any, sline: Any, day_bin: Any, week_bin: Any,
@@ -224,16 +227,16 @@ def go_on_held(
         take_back(line, recent, sline)
     if line[HELD] < WAITING:
         row = int(line[HELD])
-        waiting[row, :MEMBERS] = raw
+        for m in range(MEMBERS):
+            waiting[row, m] = raw[m]
         waiting[row, MEMBERS] = x
     line[HELD] += 1.0
     push(recent, slots, rline, day, back, expect(profile, visits, sline, day_bin, week_bin))
 
 
-@kernel
-def look_back(waiting: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any) -> Any:
-    """An episode is over: learn that such scores happen. Levels and weights stay as they were before it."""
-    places = np.zeros(MEMBERS)
+@seldom
+def look_back(waiting: Any, counts: Any, lines: Any, extremes: Any, line: Any, growth: Any, places: Any) -> Any:
+    """An episode is over: learn that such scores happen. Levels and weights stay as they were."""
     for row in range(int(min(line[HELD], float(WAITING)))):
         for m in range(MEMBERS):
             places[m] = place(lines[m], waiting[row, m])
@@ -278,23 +281,28 @@ def remember(
     line[FILLED] = min(line[FILLED] + 1.0, float(AVERAGED))
 
 
-@kernel
+def rooms(contexts: int) -> tuple[npt.NDArray[Any], ...]:
+    """Scratch of ``auto_block`` for books of so many contexts."""
+    sizes = (FEATURES, FEATURES, FEATURES * FEATURES, 2, MEMBERS, MEMBERS, MEMBERS)
+    return (*(np.zeros(size) for size in sizes), *rooms_of_book(contexts))
+
+
+@leaf
 def auto_block(
-    values: Any, slot_of: Any, back: Any, phases: Any, days: Any, weeks: Any, hold: Any, day: Any, every: Any,
-    growth: Any, fewest: Any, recent: Any, slots: Any, weights: Any, spread: Any, rlines: Any, profiles: Any,
+    values: Any, slot_of: Any, back: Any, clock: Any, days: Any, weeks: Any, hold: Any, day: Any, every: Any,
+    growth: Any, fewest: Any, recent: Any, slots: Any, weights: Any, covariances: Any, rlines: Any, profiles: Any,
     visits: Any, slines: Any, books: Any, boxes: Any, hulls: Any, klines: Any, residuals: Any, counts: Any, lines: Any,
     extremes: Any, peaks: Any, alines: Any, waitings: Any, score: Any, page: Any, expected: Any, unit: Any, views: Any,
+    room: Any,
 ) -> Any:  # fmt: skip
     """Score and learn a block [N, T]; state arrays (documented in ``detectors/auto.py``) are changed in place.
 
+    ``clock`` [T, 2] is ``knn.around_clock``, ``covariances`` [N, P * P] are rows of the spread, ``room`` is ``rooms``,
     ``back`` [T] is how many days ago the last day like that of each time was. ``views`` [N, T or 0, VIEWS] takes what
     the signals are made of, where it is wanted.
     """
-    f, gain, outer = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(FEATURES * FEATURES)
-    q, bounds = np.zeros(WIDTH, np.float32), np.zeros((2, LANES), np.float32)
-    apart, best, early = np.zeros(BLOCK, np.float32), np.zeros(NEIGHBOURS, np.float32), np.zeros(2)
-    raw, places, tails = np.zeros(MEMBERS), np.zeros(MEMBERS), np.zeros(MEMBERS)
-    clock, fade, covariances = around_clock(phases), 1.0 / growth, spread.reshape(len(spread), FEATURES * FEATURES)
+    f, gain, outer, early, raw, places, tails, q, bounds, apart, best, unsorted = room
+    fade = 1.0 / growth
     for i in range(values.shape[0]):
         for t in range(values.shape[1]):
             rline, sline, line = rlines[i], slines[i], alines[i]
@@ -310,7 +318,7 @@ def auto_block(
             if math.isnan(x):
                 continue
             if line[HELD] > 0.0 and not hold[i]:
-                look_back(waitings[i], counts[i], lines[i], extremes[i], line, growth)
+                look_back(waitings[i], counts[i], lines[i], extremes[i], line, growth, places)
             context(recent[i], int(rline[SAMPLES]), x, clock[t, 0], clock[t, 1], q)
             far = nearest(books[i], boxes[i], hulls[i], klines[i], q, bounds, apart, best)
             score_members(raw, x, predicted, usual, floor, residuals[i], line, far)
@@ -335,7 +343,7 @@ def auto_block(
             early[0] = max(0.0, abs(x - predicted) - floor)
             early[1] = max(0.0, abs(x - usual) - floor)
             remember(raw, places, x, early, residuals[i], counts[i], lines[i], extremes[i], line, growth)
-            note(books[i], boxes[i], hulls[i], klines[i], q, every)
+            note(books[i], boxes[i], hulls[i], klines[i], q, every, unsorted)
             if rline[SAMPLES] >= YOUNG:
                 adapt(weights[i], covariances[i], rline, f, (x - predicted) / scale, gain, outer)
             settle(rline, x, scale)

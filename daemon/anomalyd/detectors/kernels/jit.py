@@ -33,6 +33,11 @@ def leaf(function: Function) -> Function:
     return _compiled(function, _nrt=False, forceinline=True)
 
 
+def seldom(function: Function) -> Function:
+    """As ``leaf``, for what is called now and then: it stays apart, so that its callers stay small."""
+    return _compiled(function, _nrt=False)
+
+
 def _compiled(function: Function, **more: Any) -> Function:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False, **more}
     try:

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalyd.detectors.kernels.jit import kernel, leaf
+from anomalyd.detectors.kernels.jit import kernel, leaf, seldom
+from anomalyd.detectors.kernels.prefetch import prefetch_all, prefetch_row
 
 WIDTH = 6
 BLOCK = 16
@@ -38,6 +39,8 @@ LINE = 4
 LATEST = 11
 """Samples before the newest that a context is made of."""
 YOUNG = 40
+AHEAD = 3
+"""Series ahead for which memory is asked."""
 RESCALE = 512
 NEIGHBOURS = 5
 RADIUS = 2.0
@@ -104,13 +107,43 @@ def stored_in(book: Any, line: Any) -> Any:
     return int(min(line[STORED], float(book.shape[0] * BLOCK)))
 
 
-@kernel
-def rescale(book: Any, line: Any) -> Any:
-    """Measure the unit anew from the samples in the book."""
+@seldom
+def smallest(x: Any, n: Any, k: Any) -> Any:
+    """The k-th smallest (from 0) of the first n cells of x, which are put in another order: smaller ones before it."""
+    low, high = 0, n - 1
+    while low < high:
+        pivot, i, j = x[(low + high) // 2], low, high
+        while i <= j:
+            while x[i] < pivot:
+                i += 1
+            while x[j] > pivot:
+                j -= 1
+            if i <= j:
+                x[i], x[j] = x[j], x[i]
+                i += 1
+                j -= 1
+        low, high = (i if k > j else low), (j if k < i else high)
+    return x[k]
+
+
+@seldom
+def median(x: Any, n: Any) -> Any:
+    """Median of the first n cells of x, which are put in another order; as numpy computes it."""
+    upper = smallest(x, n, n // 2)
+    if n % 2:
+        return upper
+    lower = x[0]
+    for j in range(1, n // 2):
+        lower = max(lower, x[j])
+    return (lower + upper) / 2
+
+
+@seldom
+def rescale(book: Any, line: Any, x: Any) -> Any:
+    """Measure the unit anew from the samples in the book; x [B * BLOCK] is scratch."""
     n = stored_in(book, line)
     if n == 0:
         return
-    x = np.empty(n)
     mean = 0.0
     for j in range(n):
         x[j] = book[j // BLOCK, 0, j % BLOCK]
@@ -118,9 +151,10 @@ def rescale(book: Any, line: Any) -> Any:
     square = 0.0
     for j in range(n):
         square += (x[j] - mean) * (x[j] - mean) / n
-    median = np.median(x)
-    mad = np.median(np.abs(x - median))
-    line[UNIT] = max(1.4826 * mad, 0.1 * math.sqrt(square), 1e-3 * abs(median), 1e-9)
+    middle = median(x, n)
+    for j in range(n):
+        x[j] = abs(x[j] - middle)
+    line[UNIT] = max(1.4826 * median(x, n), 0.1 * math.sqrt(square), 1e-3 * abs(middle), 1e-9)
 
 
 @leaf
@@ -276,11 +310,27 @@ def keep(book: Any, boxes: Any, hulls: Any, line: Any, q: Any, every: Any) -> An
     return seen + 1 == YOUNG // 2 or young or seen % (RESCALE * every) == 0
 
 
-@kernel
-def note(book: Any, boxes: Any, hulls: Any, line: Any, q: Any, every: Any) -> Any:
-    """Count a context, store one of every ``every``, and measure the unit now and then."""
+@leaf
+def note(book: Any, boxes: Any, hulls: Any, line: Any, q: Any, every: Any, samples: Any) -> Any:
+    """Count a context, store one of every ``every``, and measure the unit now and then; ``samples`` is scratch."""
     if keep(book, boxes, hulls, line, q, every):
-        rescale(book, line)
+        rescale(book, line, samples)
+
+
+@leaf
+def fetch_contexts(books: Any, boxes: Any, hulls: Any, lines: Any, i: Any) -> Any:
+    """Ask for the memory that ``nearest`` and ``note`` will need of series i, first for the line of one behind it."""
+    prefetch_row(lines, i + AHEAD)
+    if i >= lines.shape[0]:
+        return
+    hint, row = int(lines[i, HINT]), int(lines[i, STORED]) % (books.shape[1] * BLOCK)
+    prefetch_all(books[i, hint])
+    if row // BLOCK != hint:
+        prefetch_all(books[i, row // BLOCK])
+    for k in range(WIDTH):
+        for h in range(hulls.shape[1]):
+            prefetch_all(hulls[i, h, k])
+        prefetch_all(boxes[i, hint % boxes.shape[1], k])
 
 
 @kernel
@@ -313,57 +363,91 @@ def nearest_vectors(vectors: Any, kept: Any, stored: Any, neighbours: Any, prese
     return np.int64(0)
 
 
-@kernel
-def copy_contexts(
-    books: Any, lines: Any, lines_before: Any, books_before: Any, boxes_before: Any, hulls_before: Any
+def rooms(contexts: int) -> tuple[npt.NDArray[Any], ...]:
+    """Scratch of a search in a book and of a note in it: context, bounds, distances, the nearest, samples."""
+    return (
+        np.zeros(WIDTH, np.float32), np.zeros((2, LANES), np.float32), np.zeros(BLOCK, np.float32),
+        np.zeros(NEIGHBOURS, np.float32), np.zeros(contexts),
+    )  # fmt: skip
+
+
+@leaf
+def catch_up(
+    i: Any, recent: Any, books: Any, boxes: Any, hulls: Any, lines: Any, recent_now: Any, books_now: Any,
+    lines_now: Any, q: Any,
 ) -> Any:  # fmt: skip
-    """Put into the books before, and under their boxes, the contexts by which those of later are ahead of them."""
-    q = np.zeros(WIDTH, np.float32)
-    for i in range(books.shape[0]):
-        for number in range(int(lines_before[i, STORED]), int(lines[i, STORED])):
-            row = number % (books.shape[1] * BLOCK)
-            for k in range(WIDTH):
-                q[k] = books[i, row // BLOCK, k, row % BLOCK]
-            store(books_before[i], boxes_before[i], hulls_before[i], lines_before[i], q)
-    return np.int64(0)
+    """Bring series i up to date with what is one block later: the contexts that were stored, and all that is small."""
+    for number in range(int(lines[i, STORED]), int(lines_now[i, STORED])):
+        row = number % (books.shape[1] * BLOCK)
+        for k in range(WIDTH):
+            q[k] = books_now[i, row // BLOCK, k, row % BLOCK]
+        store(books[i], boxes[i], hulls[i], lines[i], q)
+    for j in range(recent.shape[1]):
+        recent[i, j] = recent_now[i, j]
+    for j in range(LINE):
+        lines[i, j] = lines_now[i, j]
 
 
-@kernel
+@leaf
+def live(
+    i: Any, values: Any, clock: Any, held: Any, every: Any, recent: Any, books: Any, boxes: Any, hulls: Any,
+    lines: Any, room: Any, score: Any, expected: Any,
+) -> Any:  # fmt: skip
+    """Score and learn the samples of series i."""
+    q, bounds, apart, best, unsorted = room
+    line = lines[i]
+    for t in range(values.shape[1]):
+        seen = int(line[SEEN])
+        if seen > 0:
+            known = min(seen, LATEST)
+            middle = 0.0
+            for j in range(known):
+                middle += recent[i, LATEST + j] / known
+            expected[i, t] = middle
+        x = values[i, t]
+        if math.isnan(x):
+            continue
+        context(recent[i], seen, x, clock[t, 0], clock[t, 1], q)
+        score[i, t] = min(nearest(books[i], boxes[i], hulls[i], line, q, bounds, apart, best), 1e12)
+        for j in range(LATEST - 1, 0, -1):
+            recent[i, j] = recent[i, j - 1]
+        recent[i, 0] = x
+        if held:
+            continue
+        note(books[i], boxes[i], hulls[i], line, q, every, unsorted)
+        for j in range(2 * LATEST - 1, LATEST, -1):
+            recent[i, j] = recent[i, j - 1]
+        recent[i, LATEST] = x
+
+
+@leaf
 def knn_block(
-    values: Any, phases: Any, hold: Any, every: Any, recent: Any, books: Any, boxes: Any, hulls: Any, lines: Any,
-    score: Any, expected: Any,
+    values: Any, clock: Any, hold: Any, every: Any, recent: Any, books: Any, boxes: Any, hulls: Any, lines: Any,
+    room: Any, score: Any, expected: Any,
 ) -> Any:  # fmt: skip
     """Score a block [N, T]; ``recent`` [N, 2 LATEST], ``books``, ``boxes``, ``hulls`` and ``lines`` change in place.
 
-    ``recent`` holds the last eleven samples, held or not, as they are what the next context is made of: a series that
-    is back to normal must look so. Behind them are the last that were learned: their mean is expected.
+    ``clock`` [T, 2] is ``around_clock``, ``room`` is ``rooms``. ``recent`` holds the last eleven samples, held or not,
+    as they are what the next context is made of: a series that is back to normal must look so. Behind them are the last
+    that were learned: their mean is expected.
     """
-    series, samples = values.shape
-    clock = around_clock(phases)
-    q, bounds = np.zeros(WIDTH, np.float32), np.zeros((2, LANES), np.float32)
-    apart, best = np.zeros(BLOCK, np.float32), np.zeros(NEIGHBOURS, np.float32)
-    for i in range(series):
-        for t in range(samples):
-            line = lines[i]
-            seen = int(line[SEEN])
-            if seen > 0:
-                known = min(seen, LATEST)
-                middle = 0.0
-                for j in range(known):
-                    middle += recent[i, LATEST + j] / known
-                expected[i, t] = middle
-            x = values[i, t]
-            if math.isnan(x):
-                continue
-            context(recent[i], seen, x, clock[t, 0], clock[t, 1], q)
-            score[i, t] = min(nearest(books[i], boxes[i], hulls[i], line, q, bounds, apart, best), 1e12)
-            for j in range(LATEST - 1, 0, -1):
-                recent[i, j] = recent[i, j - 1]
-            recent[i, 0] = x
-            if hold[i]:
-                continue
-            note(books[i], boxes[i], hulls[i], line, q, every)
-            for j in range(2 * LATEST - 1, LATEST, -1):
-                recent[i, j] = recent[i, j - 1]
-            recent[i, LATEST] = x
-    return np.int64(0)
+    for i in range(values.shape[0]):
+        live(i, values, clock, hold[i], every, recent, books, boxes, hulls, lines, room, score, expected)
+
+
+@leaf
+def follow_block(
+    values: Any, clock: Any, hold: Any, every: Any, recent: Any, books: Any, boxes: Any, hulls: Any, lines: Any,
+    recent_now: Any, books_now: Any, lines_now: Any, room: Any, score: Any, expected: Any,
+) -> Any:  # fmt: skip
+    """As ``knn_block``, of a state that is one block behind: it is brought up to date in the same pass."""
+    room_of = books.shape[1] * BLOCK
+    for i in range(values.shape[0]):
+        fetch_contexts(books, boxes, hulls, lines, i + AHEAD)
+        prefetch_row(recent, i + AHEAD)
+        if i + AHEAD < len(lines):
+            prefetch_row(recent_now, i + AHEAD)
+            prefetch_row(lines_now, i + AHEAD)
+            prefetch_all(books_now[i + AHEAD, int(lines[i + AHEAD, STORED]) % room_of // BLOCK])
+        catch_up(i, recent, books, boxes, hulls, lines, recent_now, books_now, lines_now, room[0])
+        live(i, values, clock, hold[i], every, recent, books, boxes, hulls, lines, room, score, expected)

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.jit import leaf
 
 LINE = 64
 """Bytes that come at a time."""
@@ -42,7 +42,7 @@ def _request(typing: Any, array: Any, row: Any, column: Any) -> Any:
 _hint: Any = intrinsic(_request)
 
 
-@kernel
+@leaf
 def prefetch_row(array: Any, row: Any, cells: Any = 1 << 30, first: Any = 0) -> None:
     """Ask for a row of a two-dimensional array, or for some of its cells; a row behind the last one is nothing."""
     if row < array.shape[0]:
@@ -50,8 +50,15 @@ def prefetch_row(array: Any, row: Any, cells: Any = 1 << 30, first: Any = 0) -> 
             _hint(array, row, column)
 
 
-@kernel
+@leaf
 def prefetch_cell(array: Any, row: Any, column: Any) -> None:
     """Ask for the line of one cell."""
     if row < array.shape[0]:
         _hint(array, row, column)
+
+
+@leaf
+def prefetch_all(array: Any) -> None:
+    """Ask for all of a small two-dimensional array whose rows are a line each."""
+    for row in range(array.shape[0]):
+        _hint(array, row, 0)
