@@ -12,13 +12,13 @@ from anomalyd.ballot import base_cuts
 from anomalyd.block import Block, Labels, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.errors import StoreError
-from anomalyd.intake import RETURNS, expires_after
+from anomalyd.intake import AT_ONCE, RETURNS, expires_after
 from anomalyd.memory import Memory
 from anomalyd.records import NO_SNAPSHOTS, Feedback, FeedbackLabel, Fence, SnapshotPolicy
 from anomalyd.registry import Registry, registry_of
 from anomalyd.rule import Budget, DetectorSpec, Rule, RuleGroup, TierPolicy
 from anomalyd.score import Tier
-from anomalyd.slot import NoticeKind
+from anomalyd.slot import NoticeKind, SeriesRow, SlotCommit
 from anomalyd.store import Store, open_store
 from anomalyd.threshold import initial_threshold
 from life import START, Life, hosts
@@ -274,6 +274,22 @@ def test_a_start_waits_for_series_that_were_there_lately() -> None:
     assert "a" in life.living()
     until = life.memory.awaited_until
     assert set(until.tolist()) == {START + 49 * H + expires_after(RULE)}
+
+
+def test_a_database_of_before_lets_its_ghosts_go_with_the_first_slots() -> None:
+    """Series of months ago that nobody let go: in the first slot as many as one may take, in the next the others."""
+    life = Hourly(cluster(10, {}))
+    life.hours(0, 2)
+    long_ago = START - 90 * DAY_MS
+    ghosts = tuple(SeriesRow(RULE.id, 3 + i, f"f{i}", pod(f"ghost-{i}"), long_ago) for i in range(AT_ONCE + 2))
+    life.store.commit_slot(SlotCommit("before", START, (), series=ghosts))
+    life.evaluator = life.born()
+    life.hours(2, 3)
+    assert len(life.living()) == 5
+    life.hours(3, 4)
+    assert life.living() == {"h0", "h1", "h2"}
+    life.hours(4, 5)
+    assert life.memory.registry.next_row == 3 + AT_ONCE + 2
 
 
 def test_an_episode_keeps_a_series_that_is_away() -> None:
