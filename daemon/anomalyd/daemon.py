@@ -64,6 +64,7 @@ class Daemon:
         self.retention_ms = retention_ms
         self.leadership, self.repeats = leadership, repeats
         self.remotes: Mapping[str, RemoteWrite] = remotes or {}
+        self._remotes_known = False
         self.on_lead: Callable[[], None] = lambda: None
         self.groups: dict[str, RuleGroup] = {group.name: group for group in groups}
         self.last_slot: dict[str, int | None] = {name: store.last_slot(name) for name in self.groups}
@@ -126,7 +127,6 @@ class Daemon:
         def take_over() -> None:
             self.on_lead()
             self.evaluator.recall()
-            self._forget_remotes()
             for remote in self.remotes.values():
                 remote.recall()
             self.last_slot = {name: self.store.last_slot(name) for name in self.groups}
@@ -165,12 +165,13 @@ class Daemon:
                 remote.close()
         for remote in remotes.values():
             remote.recall()
-        if self.leading:
-            self._forget_remotes()
+        self._remotes_known = False
 
     def _forget_remotes(self) -> None:
-        if gone := self.store.exports.keep(self.remotes):
+        """Let go of cursors of targets that the settings no longer name; asked once, and after a reload."""
+        if not self._remotes_known and (gone := self.store.exports.keep(self.remotes)):
             log.info("targets of remote write are gone", rules=gone)
+        self._remotes_known = True
 
     def maintain(self) -> None:
         """Delete what retention allows, remind of what is still open, and refresh the gauges of the outbox."""
@@ -179,6 +180,7 @@ class Daemon:
             if self.retention_ms:
                 self.store.delete_before(now - self.retention_ms)
             self.remind(now)
+            self._forget_remotes()
         for receiver, stat in self.store.outbox_stats(now).items():
             self.metrics.outbox_pending.labels(receiver).set(stat.pending)
             self.metrics.outbox_oldest.labels(receiver).set(stat.oldest_age_ms / 1000)

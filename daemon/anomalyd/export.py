@@ -33,6 +33,8 @@ from anomalyd.store import Store
 WINDOW_SLOTS = 16
 """Slots of a rule that are sent together where a target is behind by more."""
 SAMPLES_AT_ONCE = 200_000
+SPARE_LABELS = 1_000
+"""Labels of series that have gone are let go when there are more than this, and more than of those that are here."""
 AWAY_MS = 10 * MINUTE_MS
 """A target that has taken nothing for so long is noted."""
 QUIET_MS = 5 * MINUTE_MS
@@ -98,7 +100,6 @@ class _Shelf:
     sent: Sent = field(default_factory=Sent)
     labels: dict[int, SeriesLabels] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
-    next_row: int = 0
     batch: Batch | None = None
     bodies: list[tuple[bytes, int]] = field(default_factory=list)
     ending: bool = False
@@ -211,8 +212,11 @@ class Lane:
         return True
 
     def _put(self, shelf: _Shelf, batch: Batch) -> None:
-        if len(batch.rows) and int(batch.rows[-1]) >= shelf.next_row:
-            self._learn_labels(shelf)
+        rows = batch.rows.tolist()
+        if len(shelf.labels) > 2 * len(rows) + SPARE_LABELS:
+            shelf.labels = {row: shelf.labels[row] for row in rows if row in shelf.labels}
+        if new := [row for row in rows if row not in shelf.labels]:
+            self._learn_labels(shelf, new[0])
         shelf.batch = batch
         shelf.bodies = list(requests(self._messages(shelf, batch), self._target.queue.max_samples))
 
@@ -246,15 +250,14 @@ class Lane:
         whole = with_external(labels_of(labels, own, len(shelf.names) > 1), self._target.external_labels)
         return encode_labels(classic(whole))
 
-    def _learn_labels(self, shelf: _Shelf) -> None:
-        """Read the series that are not known yet; all of them anew, where a second metric name comes up."""
+    def _learn_labels(self, shelf: _Shelf, first: int) -> None:
+        """Read the series from a row on; all of them anew, where a second metric name comes up."""
         several = len(shelf.names) > 1
-        rows = self._store.exports.series(shelf.id, shelf.next_row)
+        rows = self._store.exports.series(shelf.id, first)
         shelf.names |= names_of(row.labels for row in rows)
         if (len(shelf.names) > 1) != several:
             rows = self._store.exports.series(shelf.id, 0)
         shelf.labels |= {row.row: self._encoded(row.labels, shelf) for row in rows}
-        shelf.next_row = max((row.row + 1 for row in rows), default=shelf.next_row)
 
     def _shelf(self, rule_id: str, cursor: int) -> _Shelf:
         """What is kept of a rule; after a start it is found again in the slot that the target knows last."""
@@ -265,7 +268,7 @@ class Lane:
             if last is not None:
                 episodes = self._store.exports.open_since(rule_id, last.at)
                 shelf.sent = batch_of([last], episodes, shelf.sent, self._target.series).after
-                self._learn_labels(shelf)
+                self._learn_labels(shelf, 0)
         return self._shelves[rule_id]
 
     def _cursor(self, rule_id: str) -> int:

@@ -34,6 +34,7 @@ from anomalyd.store import Store, open_store
 from fakes.faultproxy import refused_port
 from fakes.remotewrite import RemoteWriteReceiver, read
 from fakes.sink import Answer, Fault
+from fakes.tokens import FakeTokens
 
 START = 1_767_571_200_000
 RULE = "g/R"
@@ -497,6 +498,39 @@ def test_credentials(house: House) -> None:
     wrong.close()
     assert (told.kind, told.reason) == ("refused", "auth")
     assert "wrong1" not in told.message
+
+
+def test_a_token_by_client_credentials(house: House) -> None:
+    """As sources get it: one for many requests, and a new one when it is refused."""
+    with FakeTokens() as tokens:
+        house.receiver.authorization = "Bearer token-1"
+        asked = {"client_id": "anomalyd", "client_secret": tokens.client_secret, "token_url": tokens.token_url}
+        lane = house.lane(oauth2=asked)
+        house.step(lane)
+        house.slot(1, [1.0])
+        house.step(lane)
+        house.receiver.authorization = "Bearer token-2"
+        house.slot(2, [1.0])
+        assert house.step(lane) is None
+    assert [m for m, _ in house.values("anomaly_value")] == [1, 2]
+    assert tokens.made == ["token-1", "token-2"]
+
+
+def test_a_churn_of_series_leaves_memory(house: House) -> None:
+    """Labels of series that have gone are let go, and found again where one comes back."""
+    lane = house.lane(what=["value"])
+    house.step(lane)
+    pods = [make_labels({"job": "web", "pod": f"{i:04}"}) for i in range(1500)]
+    rows = tuple(SeriesRow(RULE, i, fingerprint(one), one, START) for i, one in enumerate(pods))
+    house.slot(1, [1.0] * 1500, series=rows)
+    house.step(lane)
+    for minute in (2, 3):
+        house.slot(minute, [1.0] * 2, series=())
+        house.step(lane)
+    assert len(lane._shelves[RULE].labels) == 2
+    house.slot(4, [None] * 1499 + [1.0], series=())
+    house.step(lane)
+    assert [m for m, _ in house.values("anomaly_value", "1499")] == [1, 2, 4], "a sample, its end, a sample"
 
 
 def test_large_slots_go_in_several_requests(house: House) -> None:
