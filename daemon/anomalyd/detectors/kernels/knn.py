@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anomalyd.detectors.kernels.bits import lowest, without_lowest
 from anomalyd.detectors.kernels.jit import kernel, leaf, seldom
 from anomalyd.detectors.kernels.prefetch import prefetch_all, prefetch_row
 
@@ -167,11 +168,11 @@ def apart_by(low: Any, high: Any, x: Any) -> Any:
 def measure(boxes: Any, q: Any, inverse: Any, limit: Any, bounds: Any) -> Any:
     """Squared distance of q to each of the boxes [WIDTH, 2, LANES] into ``bounds`` [LANES]: nothing inside is nearer.
 
-    Returns how many are below the limit.
+    Returns a number whose bits are set where that is below the limit.
     """
     q0, q1, q2, q3 = q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse
     q4, q5 = q[4], q[5]
-    near = 0
+    near = np.int64(0)
     for j in range(LANES):
         d0 = apart_by(boxes[0, 0, j] * inverse, boxes[0, 1, j] * inverse, q0)
         d1 = apart_by(boxes[1, 0, j] * inverse, boxes[1, 1, j] * inverse, q1)
@@ -180,7 +181,7 @@ def measure(boxes: Any, q: Any, inverse: Any, limit: Any, bounds: Any) -> Any:
         d4 = apart_by(boxes[4, 0, j], boxes[4, 1, j], q4)
         d5 = apart_by(boxes[5, 0, j], boxes[5, 1, j], q5)
         bounds[j] = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4 + d5 * d5
-        near += bounds[j] < limit
+        near |= (1 << j) if bounds[j] < limit else 0
     return near
 
 
@@ -189,7 +190,7 @@ def open_block(block: Any, count: Any, q: Any, inverse: Any, apart: Any, best: A
     """Put what is nearer among the first ``count`` contexts of a block into ``best`` [NEIGHBOURS], least first."""
     q0, q1, q2, q3 = q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse
     q4, q5 = q[4], q[5]
-    limit, near = best[NEIGHBOURS - 1], 0
+    limit, near = best[NEIGHBOURS - 1], np.int64(0)
     for j in range(BLOCK):
         d0 = block[0, j] * inverse - q0
         d1 = block[1, j] * inverse - q1
@@ -198,15 +199,14 @@ def open_block(block: Any, count: Any, q: Any, inverse: Any, apart: Any, best: A
         d4 = block[4, j] - q4
         d5 = block[5, j] - q5
         apart[j] = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4 + d5 * d5
-        near += apart[j] < limit
-    if near == 0:
-        return
-    for j in range(count):
-        if apart[j] < best[NEIGHBOURS - 1]:
-            x = apart[j]
-            for k in range(NEIGHBOURS):  # no branch here: where it belongs cannot be guessed
-                least, x = min(best[k], x), max(best[k], x)
-                best[k] = least
+        near |= (1 << j) if apart[j] < limit else 0
+    near &= (1 << count) - 1
+    while near != 0:
+        x = apart[lowest(near)]
+        near = without_lowest(near)
+        for k in range(NEIGHBOURS):  # no branch here: where it belongs, if anywhere, cannot be guessed
+            least, x = min(best[k], x), max(best[k], x)
+            best[k] = least
 
 
 @leaf
@@ -225,21 +225,22 @@ def nearest(book: Any, boxes: Any, hulls: Any, line: Any, q: Any, bounds: Any, a
     open_block(book[hint], min(n - hint * BLOCK, BLOCK), q, inverse, apart, best)
     first = hint
     for h in range(hulls.shape[0]):
-        if measure(hulls[h], q, inverse, best[NEIGHBOURS - 1], bounds[0]) == 0:
-            continue
-        for j in range(LANES):
-            if not bounds[0, j] < best[NEIGHBOURS - 1]:
-                continue
-            group = h * LANES + j
-            if measure(boxes[group], q, inverse, best[NEIGHBOURS - 1], bounds[1]) == 0:
-                continue
-            for lane in range(LANES):
-                b = lane * groups + group
-                if bounds[1, lane] < best[NEIGHBOURS - 1] and b != hint:
-                    before = best[0]
-                    open_block(book[b], min(n - b * BLOCK, BLOCK), q, inverse, apart, best)
-                    if best[0] < before:
-                        first = b
+        near = measure(hulls[h], q, inverse, best[NEIGHBOURS - 1], bounds[0])
+        while near != 0:
+            place = lowest(near)
+            near = without_lowest(near)
+            if bounds[0, place] < best[NEIGHBOURS - 1]:
+                group = h * LANES + place
+                inside = measure(boxes[group], q, inverse, best[NEIGHBOURS - 1], bounds[1])
+                while inside != 0:
+                    lane = lowest(inside)
+                    inside = without_lowest(inside)
+                    b = lane * groups + group
+                    if bounds[1, lane] < best[NEIGHBOURS - 1] and b != hint:
+                        before = best[0]
+                        open_block(book[b], min(n - b * BLOCK, BLOCK), q, inverse, apart, best)
+                        if best[0] < before:
+                            first = b
     line[HINT] = first
     return math.sqrt(best[NEIGHBOURS - 1])
 
