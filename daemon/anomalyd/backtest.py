@@ -20,13 +20,13 @@ from anomalyd.errors import QueryRejected
 from anomalyd.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.jointly import count_units, rows_needed
+from anomalyd.letters import Letter, Noting
 from anomalyd.recorded import RecordedSource
-from anomalyd.records import Fence
 from anomalyd.registry import Registry, registry_of
-from anomalyd.relived import NOTHING_AROUND, Letter, Sent, Surroundings, Told, deliver, letter_of
+from anomalyd.relived import NOTHING_AROUND, Sent, Surroundings, Told, deliver
 from anomalyd.rule import Rule, RuleGroup
 from anomalyd.score import Kind
-from anomalyd.slot import SeriesRow, SlotCommit
+from anomalyd.slot import SeriesRow
 from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
 from anomalyd.stretch import Sheet
@@ -233,23 +233,6 @@ def _delivered(tests: Sequence[Backtest], around: Surroundings) -> Mapping[str, 
     return deliver(letters, replace(around, rules=rules), min(test.start for test in tests), end)
 
 
-class _Noting:
-    """A store that notes what is committed."""
-
-    def __init__(self, store: Store, rule: Rule):
-        self._store, self._rule = store, rule
-        self.letters: list[Letter] = []
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-    def commit_slot(self, commit: SlotCommit, *, fence: Fence | None = None) -> bool:
-        done = self._store.commit_slot(commit, fence=fence)
-        if commit.episodes or commit.incidents or commit.outbox:
-            self.letters.append(letter_of(self._rule, commit))
-        return done
-
-
 class Life:
     """One rule living through history."""
 
@@ -263,7 +246,7 @@ class Life:
         self._history = history
         self._group = RuleGroup(rule.group, rule.interval_ms, (self.rule,))
         self._store = open_store("sqlite://")
-        self._noted = _Noting(self._store, self.rule)
+        self._noted = Noting(self._store, self.rule)
         inline = InlineExecutor()
         self._evaluator = Evaluator(
             cast(Store, self._noted), {rule.source: RecordedSource({rule.expr: history})}, annotate=render_annotations,
@@ -293,6 +276,7 @@ class Life:
 
     def result(self) -> Backtest:
         """All that came of it."""
+        self._noted.write()
         episodes = [e for e in self._store.episodes(rule=self.rule.id, limit=1_000_000) if e.opened_at]
         rows = self._store.series(self.rule.id)  # those that have gone since too
         registry = registry_of(self.rule, rows)

@@ -23,6 +23,7 @@ from anomalyd.delivery import Delivery
 from anomalyd.episode import Episode
 from anomalyd.feedback import FeedbackPolicy, RuleFeedback
 from anomalyd.incident import Incident, Notification, Outcome, OutcomeKind
+from anomalyd.letters import Letter, Unwritten
 from anomalyd.matcher import matches
 from anomalyd.receivers.base import Pace
 from anomalyd.records import Feedback, Matcher, Silence, ThresholdChange
@@ -30,7 +31,6 @@ from anomalyd.remind import next_look, reminders
 from anomalyd.render import Rendered
 from anomalyd.rule import Rule
 from anomalyd.settings import Settings
-from anomalyd.slot import SlotCommit
 from anomalyd.store import Store, open_store
 
 RECEIVER = "backtest"
@@ -47,17 +47,6 @@ class Sent:
     incident: str
     title: str
     receiver: str = RECEIVER
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """What a rule came to owe in one slot; ``at`` is when the daemon would have known, wall milliseconds."""
-
-    at: int
-    rule: str
-    episodes: tuple[Episode, ...]
-    incidents: tuple[Incident, ...]
-    outbox: tuple[Notification, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,11 +232,6 @@ def _overlap(one: Episode, other: Episode) -> bool:
     return not (0 < one.closed_at < other.started_at or 0 < other.closed_at < one.started_at)
 
 
-def letter_of(rule: Rule, commit: SlotCommit) -> Letter:
-    """What a rule owes after a commit."""
-    return Letter(commit.at + rule.query_delay_ms, rule.id, commit.episodes, commit.incidents, commit.outbox)
-
-
 def deliver(letters: Iterable[Letter], around: Surroundings, start: int, end: int) -> Mapping[str, Told]:
     """Deliver what rules came to owe between two times, as the daemon would have; by the id of the rule."""
     store = open_store("sqlite://")
@@ -285,16 +269,23 @@ class _Mail:
         self._next_at: dict[str, int] = {}
         self._remind_at: int | None = None
         self._held_ids: set[str] = set()
+        self._unwritten = Unwritten()
 
     def take(self, at: int, letters: Sequence[Letter]) -> None:
         """What is owed since ``at``: written down, and told."""
         self.until(at)
         for letter in letters:
             self._rule_of |= {incident.id: letter.rule for incident in letter.incidents}
-            self._store.save_episodes(letter.episodes, letter.incidents, letter.outbox)
+            self._unwritten.add(letter.episodes, letter.incidents, letter.outbox)
         if any(letter.outbox for letter in letters):
             for name in self._around.names:
                 self._deliver(name, at)
+
+    def _write(self) -> None:
+        """Write down what has come since something was looked up: of an episode its newest state is enough."""
+        if self._unwritten:
+            kept, self._unwritten = self._unwritten, Unwritten()
+            self._store.save_episodes([*kept.episodes.values()], [*kept.incidents.values()], kept.outbox)
 
     def told(self) -> Mapping[str, Told]:
         """By rule; digests and the like are of no rule, unless there is only one."""
@@ -321,6 +312,7 @@ class _Mail:
     def _remind(self, now: int) -> None:
         """As the daemon does every minute, where something can be due."""
         self._remind_at = None
+        self._write()
         if owed := [*reminders(self._store, self._repeats, now), *self._deliverer.updates(now)]:
             self._store.enqueue(owed)
             for name in {one.receiver for one in owed}:
@@ -338,6 +330,7 @@ class _Mail:
         now = max(now, self._clock.now_ms())
         self._clock.advance_to(now)
         self._book.at = now
+        self._write()
         again = self._deliverer.deliver_once(name, now).next_at
         self._next_at.pop(name, None)
         if again is not None:
