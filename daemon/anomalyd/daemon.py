@@ -143,6 +143,7 @@ class Daemon:
     def write(self, lane: Lane) -> int | None:
         """Write scores that a lane of remote write owes; return when to come again, None when there is news."""
         if not self.leading:
+            lane.stand_by()
             return self.clock.now_ms() + STANDBY_MS
         try:
             return lane.step(self.clock.now_ms())

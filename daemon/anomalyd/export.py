@@ -33,6 +33,8 @@ from anomalyd.store import Store
 WINDOW_SLOTS = 16
 """Slots of a rule that are sent together where a target is behind by more."""
 SAMPLES_AT_ONCE = 200_000
+BATCHES = 64
+"""A rule that is behind by more lets the others, and whoever wants to stop the daemon, have a turn."""
 SPARE_LABELS = 1_000
 """Labels of series that have gone are let go when there are more than this, and more than of those that are here."""
 AWAY_MS = 10 * MINUTE_MS
@@ -57,7 +59,7 @@ class RemoteWrite:
         self.target, self.store, self.rules, self.metrics, self.writer = target, store, rules, metrics, writer
         self.fence = fence
         self.lanes = tuple(Lane(self, i) for i in range(target.queue.connections))
-        self._lags = [0.0] * len(self.lanes)
+        self._lags, self._closed = [0.0] * len(self.lanes), False
         metrics.remote_write_lag.labels(target.name).set(0)
 
     def notify(self, rules: Iterable[str]) -> None:
@@ -71,7 +73,10 @@ class RemoteWrite:
             lane.recall()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; of what is still under way nothing is told any more."""
+        if not self._closed:
+            self._closed = True
+            self.metrics.remote_write_lag.remove(self.target.name)
         self.writer.close()
 
     def mine(self, lane: Lane, rule: str) -> bool:
@@ -81,7 +86,8 @@ class RemoteWrite:
     def lag(self, number: int, seconds: float) -> None:
         """A lane tells how far it is behind; the target is as far behind as the slowest."""
         self._lags[number] = seconds
-        self.metrics.remote_write_lag.labels(self.target.name).set(max(self._lags))
+        if not self._closed:
+            self.metrics.remote_write_lag.labels(self.target.name).set(max(self._lags))
 
     def _lane(self, rule: str) -> Lane:
         digest = blake2b(rule.encode("utf-8", "replace"), digest_size=4).digest()
@@ -141,6 +147,10 @@ class Lane:
         self._recalled = True
         self.wake.set()
 
+    def stand_by(self) -> None:
+        """Another daemon writes: it knows how far the target is behind."""
+        self._remote.lag(self._number, 0.0)
+
     def step(self, now: int) -> int | None:
         """Send what is owed as far as the target takes it; return when to come again, None: when there is news.
 
@@ -192,11 +202,14 @@ class Lane:
             return self._end(rule_id)
         cursor = self._cursor(rule_id)
         shelf = self._shelf(rule_id, cursor)
-        while shelf.batch is not None or self._fill(shelf, rule, cursor):
+        for _ in range(BATCHES):
+            if shelf.batch is None and not self._fill(shelf, rule, cursor):
+                return True
             if not self._send(shelf):
                 return False
             crashpoint("before_export_moved")
             cursor = self._taken(shelf, rule_id)
+        self.owe(rule_id)
         return True
 
     def _fill(self, shelf: _Shelf, rule: Rule, cursor: int) -> bool:

@@ -451,6 +451,27 @@ def test_too_old_is_given_up(house: House) -> None:
     assert house.counted("anomalyd_remote_write_slots_given_up_total") == 2
 
 
+def test_who_is_far_behind_lets_others_have_a_turn(house: House) -> None:
+    """A long backlog is sent in several steps; who closes in between is told nothing more."""
+    lane = house.lane(what=["value"])
+    house.step(lane)
+    for minute in range(1, 64 * 16 + 40):
+        house.slot(minute, [1.0])
+    now = house.clock.now_ms()
+    lane.owe(RULE)
+    assert lane.step(now) == now
+    sent = len(house.values("anomaly_value"))
+    assert 60 * 16 < sent <= 64 * 16
+    assert lane.step(now) is None
+    assert len(house.values("anomaly_value")) == 64 * 16 + 39
+    lane.stand_by()
+    assert house.counted("anomalyd_remote_write_lag_seconds") == 0
+    house.remotes[0].close()
+    lane.step(now)
+    assert not [s for f in house.metrics.remote_write_lag.collect() for s in f.samples]
+    house.remotes.clear()
+
+
 def test_a_new_target_begins_with_the_next_slot(house: House) -> None:
     """It is not given the past, which a server may refuse."""
     house.slot(1, [1.0])

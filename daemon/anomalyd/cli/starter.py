@@ -70,6 +70,7 @@ log:
   level: info
   format: logfmt                    # or json
 
+# remote_write: [{{url: "http://localhost:9090/api/v1/write"}}]   # scores and bands beside the metrics themselves
 # executor: {{fit: processes, workers: 2}}
 # retention: 90d
 """
