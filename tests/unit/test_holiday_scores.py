@@ -219,17 +219,3 @@ def test_the_day_is_told_and_shaded() -> None:
     chart = draw(Strip(times, flat, flat, flat, flat, flat, flat, 1.0), [Mark(mark.start, mark.end, "day", "<&>")])
     assert '<rect class="mark day"' in chart.body
     assert "<title>&lt;&amp;&gt;</title></rect>" in chart.body
-
-
-def test_a_fit_takes_a_holiday_for_what_the_same_day_was_a_week_before() -> None:
-    """A Monday of rest is learned as a Monday, not as the Sunday before it, and no other sample changes."""
-    rest = [date(2025, 12, 1), date(2025, 12, 8)]  # two Mondays, one after the other
-    block = traffic(35, rest=rest[0])
-    model = model_of("stl", calendar(*rest))
-    ordinary = Block(block.labels, block.times, block.values.copy())
-    for day in rest:
-        there = slice(column(block, day), column(block, day + timedelta(1)))
-        week = 7 * DAY_MS // STEP
-        ordinary.values[:, there] = ordinary.values[:, there.start - week : there.stop - week]
-    learned, wanted = model.detector.fit(block, 1), model_of("stl", None).detector.fit(ordinary, 1)
-    assert all(np.array_equal(array, wanted.arrays[name], equal_nan=True) for name, array in learned.arrays.items())

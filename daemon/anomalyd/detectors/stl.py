@@ -17,8 +17,8 @@ Fails when
     A leak is slower than that: each fit takes the level it finds for normal, and ``forecast`` is for limits.
     The rhythm is irregular or drifts in phase, or there are fewer than two cycles of history (no score until then).
     It knows elapsed time, not the civil calendar: for one cycle after a change to or from daylight-saving time the
-    profile is an hour off; use ``seasonal`` where that matters. Holidays are learned as they were a week before, and a
-    rhythm of a week shows them as the day that they count as.
+    profile is an hour off; use ``seasonal`` where that matters. Holidays teach it nothing, and a rhythm of a week shows
+    them as the day that they count as.
 
 Toy stream
     Two weeks of a sine of 24 samples a day, then one noon value at midnight: inside the range of all values, but a
@@ -178,21 +178,10 @@ class Stl:
         return found & (DAY_MS % self.step == 0)
 
     def _usual(self, history: Block) -> tuple[F64, int]:
-        """The history on an even grid; a day that counts as another is taken to be as it was a week before.
-
-        It would teach a weekday what it is not; and a gap would be filled with the day before, which may be a Sunday.
-        """
-        even, first = self._even(clean(history.values), history.times)
-        special = history.times[days_moved(history.times, self.grid) != 0] // self.step - first
-        week = WEEK_MS // self.step
-        even[:, special] = np.nan
-        for column in special.tolist():
-            if column >= week:
-                even[:, column] = even[:, column - week]
-        for column in special[::-1].tolist():  # nothing before the first week: as it was a week after
-            if column < week and column + week < even.shape[1]:
-                even[:, column] = even[:, column + week]
-        return even, first
+        """The history on an even grid, without days that count as others: they would teach a weekday what it is not."""
+        values = clean(history.values)
+        values[:, days_moved(history.times, self.grid) != 0] = np.nan
+        return self._even(values, history.times)
 
     def _even(self, values: F64, times: I64) -> tuple[F64, int]:
         """The samples on an even grid [N, n], NaN where there is none, and the grid's first absolute position."""
