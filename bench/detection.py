@@ -18,13 +18,13 @@ without the refits of a living daemon.
 
 The evaluator is looked for as ``tools/evaluate.py`` beside the data folder; without it only the scores are written.
 Without SCORES they go to a temporary folder. ``FULL=1`` also measures what stands beside ``auto``
-(``bench/_beside.py``) and what its constants are worth on series that had no say in them (``bench/_selection.py``).
+(``make bench NAME=beside`` by itself) and what its constants are worth on series that had no say in them
+(``make bench NAME=selection``).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -42,7 +42,7 @@ from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid
 from bench._paged import paged
-from bench._replay import notified
+from bench._replay import cut_of, notified
 from bench._series import read_nab, read_npz, stems, usual_step
 from bench._together import paged_together
 from bench.harness import Context, Figure, limit, quality, timed
@@ -91,8 +91,8 @@ def run(context: Context) -> Iterator[Figure]:
             if (context.data / name).is_dir():
                 yield from paged_together(name, STEPS.get(name, 5 * MINUTE_MS), scores / "page", context.data)
         if context.full:
-            from bench._beside import beside
-            from bench._selection import selection
+            from bench.beside import beside
+            from bench.selection import selection
 
             yield from selection(evaluator, context.data)
             yield from beside(evaluator, context.data)
@@ -125,19 +125,19 @@ def score_file(job: Job) -> int:
     return len(continuous)
 
 
-def cut_of(step_ms: int, budget_ms: int = BUDGET_MS) -> float:
-    """The surprise that a budget allows, as ``threshold.initial_threshold`` has it."""
-    return max(0.3, math.log10(budget_ms / step_ms))
-
-
 def score_series(times: I64, values: F64) -> tuple[F64, F64]:
     """Continuous score and what pages [T] of one series."""
     step = usual_step(times)
+    return continuous_score(times, values, step), notified(times, values, step)
+
+
+def continuous_score(times: I64, values: F64, step: int) -> F64:
+    """Continuous score [T] of one series, from nothing."""
     detector = Auto(AutoParams(), Grid(step))
     block = Block((make_labels({"series": "0"}),), times, values[None, :])
-    state = detector.fit(block.window(0, 0), 0)
-    raw, _ = detector.score(state, block)
-    return raw.score[0] / cut_of(step), notified(times, values, step)
+    raw, _ = detector.score(detector.fit(block.window(0, 0), 0), block)
+    score: F64 = raw.score[0] / cut_of(step, BUDGET_MS)
+    return score
 
 
 def score_group(path: Path, step: int) -> tuple[F64, F64]:
@@ -156,7 +156,7 @@ def score_group(path: Path, step: int) -> tuple[F64, F64]:
     first = np.argmax(~np.isnan(raw.score), axis=0)
     columns = np.arange(raw.score.shape[1])
     score = raw.score[first, columns]
-    return score / cut_of(step), openings(score, raw.page[first, columns], cut_of(step, WEEK_MS))
+    return score / cut_of(step, BUDGET_MS), openings(score, raw.page[first, columns], cut_of(step, WEEK_MS))
 
 
 def openings(surprise: F64, page: F64, cut: float) -> F64:
@@ -180,7 +180,7 @@ def at_the_shipped_rule(evaluator: Path, scores: Path, data: Path) -> Iterator[F
                 target = Path(scratch) / name / f"{stem}.npz"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with np.load(scores / name / f"{stem}.npz") as z:
-                    np.savez(target, scores=z["scores"] * (cut_of(step) / cut_of(step, WEEK_MS)))
+                    np.savez(target, scores=z["scores"] * (cut_of(step, BUDGET_MS) / cut_of(step, WEEK_MS)))
         for name, result in evaluate(evaluator, Path(scratch), data).items():
             yield from _univariate_figures(name.upper(), result, "continuous at one a week: ", WEEK_MS)
 

@@ -8,7 +8,7 @@ import pytest
 from anomalyd.block import Block, make_labels
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid, state_from_bytes
-from anomalyd.detectors.kernels.auto import DOUBT
+from anomalyd.detectors.kernels.auto import DOUBT, YOUTH, youth
 
 STEP = 300_000
 DAY = 288
@@ -77,6 +77,16 @@ def test_habit_quiets_the_tenth_peak_of_a_kind() -> None:
     _, page = signals(values)
     assert page[peaks[0]] > 1
     assert page[peaks[-1]] < 0.8 * page[peaks[0]]
+
+
+@pytest.mark.parametrize(("step", "grown"), [(60_000, 4032), (STEP, 4032), (3_600_000, 336)])
+def test_news_is_worth_less_while_a_series_is_young(step: int, grown: int) -> None:
+    """Each halving of the age costs the same, from two weeks (or as many samples as they have at 5 m) on down."""
+    detector = Auto(AutoParams(), Grid(step))
+    assert detector.grown == grown
+    assert youth(grown - 1.0, detector.grown) == youth(10.0 * grown, detector.grown) == 0
+    assert youth(grown / 2 - 1.0, detector.grown) == pytest.approx(YOUTH)
+    assert youth(grown / 8 - 1.0, detector.grown) == pytest.approx(3 * YOUTH)
 
 
 def test_young_series_warm_up() -> None:

@@ -61,6 +61,8 @@ SLOT_MS = 5 * MINUTE_MS
 """Yesterday and last week are remembered as means over this, or over the step where it is longer."""
 BOOK_MS = 14 * DAY_MS
 """Contexts are spread over this much past."""
+GROWN = 4_032.0
+"""After so many samples, or that past where it has fewer, news is worth all it is: before, it may be a Monday."""
 
 
 class AutoParams(base.Params):
@@ -89,6 +91,7 @@ class Auto:
         self.day_bins = max(1, self.day_slots)
         self.weekly = math.log10(max(WEEK_MS / step, 10.0))
         self.every = max(1, round(BOOK_MS / (params.contexts * step)))
+        self.grown = min(GROWN, BOOK_MS / step)
 
     @property
     def min_history(self) -> int:
@@ -147,14 +150,14 @@ class Auto:
             "waiting": np.zeros((n, auto.WAITING, auto.MEMBERS + 1)),
         }
 
-    def views(self, state: State, fresh: Block) -> F64:
-        """What the signals are made of [N, T, VIEWS]: the members' tails, the distances beyond the extremes."""
+    def views(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[F64, Raw, State]:
+        """As ``signals``, with what they are made of [N, T, VIEWS]: the members' tails, how far beyond each extreme."""
         from anomalyd.detectors.kernels.auto import VIEWS
 
-        found = np.zeros((*fresh.values.shape, VIEWS))
-        raw = replace(blank(fresh.values.shape), page=np.zeros(fresh.values.shape))
-        self._learn(fresh.times, found)(copied(state), clean(fresh.values), held(None, len(fresh)), raw)
-        return found
+        found, arrays = np.zeros((*fresh.values.shape, VIEWS)), copied(state)
+        raw = replace(blank(fresh.values.shape), page=np.full(fresh.values.shape, np.nan))
+        self._learn(fresh.times, found)(arrays, clean(fresh.values), held(hold, len(fresh)), raw)
+        return found, raw, advanced(state, arrays, fresh)
 
     def _learn(self, times: I64, views: F64 | None = None) -> Learn:
         from anomalyd.detectors.kernels.auto import DOUBT, auto_block, rooms
@@ -170,7 +173,7 @@ class Auto:
             seen = np.zeros((len(values), 0, 0)) if views is None else views
             auto_block(
                 np.clip(values, -LARGEST, LARGEST), slots, back, clock, days, weeks, hold, self.day_slots, self.every,
-                growth, self.params.warm_up, a["recent"], a["slots"], a["weights"],
+                growth, self.params.warm_up, self.grown, a["recent"], a["slots"], a["weights"],
                 a["spread"].reshape(len(values), FEATURES * FEATURES), a["forecast"], a["profile"], a["visits"],
                 a["seasons"], a["book"], a["boxes"], a["hulls"], a["nearest"], a["residuals"], a["counts"], a["tails"],
                 a["extremes"], a["peaks"], a["signals"], a["waiting"], raw.score, raw.page, raw.expected, raw.unit,

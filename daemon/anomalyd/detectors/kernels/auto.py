@@ -11,8 +11,8 @@ Span
     Mean of the tails of neighbours and averaged forecast residual, its peak held and fading: what goes on. It ranks
     the samples below ``DOUBT``.
 Page
-    Mean of five tails and the extremes; given only where it exceeds its own recent peak, less what earlier peaks as
-    high have taught: one value where something opens or worsens, 0 elsewhere.
+    Mean of four tails and the extremes, less while the series is young; given only where it exceeds its own recent
+    peak, less what earlier peaks as high have taught: one value where something opens or worsens, 0 elsewhere.
 """
 
 from __future__ import annotations
@@ -74,8 +74,10 @@ SPAN_HALF = 3.0
 CAP = 8.0
 EXTREME_WORTH, EXTREME_LEAST, EXTREME_HALF = 10.0, 0.3, 0.05
 EXTREME_FORGETS = 1e-6
-PAGE_UNIT = 0.32
-PAGE_RISE, PAGE_HOLD, PAGE_FADES, PAGE_LEAST = 1.05, 50.0, 0.99, 0.2
+PAGE_UNIT = 1.0 / 3.0
+PAGE_RISE, PAGE_HOLD, PAGE_FADES, PAGE_LEAST = 1.05, 25.0, 0.99, 0.2
+YOUTH = 0.05
+"""So much less is news worth at half the age: what a young series has not shown yet is not rare."""
 HABIT = 0.2
 PEAK_BINS, PEAKS_PER_UNIT = 128, 8.0
 RESIDUAL_FLOOR = 1e-4
@@ -207,6 +209,12 @@ def page_value(tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
     return total / 9.0
 
 
+@leaf
+def youth(seen: Any, grown: Any) -> Any:
+    """What the news of a series that has shown ``seen`` samples is worth less than one that has shown ``grown``."""
+    return YOUTH * math.log2(grown / (seen + 1.0)) if seen + 1.0 < grown else 0.0
+
+
 @seldom
 def show(view: Any, tails: Any, extremes: Any, raw: Any, x: Any) -> Any:
     """What one sample looked like: the members' tails and the distances beyond the three extremes."""
@@ -290,8 +298,9 @@ def rooms(contexts: int) -> tuple[npt.NDArray[Any], ...]:
 @leaf
 def auto_block(
     values: Any, slot_of: Any, back: Any, clock: Any, days: Any, weeks: Any, hold: Any, day: Any, every: Any,
-    growth: Any, fewest: Any, recent: Any, slots: Any, weights: Any, covariances: Any, rlines: Any, profiles: Any,
-    visits: Any, slines: Any, books: Any, boxes: Any, hulls: Any, klines: Any, residuals: Any, counts: Any, lines: Any,
+    growth: Any, fewest: Any, grown: Any, recent: Any, slots: Any, weights: Any, covariances: Any, rlines: Any,
+    profiles: Any, visits: Any, slines: Any, books: Any, boxes: Any, hulls: Any, klines: Any, residuals: Any,
+    counts: Any, lines: Any,
     extremes: Any, peaks: Any, alines: Any, waitings: Any, score: Any, page: Any, expected: Any, unit: Any, views: Any,
     room: Any,
 ) -> Any:  # fmt: skip
@@ -328,7 +337,8 @@ def auto_block(
             line[SPAN] = max(lasting, SPAN_FADES * line[SPAN])
             if views.shape[1] > 0:
                 show(views[i, t], tails, extremes[i], raw, x)
-            paged = page_of(line, peaks[i], page_value(tails, extremes[i], raw, x), fade)
+            news = page_value(tails, extremes[i], raw, x) - youth(line[AT], grown)
+            paged = page_of(line, peaks[i], news, fade)
             if line[AT] >= fewest:
                 score[i, t] = min(surprise_from(onset, line[SPAN]), 300.0)
                 page[i, t] = paged

@@ -1,10 +1,11 @@
 """What stands beside ``auto``: a dummy, every single streaming detector of ours, and other libraries' plain use.
 
-All of it on NAB's files and on the ``KPI_FILES`` shortest of KPI, ``auto`` included, so that the rows compare; the slow
-ones would not end in an hour on the whole. Ours are calibrated as in the product. The others are used as their
-documentation shows: what must be fitted learns from the first tenth of a series (at most ``MOST_LEARNED`` samples),
-eight lags of the value as features where a method takes vectors. ``pyod`` lives in a virtual environment of its own
-under ``.bench/``; where it cannot be made, its row is left out and that is said.
+``make bench NAME=detection FULL=1`` measures it too. All of it on NAB's files and on the ``KPI_FILES`` shortest of KPI,
+``auto`` included, so that the rows compare; the slow ones would not end in an hour on the whole. Ours are calibrated as
+in the product. The others are used as their documentation shows: what must be fitted learns from the first tenth of a
+series (at most ``MOST_LEARNED`` samples), eight lags of the value as features where a method takes vectors. ``pyod``
+lives in a virtual environment of its own under ``.bench/``; where it cannot be made, its row is left out and that is
+said.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from anomalyd.clock import DAY_MS, WEEK_MS
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
 from anomalyd.rule import DetectorSpec
+from bench._replay import cut_of, notified
 from bench._series import read_nab, read_npz, stems, usual_step
-from bench.detection import cut_of, evaluate, figures, score_series
-from bench.harness import Figure
+from bench.detection import BUDGET_MS, continuous_score, evaluate, figures, find_evaluator
+from bench.harness import Context, Figure, timed
 
 SINGLE = ("zscore", "mad", "iqr", "ewma", "cusum", "seasonal", "rls", "knn", "extreme", "half_space_trees")
 FOREIGN = (
@@ -65,6 +67,14 @@ class Job:
     by: str
 
 
+def run(context: Context) -> Iterator[Figure]:
+    """Figures of everything, where there is an evaluator."""
+    evaluator = find_evaluator(context.data)
+    if evaluator is None:
+        raise SystemExit(f"no evaluator found beside {context.data}")
+    yield from beside(evaluator, context.data)
+
+
 def beside(evaluator: Path, data: Path) -> Iterator[Figure]:
     """Figures of everything, by name."""
     with tempfile.TemporaryDirectory(prefix="anomalyd-beside-") as scratch:
@@ -76,8 +86,9 @@ def beside(evaluator: Path, data: Path) -> Iterator[Figure]:
                 continue
             scores = Path(scratch) / by.replace(" ", "-")
             jobs = [Job(str(part), str(scores), name, stem, by) for name in names for stem in stems(part, name)]
-            with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
+            with timed() as timing, ProcessPoolExecutor(os.cpu_count() or 1) as pool:
                 list(pool.map(_score, jobs))
+            print(f"{by}: scored in {timing.wall_s:.0f} s", flush=True)
             yield from figures(evaluate(evaluator, scores, part), f"{by}, {KPI_FILES} KPI files: ")
 
 
@@ -97,8 +108,8 @@ def _score(job: Job) -> None:
     root = Path(job.data) / job.set
     times, values = read_nab(root / "data" / f"{job.name}.csv") if job.set == "nab" else read_npz(root, job.name)
     if job.by == "auto":
-        continuous, page = score_series(times, values)
-        score = page if job.set == "nab" else continuous
+        step = usual_step(times)
+        score = notified(times, values, step) if job.set == "nab" else continuous_score(times, values, step)
     else:
         score = by_single(job.by, times, values) if job.by in SINGLE else by_foreign(job.by, times, values)
     target = Path(job.scores) / job.set / f"{job.name}.npz"
@@ -111,8 +122,9 @@ def by_single(name: str, times: I64, values: F64) -> F64:
     step = usual_step(times)
     model = Model(DetectorSpec(name), Grid(step))
     block = Block((make_labels({"series": "0"}),), times, values[None, :])
-    scores, _ = model.score(model.fit(block.window(0, 0)), block, cut_of(step))
-    return scores.surprise[0] / cut_of(step)
+    scores, _ = model.score(model.fit(block.window(0, 0)), block, cut_of(step, BUDGET_MS))
+    surprise: F64 = scores.surprise[0] / cut_of(step, BUDGET_MS)
+    return surprise
 
 
 def by_foreign(name: str, times: I64, values: F64) -> F64:

@@ -1,19 +1,25 @@
 """Leave-one-group-out: what the constants of ``auto`` that were chosen by labels are worth on series they never saw.
 
 What the members say of every sample is kept once; the signals are then put together again for each choice of a small
-grid of round values. For each group of series the best choice on all *other* groups is taken, threshold included, and
-measured on the group; what comes out beside the shipped choice shows how much of a figure is owed to looking.
+grid of round values. For each group of series the best choice on all *other* groups is taken and measured on the group;
+what comes out beside the shipped choice shows how much of a figure is owed to looking.
 
 Groups: the kinds of NAB (its artificial files are one), two halves of KPI (every second series), and SMD, ASD and
-services as three. The paging signal is the detector's, the episodes that it opens are not lived through here.
+services as three. NAB is judged by what pages, as the daemon lives through it (``bench/_nab.py``), where the shipped
+rule pages; once more with the threshold chosen elsewhere too. Its choices are made on several copies of its files
+(with noise, begun later, every second sample): one file more or less found by chance decides less. What pages is also
+told of each copy: nothing was chosen for any of them alone.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,8 +27,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
+from numpy.typing import NDArray
 
 from anomalyd.block import F64, I64, Block, make_labels
 from anomalyd.clock import DAY_MS, MINUTE_MS
@@ -30,22 +36,12 @@ from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.calibrate import HALF_LIFE
 from anomalyd.detectors.kernels import auto, auto_joint, promise
-from bench._series import increasing, read_nab, read_npz, stems, usual_step
-from bench.harness import Figure
+from bench._nab import COPIES, Lived, Page, live_file, pages, write_copy
+from bench._series import increasing, read_npz, stems, usual_step
+from bench.detection import find_evaluator
+from bench.harness import Context, Figure
 
-F32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Constants of the paging signal that labels chose."""
-
-    worth: float = auto.EXTREME_WORTH
-    habit: float = auto.HABIT
-    rise: float = auto.PAGE_RISE
-    hold: float = auto.PAGE_HOLD
-    twice: float = 2.0
-    """Weight of new extremes of residual and distance."""
+F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +64,10 @@ class Joint:
 
 PAGES = [
     Page(*choice)
-    for choice in product((7.0, 10.0, 14.0), (0.1, 0.2, 0.3), (1.05,), (25.0, 50.0, 100.0), (1.0, 2.0))
+    for choice in product((7.0, 10.0, 14.0), (0.15, 0.2, 0.25), (12.0, 25.0, 50.0), (1.0, 2.0), (0.0, 0.05, 0.1))
 ]  # fmt: skip
+CUTS = (1.0, 1.02, 1.05, 1.1, 1.2)
+"""Thresholds of what pages that a choice elsewhere may take."""
 CONTINUOUS = [
     *(Continuous(*choice) for choice in product((1.8, 2.2, 2.6), (0.95, 0.97, 0.98))),
     Continuous(forecast=1.0), Continuous(forecast=3.0),
@@ -100,6 +98,14 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+def run(context: Context) -> Iterator[Figure]:
+    """Figures of all that is there, where there is an evaluator."""
+    evaluator = find_evaluator(context.data)
+    if evaluator is None:
+        raise SystemExit(f"no evaluator found beside {context.data}")
+    yield from selection(evaluator, context.data)
+
+
 def selection(evaluator: Path, data: Path) -> Iterator[Figure]:
     """Figures of all that is there."""
     judge = load(evaluator)
@@ -111,11 +117,11 @@ def selection(evaluator: Path, data: Path) -> Iterator[Figure]:
         yield from joint(judge, data)
 
 
-def seen_by_members(times: npt.NDArray[np.int64], values: F64) -> F32:
+def seen_by_members(times: NDArray[np.int64], values: F64) -> F32:
     """What the members say [T, VIEWS] of one series, scored from nothing."""
     detector = Auto(AutoParams(), Grid(usual_step(times)))
     block = Block((make_labels({"series": "0"}),), increasing(times), values[None, :])
-    found = detector.views(detector.fit(block.window(0, 0), 0), block)[0]
+    found = detector.views(detector.fit(block.window(0, 0), 0), block)[0][0]
     narrow: F32 = np.nan_to_num(found).astype(np.float32)
     return narrow
 
@@ -123,81 +129,90 @@ def seen_by_members(times: npt.NDArray[np.int64], values: F64) -> F32:
 # NAB ----------------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
-def page_signal(views: Any, worth: float, habit: float, rise: float, hold: float, twice: float) -> Any:
-    """The paging signal [T] of ``kernels/auto.py`` with other constants."""
-    samples = len(views)
-    out = np.zeros(samples)
-    peaks = np.zeros(auto.PEAK_BINS)
-    peak, age, peaked = 0.0, 0.0, 0
-    for t in range(samples):
-        v = views[t]
-        value = min(v[0], auto.CAP) + min(v[1], auto.CAP) + min(v[2], auto.CAP) + min(v[4], auto.CAP)
-        for k in range(3):
-            d = v[auto.MEMBERS + k]
-            if d > 0.0:
-                grade = auto.EXTREME_LEAST + (1.0 - auto.EXTREME_LEAST) * d / (d + auto.EXTREME_HALF)
-                value += (1.0 if k == 0 else twice) * worth * grade
-        value /= 5.0 + 2.0 * twice
-        if age > hold:
-            peak *= auto.PAGE_FADES
-        if value <= rise * peak or value <= auto.PAGE_LEAST:
-            age += 1.0
-            continue
-        faded = 2.0 ** (-(t - peaked) / HALF_LIFE)
-        first = int(min(value * auto.PEAKS_PER_UNIT, auto.PEAK_BINS - 1.0))
-        higher = 0.0
-        for k in range(auto.PEAK_BINS):
-            peaks[k] *= faded
-            if k >= first:
-                higher += peaks[k]
-        peaks[first] += 1.0
-        peaked, peak, age = t, value, 0.0
-        out[t] = max(0.0, value - habit * math.log2(1.0 + higher)) / auto.PAGE_UNIT
-    out[:120] = 0.0
-    return out
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of NAB, lived through: its evaluator, its files."""
+
+    name: str
+    corpus: Any
+    files: Mapping[str, Lived]
+
+    def at(self, found: Mapping[str, F64], cut: float, files: Sequence[str]) -> float:
+        """Standard profile where a signal is above a cut."""
+        return float(self.corpus.at(found, "standard", math.nextafter(cut, 2.0), files))
+
+
+Kinds = dict[str, list[str]]
+Worth = NDArray[np.float64]
+"""What choices are worth [copies, choices, cuts, kinds], standard profile."""
 
 
 def nab(judge: ModuleType, data: Path) -> Iterator[Figure]:
-    """NAB's kinds of series, each judged by what was chosen on the others."""
-    corpus = judge.NabCorpus(data / "nab")
-    views = {file: seen_by_members(*read_nab(data / "nab" / "data" / file)) for file in corpus.files}
-    groups: dict[str, list[str]] = {}
-    for file in corpus.files:
+    """What pages of each copy of NAB; then each kind, judged by what was chosen on the others."""
+    copies: list[Copy] = []
+    with tempfile.TemporaryDirectory(prefix="anomalyd-copies-") as scratch:
+        for name in COPIES:
+            copies.append(_live_copy(judge, data / "nab", Path(scratch) / name.replace(" ", "-"), name))
+            yield from _as_paged(copies[-1])
+    kinds = _kinds(copies[0].corpus.files)
+    weights = np.array([float(_windows(copies[0], files)) for files in kinds.values()])
+    worth = np.array([[_worth(copy, kinds, choice) for choice in PAGES] for copy in copies])
+    usual = _worth(copies[0], kinds, Page())[0]
+    for title, cuts in (("", 1), (", threshold too", len(CUTS))):
+        yield from _left_out(kinds, weights, worth[:, :, :cuts], usual, title)
+    looked = float((worth[0, :, 0] @ weights).max() / weights.sum())
+    here = float(usual @ weights / weights.sum())
+    yield Figure("chosen here: NAB as paged, the best of the grid on all files (shipped choice)", looked, here)
+
+
+def _left_out(kinds: Kinds, weights: Worth, worth: Worth, usual: Worth, title: str) -> Iterator[Figure]:
+    """Each kind by what the others choose on all copies; the whole is weighted by the number of labelled windows."""
+    unseen = np.zeros(len(kinds))
+    for k, kind in enumerate(kinds):
+        rest = np.where(np.arange(len(kinds)) == k, 0.0, weights)
+        elsewhere = (worth.mean(axis=0) @ rest) / rest.sum()
+        choice, cut = np.unravel_index(int(elsewhere.argmax()), elsewhere.shape)
+        unseen[k] = worth[0, choice, cut, k]
+        note = f"chosen elsewhere: {_changed(PAGES[choice], Page())}, cut {CUTS[cut]}"
+        yield Figure(f"left out{title}: NAB as paged, {kind} (shipped choice)", unseen[k], usual[k], note=note)
+    whole, shipped = float(unseen @ weights / weights.sum()), float(usual @ weights / weights.sum())
+    yield Figure(f"left out{title}: NAB as paged, each kind by the others' choice (shipped choice)", whole, shipped)
+
+
+def _live_copy(judge: ModuleType, nab_folder: Path, target: Path, name: str) -> Copy:
+    write_copy(nab_folder, target, name)
+    corpus = judge.NabCorpus(target)
+    with ProcessPoolExecutor(os.cpu_count() or 1) as pool:
+        found = list(pool.map(live_file, [target / "data" / file for file in corpus.files]))
+    return Copy(name, corpus, dict(zip(corpus.files, found, strict=True)))
+
+
+def _as_paged(copy: Copy) -> Iterator[Figure]:
+    """What the daemon pages of a copy, and what is made of it here for the same constants."""
+    told = {file: lived.told for file, lived in copy.files.items()}
+    again = {file: pages(lived, Page()) for file, lived in copy.files.items()}
+    best = float(copy.corpus.curve(told, "standard", copy.corpus.files)[1].max())
+    note = f"put together again {copy.at(again, 1.0, copy.corpus.files):.1f}"
+    shipped = copy.at(told, 1.0, copy.corpus.files)
+    yield Figure(f"NAB {copy.name}, as paged, shipped threshold (best threshold)", shipped, best, note=note)
+
+
+def _kinds(files: Sequence[str]) -> Kinds:
+    found: Kinds = {}
+    for file in files:
         kind = file.split("/")[0]
-        groups.setdefault("artificial" if kind.startswith("artificial") else kind, []).append(file)
+        found.setdefault("artificial" if kind.startswith("artificial") else kind, []).append(file)
+    return found
 
-    def signals(choice: Page) -> dict[str, F64]:
-        return {
-            f: page_signal(v, choice.worth, choice.habit, choice.rise, choice.hold, choice.twice)
-            for f, v in views.items()
-        }
 
-    shipped = signals(Page())
-    best: dict[str, tuple[float, Page, float]] = {}
-    for choice in PAGES:
-        found = signals(choice)
-        for group in groups:
-            rest = [f for f in corpus.files if f not in groups[group]]
-            cuts, worth = corpus.curve(found, "standard", rest)
-            k = int(np.argmax(worth))
-            if group not in best or worth[k] > best[group][0]:
-                best[group] = (float(worth[k]), choice, float(cuts[k]))
-    unseen: dict[str, F64] = {}
-    for group, (elsewhere, choice, cut) in best.items():
-        found = signals(choice)
-        unseen |= {f: found[f] / cut for f in groups[group]}
-        if all(not (corpus.window[f] >= 0).any() for f in groups[group]):
-            continue
-        here = corpus.at(unseen, "standard", 1.0, groups[group])
-        usual = corpus.at(shipped, "standard", 1.0, groups[group])
-        note = f"chosen elsewhere ({elsewhere:.1f} there): {_changed(choice, Page())}, cut {cut:.2f}"
-        yield Figure(f"left out: NAB {group}, standard (shipped choice)", here, usual, note=note)
-    whole = corpus.at(unseen, "standard", 1.0, corpus.files)
-    usual = corpus.at(shipped, "standard", 1.0, corpus.files)
-    yield Figure("left out: NAB, each kind by what was chosen on the others (shipped choice)", whole, usual)
-    looked = max(float(corpus.curve(signals(c), "standard", corpus.files)[1].max()) for c in PAGES)
-    yield Figure("chosen here: NAB, the best of the grid on all files (shipped choice)", looked, usual)
+def _windows(copy: Copy, files: Sequence[str]) -> int:
+    return sum(len(set(copy.corpus.window[file][copy.corpus.window[file] >= 0].tolist())) for file in files)
+
+
+def _worth(copy: Copy, kinds: Kinds, choice: Page) -> Worth:
+    """What a choice is worth on each kind [cuts, kinds]."""
+    found = {file: pages(lived, choice) for file, lived in copy.files.items()}
+    return np.array([[copy.at(found, cut, files) for files in kinds.values()] for cut in CUTS])
 
 
 def _changed(choice: Any, usual: Any) -> str:
