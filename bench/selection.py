@@ -35,7 +35,7 @@ from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.calibrate import HALF_LIFE
-from anomalyd.detectors.kernels import auto, auto_joint, promise
+from anomalyd.detectors.kernels import auto, auto_joint, memories, promise
 from bench._nab import COPIES, Lived, Page, live_file, pages, write_copy
 from bench._series import increasing, read_npz, stems, usual_step
 from bench.detection import find_evaluator
@@ -58,7 +58,7 @@ class Continuous:
 class Joint:
     """Choices of the score of several channels that labels could make: memories, and what each view counts for."""
 
-    fades: tuple[float, ...] = tuple(auto_joint.FADES.tolist())
+    fades: tuple[float, ...] = tuple(memories.FADES.tolist())
     views: tuple[float, ...] = (1.0,) * auto_joint.VIEWS
 
 

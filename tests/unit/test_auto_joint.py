@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalyd.block import F64, Block, make_labels
+from anomalyd.block import F64, Block, Bool, make_labels
 from anomalyd.clock import MINUTE_MS
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.kernels import auto_joint as kernels
+from anomalyd.detectors.kernels import memories
 
 STEP = 5 * MINUTE_MS
 DAY = 288
@@ -72,28 +73,61 @@ def test_a_channel_that_never_moved_is_heard_when_it_does(moved: float) -> None:
     assert raw.score[0, DAY : DAY + 6].max() > WEEKLY
 
 
+def episodes(above: Bool, news: Bool) -> int:
+    """How many episodes open, by news above the cut, and last while the score is above it."""
+    count, live = 0, False
+    for high, new in zip(above.tolist(), news.tolist(), strict=True):
+        count += int(high and new and not live)
+        live = high and (live or new)
+    return count
+
+
 def test_channels_without_a_fault_open_little() -> None:
     """Four weeks after the history of ten groups: no more openings than twice a budget of one a week."""
     opened = 0
     for seed in range(10):
         raw, _ = lived(noise(8, 42, seed), 14 * DAY)
         assert raw.page is not None
-        above = raw.page[0] > WEEKLY
-        opened += int((above[1:] & ~above[:-1]).sum())
+        opened += episodes(raw.score[0] > WEEKLY, raw.page[0] > WEEKLY)
     assert opened <= 2 * 4 * 10
 
 
 def test_what_lasts_is_ranked_by_every_memory() -> None:
-    """The held mean is that of four maxima, of which three fade at their own rates."""
+    """The held mean is that of four maxima, of which three fade at their own rates; an episode goes on by the first."""
     values = np.zeros(101)
     values[0] = 4.0
-    held = np.zeros(4)
-    lasting, rises = kernels.hold_and_fade(values, held)
+    lasting, short, fresh, rises = memories.hold_and_fade(values, 1, np.zeros(7))
     np.testing.assert_allclose(lasting[[0, 1, 100]], [4, (0.9 + 0.99 + 0.999), 0.9**100 + 0.99**100 + 0.999**100])
+    np.testing.assert_allclose(short[[0, 1, 100]], np.array([12, 4 * (0.9 + 0.99), 4 * (0.9**100 + 0.99**100)]) / 3)
+    np.testing.assert_array_equal(fresh, values)
     np.testing.assert_array_equal(np.flatnonzero(rises), [0])
-    parts = np.zeros(4)
-    again = [kernels.hold_and_fade(part, parts)[0] for part in (values[:1], values[1:40], values[40:])]
-    np.testing.assert_array_equal(np.concatenate(again), lasting)
+
+
+def test_the_last_samples_are_averaged_before_they_are_news() -> None:
+    """Three samples weigh as one; what is no higher than it lately was is no news, and no cut of the block matters."""
+    values = np.array([0.0, 6.0, 0.0, 0.0, 3.0, 3.0, 3.0, 3.0, 1.0])
+    _, _, fresh, rises = memories.hold_and_fade(values, 3, np.zeros(7))
+    np.testing.assert_allclose(fresh, [0, 2, 2, 2, 1, 2, 3, 3, 7 / 3])
+    np.testing.assert_array_equal(np.flatnonzero(rises), [1, 6])
+    held = np.zeros(7)
+    parts = [memories.hold_and_fade(part, 3, held) for part in (values[:2], values[2:3], values[3:])]
+    for k, whole in enumerate(memories.hold_and_fade(values, 3, np.zeros(7))):
+        np.testing.assert_array_equal(np.concatenate([part[k] for part in parts]), whole)
+
+
+def test_what_opens_an_episode_is_told_as_that_rare() -> None:
+    """Where something is news rarer than once a week the score says as much; elsewhere it only ranks, below that."""
+    values = noise(6, 9)
+    values[:, 8 * DAY : 8 * DAY + 3] += 20 * values.std()
+    raw, _ = lived(values, 7 * DAY)
+    assert raw.page is not None
+    assert (raw.score >= raw.page).all()
+    assert raw.page[0, DAY] > WEEKLY
+    lasts = raw.score[0, DAY : DAY + 120] > WEEKLY
+    assert lasts[:3].all()
+    assert not lasts[60:].any(), "an episode of three samples is over soon"
+    after = raw.score[0, DAY + 60 : DAY + 120]
+    assert after.min() > np.median(raw.score[0, :DAY]), "and is still ranked for long"
 
 
 def test_a_fit_amid_an_incident_goes_on_with_it() -> None:

@@ -63,6 +63,8 @@ BOOK_MS = 14 * DAY_MS
 """Contexts are spread over this much past."""
 GROWN = 4_032.0
 """After so many samples, or that past where it has fewer, news is worth all it is: before, it may be a Monday."""
+SHORTEST_MS = 3 * MINUTE_MS
+"""What several channels show is averaged over this before an episode opens by it."""
 
 
 class AutoParams(base.Params):
@@ -186,8 +188,11 @@ class Auto:
 
     def _fit_joint(self, history: Block) -> State:
         from anomalyd.detectors.kernels.auto_joint import fit_joint
+        from anomalyd.detectors.kernels.memories import AVERAGED
 
-        arrays = fit_joint(np.clip(clean(history.values), -LARGEST, LARGEST), *self._bins(history.times))
+        values, step = np.clip(clean(history.values), -LARGEST, LARGEST), max(1, self.grid.step_ms)
+        average = min(max(SHORTEST_MS // step, 1), AVERAGED)
+        arrays = fit_joint(values, *self._bins(history.times), DAY_MS // (2 * step), average)
         arrays["fitted"] = np.array([len(history.times) >= self.min_history])
         own = ("middle", "range", "profile", "weights", "past", "scale", "tails")
         return State(arrays, frozenset(arrays) - frozenset(own), newest(history))

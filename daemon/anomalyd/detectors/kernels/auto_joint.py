@@ -5,15 +5,21 @@ not foretell; and each of the two once more given what the other channels do at 
 regression on them, from a shrunk covariance). Two views of each residual: the root mean square over the channels, which
 sees a little in many, and the mean tail of the root of their number that stand out most, which sees much in few. Each
 view's surprise is its Hill tail in the history. Their mean is held and fades over memories of 1, 10, 100 and 1,000
-samples at once, since nobody knows how long an incident lasts; the mean of the four, again by its tail in the history,
-is the surprise that is told.
+samples at once, since nobody knows how long an incident lasts; the mean of the four ranks every sample.
 
-The tails are those of samples that the covariance had not seen: each quarter of the history is judged by the others.
+What a budget is spent on are episodes, not samples, and samples that follow each other are not independent. So what
+pages is another surprise: by how often separate peaks of the mean were that high (``kernels/peaks.py``), lately
+included, each quarter of the history judged by a model of the other three, since a model knows its own past too well.
+An episode opens where the mean of the last three minutes is that high and higher than lately (with longer steps it is
+the sample's own), and goes on by the first three memories. Where these are rarer than once a week that is the surprise
+that is told; all else is ranked by the four memories and told as less.
 
 Arrays of the state whose first axis is the channel: ``middle`` and ``range`` [C, 2] (of the plain channel and of what
 the day's rhythm leaves over), ``profile`` [C, BINS], ``weights`` [C, 5] and ``past`` [C, 4] of the forecast, ``scale``
 [C, 4] and ``tails`` [C, 4, LINE] of the residuals. All others are shared: ``given`` [2, C, C] and ``offset`` [2, C] of
-the regressions, ``views`` [VIEWS + 1, WHOLE] the tails of the views and of their held mean, ``held`` [FADES].
+the regressions, ``views`` [VIEWS + 1, WHOLE] the tails of the views and of their held mean, ``peaks`` what
+``kernels/peaks.py`` knows, ``average`` the samples that are averaged, ``held`` [FADES + AVERAGED] the memories, that of
+the average, and the samples it is of but the newest.
 """
 
 from __future__ import annotations
@@ -27,6 +33,8 @@ import numpy.typing as npt
 
 from anomalyd.block import F64, I64
 from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.memories import AVERAGED, FADES, hold_and_fade
+from anomalyd.detectors.kernels.peaks import fit_peaks, follow_peaks, weekly
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -35,10 +43,10 @@ BINS = 48
 RESIDUALS = 4
 """Level, level given the others, forecast, forecast given the others."""
 VIEWS = 2 * RESIDUALS
-FADES = np.array([0.0, 0.9, 0.99, 0.999])
-"""Memories of 1, 10, 100 and 1,000 samples."""
-NEWS, RISE = 2, 1.05
-"""Worse than before is what exceeds the third of these memories by this factor."""
+SEAM, HIGHEST = 1e-3, 300.0
+"""Surprise that is only ranked stays below the seam by this, in order; the largest surprise."""
+LEAST_CROSSED = 256
+"""A history with fewer samples is too short to be judged in parts."""
 FOLDS = 4
 DISTINCT, WHOLE = 64, 512
 """Quantiles that stand for the past of a channel's residual, and of a view."""
@@ -138,24 +146,6 @@ def seen_together(r: Any, there: Any, scale: Any, tails: Any, most: Any, out: An
 
 
 @kernel
-def hold_and_fade(values: Any, held: Any) -> Any:
-    """Mean of running maxima that fade at different rates, started at ``held`` [FADES], which move on; where it rises.
-
-    It rises where a sample exceeds what the memory of ``NEWS`` still holds, by ``RISE``.
-    """
-    out, rises = np.empty(len(values)), np.zeros(len(values), np.bool_)
-    for t in range(len(values)):
-        x = 0.0 if math.isnan(values[t]) else values[t]
-        rises[t] = x > RISE * FADES[NEWS] * held[NEWS]
-        total = 0.0
-        for k in range(len(FADES)):
-            held[k] = max(x, FADES[k] * held[k])
-            total += held[k]
-        out[t] = total / len(FADES)
-    return out, rises
-
-
-@kernel
 def each_surprise(views: Any, tails: Any) -> Any:
     """Surprise [V, T] of views in their own pasts."""
     out = np.empty(views.shape)
@@ -175,12 +165,43 @@ def averaged(found: Any) -> Any:
     return out
 
 
-def fit_joint(values: F64, bins: I64, days: I64) -> Arrays:
-    """Learn from history [C, T], NaN allowed; ``bins`` [T] of the day, below ``BINS``, and ``days`` counted [T]."""
+def fit_joint(values: F64, bins: I64, days: I64, half_day: int = 144, average: int = 1) -> Arrays:
+    """Learn from history [C, T], NaN allowed; ``bins`` [T] of the day, below ``BINS``, and ``days`` counted [T].
+
+    ``half_day``: samples in half a day; ``average`` samples, at most ``AVERAGED``, are as good as one.
+    """
+    arrays, together = _learned(values, bins, days)
+    if not len(together):
+        return arrays
+    # What the history's end still holds goes on: a fit amid an incident does not forget it.
+    lasting, _, fresh, _ = hold_and_fade(together, average, arrays["held"])
+    arrays["views"][VIEWS] = _tail(lasting, WHOLE)
+    if len(together) >= LEAST_CROSSED:
+        crossed = _crossed(values, bins, days)
+        fresh = hold_and_fade(crossed, average, np.zeros_like(arrays["held"]))[2]
+    arrays["peaks"], arrays["average"] = fit_peaks(fresh, half_day), np.array([average])
+    return arrays
+
+
+def _crossed(values: F64, bins: I64, days: I64) -> F64:
+    """What is said of each quarter of a history [T] by a model of the others."""
+    found = np.empty(len(bins))
+    edges = np.linspace(0, len(bins), FOLDS + 1).astype(np.int64)
+    for first, stop in pairwise(edges.tolist()):
+        others = np.r_[0:first, stop : len(bins)]
+        model, _ = _learned(np.ascontiguousarray(values[:, others]), bins[others], days[others])
+        model["past"][:] = 0.0
+        part = np.ascontiguousarray(values[:, first:stop])
+        found[first:stop] = averaged(surprises(model, part, bins[first:stop]))
+    return found
+
+
+def _learned(values: F64, bins: I64, days: I64) -> tuple[Arrays, F64]:
+    """A model without the tail of the whole, and the mean of its views over its own history [T]."""
     channels, samples = values.shape
     arrays = _levels(values, bins, days) | _blank(channels)
     if samples < 2 or not channels:
-        return arrays
+        return arrays, np.zeros(0)
     there = np.ascontiguousarray(~np.isnan(values.T))
     level, z = standardised(arrays, values, bins, 1), standardised(arrays, values, bins, 0)
     arrays["weights"] = _forecast_weights(z)
@@ -193,10 +214,7 @@ def fit_joint(values: F64, bins: I64, days: I64) -> Arrays:
             _see(arrays, j, r, there, views)
     for v in range(VIEWS):
         arrays["views"][v] = _tail(views[v], WHOLE)
-    together = averaged(each_surprise(views, arrays["views"]))
-    # What the history's end still holds goes on: a fit amid an incident does not forget it.
-    arrays["views"][VIEWS] = _tail(hold_and_fade(together, arrays["held"])[0], WHOLE)
-    return arrays
+    return arrays, np.asarray(averaged(each_surprise(views, arrays["views"][:VIEWS])), np.float64)
 
 
 def _blank(channels: int) -> Arrays:
@@ -208,7 +226,9 @@ def _blank(channels: int) -> Arrays:
         "given": np.stack([np.eye(channels)] * 2),
         "offset": np.zeros((2, channels)),
         "views": np.ones((VIEWS + 1, WHOLE + 2)),
-        "held": np.zeros(len(FADES)),
+        "peaks": fit_peaks(np.zeros(0), 1),
+        "held": np.zeros(len(FADES) + AVERAGED),
+        "average": np.ones(1, np.int64),
     }
 
 
@@ -378,15 +398,22 @@ def surprises(arrays: Arrays, values: F64, bins: I64) -> F64:
 
 
 def surprise(arrays: Arrays, values: F64, bins: I64) -> tuple[F64, F64]:
-    """What is told [T] and where it gets worse [T] (the same there, else 0); NaN where every channel is missing.
+    """What is told [T], and with what an episode may open [T] (0 where nothing is new); NaN where every channel is
+    missing.
 
-    ``past`` and ``held`` of the arrays are replaced by those moved on.
+    ``past``, ``held`` and ``peaks`` of the arrays are replaced by those moved on.
     """
     now = averaged(surprises(arrays, values, bins))
     nobody = np.isnan(values).all(axis=0)
     now[nobody] = 0.0
-    arrays["held"] = arrays["held"].copy()
-    lasting, rises = hold_and_fade(now, arrays["held"])
-    told = np.minimum(each_surprise(lasting[None, :], arrays["views"][VIEWS:])[0], 300.0)
-    told[nobody] = np.nan
-    return told, np.where(rises | nobody, told, 0.0)
+    arrays["held"], arrays["peaks"] = arrays["held"].copy(), arrays["peaks"].copy()
+    lasting, short, fresh, rises = hold_and_fade(now, int(arrays["average"][0]), arrays["held"])
+    opens, goes_on = follow_peaks(fresh, short, nobody, arrays["peaks"])
+    ranked, seam = each_surprise(lasting[None, :], arrays["views"][VIEWS:])[0], weekly(arrays["peaks"])
+    # Only what is rarer than once a week may lift the ranking: each of many small rises would tear it apart.
+    rare = np.maximum(np.where(rises & (opens > seam), opens, 0.0), goes_on)
+    told = np.where(rare > seam, rare, np.minimum(ranked, seam * (1.0 - SEAM / (1.0 + ranked))))
+    told = np.minimum(told, HIGHEST)
+    page = np.where(rises, np.clip(opens, 0.0, told), 0.0)
+    told[nobody], page[nobody] = np.nan, np.nan
+    return told, page
