@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
-from anomalyd.backtest import Backtest
 from anomalyd.block import F64, I64
 from anomalyd.clock import MINUTE_MS, WEEK_MS
 from anomalyd.detectors.auto import Auto, AutoParams
@@ -28,6 +27,7 @@ from anomalyd.detectors.base import Grid
 from anomalyd.detectors.calibrate import HALF_LIFE
 from anomalyd.detectors.kernels import auto, promise
 from anomalyd.episode import SURGE
+from anomalyd.workbench.backtest import Backtest
 from bench._replay import OnGrid, cut_of, live_through, on_grid, told
 from bench._series import read_nab, usual_step
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from anomalyd import logs
-from anomalyd.backtest import Backtest, backtest
 from anomalyd.block import F64, I64, Block, make_labels
 from anomalyd.clock import WEEK_MS
 from anomalyd.incident import Reason
 from anomalyd.rule import Budget, Rule, TierPolicy
 from anomalyd.score import Tier
+from anomalyd.workbench.backtest import Backtest, backtest
 
 MOST_GAPS = 20
 """Slots a sample; a series with fewer samples is no series on a grid."""

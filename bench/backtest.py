@@ -22,12 +22,12 @@ from time import process_time
 import numpy as np
 
 from anomalyd import logs
-from anomalyd.backtest import Backtest, backtest
 from anomalyd.block import Block, make_labels
 from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.detectors.registry import detector_names
-from anomalyd.htmlreport import Judged, render_report
 from anomalyd.rule import DetectorSpec, Rule
+from anomalyd.workbench.backtest import Backtest, backtest
+from anomalyd.workbench.htmlreport import Judged, render_report
 from bench.harness import Context, Figure, Timing, cost, timed
 
 START = 1_767_225_600_000
@@ -196,8 +196,8 @@ def _prometheus(size: Size) -> Iterable[Figure]:
     if shutil.which("prometheus") is None or shutil.which("promtool") is None:
         return
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from anomalyd.backtest import read_history
     from anomalyd.prometheus.source import PrometheusSource, SourceSpec
+    from anomalyd.workbench.backtest import read_history
     from servers import Series, openmetrics, running_prometheus
 
     small = Size(10, 2)

@@ -18,10 +18,11 @@ from tempfile import TemporaryDirectory
 from anomalyd.block import fingerprint, make_labels
 from anomalyd.clock import DAY_MS, MINUTE_MS, SECOND_MS, VirtualClock
 from anomalyd.console.links import Signer, link_actions, link_charts, link_places
-from anomalyd.deliver import Deliverer
+from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.past import Past
+from anomalyd.delivery.words import Words
 from anomalyd.incident import Alert, Notification, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.logs import configure
-from anomalyd.past import Past
 from anomalyd.receivers.base import Pace
 from anomalyd.receivers.pagerduty import PagerDuty
 from anomalyd.receivers.slack import Slack
@@ -29,7 +30,6 @@ from anomalyd.records import OutboxState
 from anomalyd.render import Rendered
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
-from anomalyd.words import Words
 from bench.harness import Context, Figure, limit, quality, timed
 
 EPISODES = 10_000

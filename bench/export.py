@@ -20,7 +20,7 @@ from anomalyd.prometheus.remotewrite import snappy
 from anomalyd.prometheus.spec import SourceSpec
 from anomalyd.prometheus.target import QueuePolicy, WriteTarget
 from anomalyd.prometheus.writer import RemoteWriter, Written
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.score import Observation, Verdicts
 from anomalyd.scoreseries import SERIES_HELP
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit

@@ -27,7 +27,7 @@ from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
 from anomalyd.detectors.registry import detector_names
 from anomalyd.episode import Episode, Phase
-from anomalyd.feedback import (
+from anomalyd.feedback.cuts import (
     ALONE,
     TOGETHER_MS,
     Detail,
@@ -40,11 +40,11 @@ from anomalyd.feedback import (
     steps,
     write_detail,
 )
+from anomalyd.feedback.votes import began_alone
 from anomalyd.records import ThresholdChange
 from anomalyd.rule import DetectorSpec
 from anomalyd.score import Tier
 from anomalyd.threshold import NEVER
-from anomalyd.votes import began_alone
 from bench.harness import Context, Figure, limit, quality
 
 QUIET_MS = 10 * MINUTE_MS

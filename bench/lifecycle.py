@@ -15,17 +15,17 @@ import numpy as np
 
 from anomalyd.block import Block, Labels, make_labels
 from anomalyd.clock import MINUTE_MS
-from anomalyd.dataquality import Quality, observe
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
+from anomalyd.evaluation.dataquality import Quality, observe
+from anomalyd.evaluation.memory import Memory, empty_memory
+from anomalyd.evaluation.registry import Registry
+from anomalyd.evaluation.rulerun import RuleRun, cuts_of
+from anomalyd.evaluation.snapshot import HEAD, Snapshots
 from anomalyd.executors import InlineExecutor
-from anomalyd.memory import Memory, empty_memory
 from anomalyd.recorded import RecordedSource
 from anomalyd.records import SnapshotPolicy
-from anomalyd.registry import Registry
 from anomalyd.rule import Rule
-from anomalyd.rulerun import RuleRun, cuts_of
-from anomalyd.snapshot import HEAD, Snapshots
 from anomalyd.store import open_store
 from bench.harness import Context, Figure, best_of, cost, limit, timed
 

@@ -32,7 +32,7 @@ import promql_parser
 import yaml
 from tests.servers import Server, free_port, running_node_exporter, running_prometheus
 
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from bench import _machine as machine
 from bench.harness import Context, Figure, limit
 

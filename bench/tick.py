@@ -22,7 +22,7 @@ from tests.servers import Series, openmetrics, running_prometheus
 
 from anomalyd.block import F64, I64, Block, make_labels
 from anomalyd.clock import MINUTE_MS
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.prometheus.decode import warm
 from anomalyd.prometheus.source import PrometheusSource, SourceSpec

@@ -18,10 +18,10 @@ from scenes import SCENES
 from toys import CUT, Broken, Plant, Played, Scene, heard, played
 
 from anomalyd.block import F64
-from anomalyd.report.svg import HEIGHT as BODY_UNITS
-from anomalyd.report.svg import SCORE_HEIGHT as SCORE_UNITS
-from anomalyd.report.svg import WIDTH as UNITS
-from anomalyd.report.svg import Chart, Strip, draw
+from anomalyd.workbench.report.svg import HEIGHT as BODY_UNITS
+from anomalyd.workbench.report.svg import SCORE_HEIGHT as SCORE_UNITS
+from anomalyd.workbench.report.svg import WIDTH as UNITS
+from anomalyd.workbench.report.svg import Chart, Strip, draw
 
 FOLDER = Path(__file__).parent / "detectors"
 WIDTH, LEFT, RIGHT = 860, 52, 16

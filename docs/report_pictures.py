@@ -18,17 +18,17 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from anomalyd import logs
-from anomalyd.backtest import backtest
 from anomalyd.block import Block, make_labels
 from anomalyd.cli.evaluate import compare, judge
 from anomalyd.cli.evaluateview import sheet_of
 from anomalyd.clock import DAY_MS, MINUTE_MS
-from anomalyd.htmlreport import Judged, write_report
-from anomalyd.report.figures import Span
-from anomalyd.report.sheet import write_sheets
 from anomalyd.rule import Budget, DetectorSpec, MinDeviation, Rule, TierPolicy
 from anomalyd.score import Tier
-from anomalyd.truth import Truth
+from anomalyd.workbench.backtest import backtest
+from anomalyd.workbench.htmlreport import Judged, write_report
+from anomalyd.workbench.report.figures import Span
+from anomalyd.workbench.report.sheet import write_sheets
+from anomalyd.workbench.truth import Truth
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (

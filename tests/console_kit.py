@@ -23,13 +23,13 @@ from anomalyd.console.auth import Guard
 from anomalyd.console.links import Signer, Ticket
 from anomalyd.console.parts import Parts
 from anomalyd.console.web import Probes, build_web
+from anomalyd.delivery.picture import Pictures
 from anomalyd.episode import Close, Episode, Phase
-from anomalyd.feedback import FeedbackPolicy
+from anomalyd.evaluation.rulerun import Attendance, RuleRun
+from anomalyd.feedback.cuts import FeedbackPolicy
 from anomalyd.incident import Alert, Incident, Notification, Reason, Statement
-from anomalyd.picture import Pictures
 from anomalyd.records import Feedback, FeedbackLabel
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
-from anomalyd.rulerun import Attendance, RuleRun
 from anomalyd.score import Kind, Observation, Tier, Verdicts, Why
 from anomalyd.settings import Settings, Web, read_settings
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit

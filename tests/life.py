@@ -10,7 +10,7 @@ from anomalyd.block import F64, Block, Labels, make_labels
 from anomalyd.clock import HOUR_MS, MINUTE_MS
 from anomalyd.episode import Close
 from anomalyd.errors import SourceUnavailable
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.incident import Reason
 from anomalyd.recorded import RecordedReply, RecordedSource

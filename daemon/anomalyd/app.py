@@ -14,25 +14,27 @@ from pathlib import Path
 
 from anomalyd.arrangement import Arrangement, arrangement_of, deliverer_of
 from anomalyd.ballot import StoredFeedback
-from anomalyd.belief import FeedbackPolicy
 from anomalyd.clock import Clock
 from anomalyd.console.mount import console_of
 from anomalyd.console.places import graph_url
 from anomalyd.daemon import Daemon
-from anomalyd.deliver import Deliverer
-from anomalyd.delivery import Delivery
+from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.needs import Delivery
+from anomalyd.delivery.past import Past
+from anomalyd.delivery.picture import Pictures, pictures
+from anomalyd.delivery.words import Words
 from anomalyd.errors import ConfigError
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
+from anomalyd.evaluation.orphans import close_orphans
+from anomalyd.evaluation.snapshot import forget_gone
 from anomalyd.executors import InlineExecutor, open_executor
 from anomalyd.export import RemoteWrite
-from anomalyd.feedback import policy_of
+from anomalyd.feedback.belief import FeedbackPolicy
+from anomalyd.feedback.cuts import policy_of
 from anomalyd.incident import Incident
 from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Metrics
-from anomalyd.orphans import close_orphans
-from anomalyd.past import Past
-from anomalyd.picture import Pictures, pictures
 from anomalyd.preflight import load_checked
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.prometheus.writer import RemoteWriter
@@ -40,13 +42,11 @@ from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.records import NO_SNAPSHOTS, Fence
 from anomalyd.rule import Rule
-from anomalyd.rules import RuleSet, diff, load_rules
+from anomalyd.rulefiles.read import RuleSet, diff, load_rules
 from anomalyd.settings import Settings
-from anomalyd.snapshot import forget_gone
 from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
 from anomalyd.template import render_annotations
-from anomalyd.words import Words
 
 log = get_logger("app")
 

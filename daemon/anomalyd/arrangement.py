@@ -11,22 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from anomalyd.clock import Clock
-from anomalyd.deliver import Deliverer
-from anomalyd.delivery import Delivery
-from anomalyd.escalate import Escalation, Step, last_receivers
-from anomalyd.flap import Flaps
-from anomalyd.hush import InhibitRule, MuteWindow
+from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.escalate import Escalation, Step, last_receivers
+from anomalyd.delivery.flap import Flaps
+from anomalyd.delivery.hush import InhibitRule, MuteWindow
+from anomalyd.delivery.needs import Delivery
+from anomalyd.delivery.quiet import arrange
+from anomalyd.delivery.routing import Route, receivers_for
+from anomalyd.delivery.together import Company
+from anomalyd.delivery.words import Words
 from anomalyd.incident import Incident, Statement
-from anomalyd.quiet import arrange
 from anomalyd.receivers.base import Receiver, ReceiverSettings
 from anomalyd.records import Fence
-from anomalyd.routing import Route, receivers_for
 from anomalyd.rule import Rule
 from anomalyd.score import Tier
 from anomalyd.settings import Settings
 from anomalyd.store import Store
-from anomalyd.together import Company
-from anomalyd.words import Words
 
 
 @dataclass(frozen=True, slots=True)

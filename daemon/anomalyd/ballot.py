@@ -15,12 +15,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anomalyd.alike import Alike
 from anomalyd.block import F32, F64, I64, Fingerprint
 from anomalyd.clock import DAY_MS, MINUTE_MS
+from anomalyd.delivery.past import alike_to
 from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError, StoreError
-from anomalyd.feedback import (
+from anomalyd.evaluation.jointly import count_units
+from anomalyd.feedback.alike import Alike
+from anomalyd.feedback.cuts import (
     ALONE,
     NO_FEEDBACK,
     TOGETHER_MS,
@@ -38,16 +40,14 @@ from anomalyd.feedback import (
     preview,
     steps,
 )
-from anomalyd.jointly import count_units
+from anomalyd.feedback.recurring import Recurring, recurring
+from anomalyd.feedback.votes import began_alone, counted, judgements, labels_of, voter
 from anomalyd.logs import get_logger
-from anomalyd.past import alike_to
 from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
-from anomalyd.recurring import Recurring, recurring
 from anomalyd.render import clean
 from anomalyd.rule import Rule
 from anomalyd.store import Store
 from anomalyd.threshold import initial_threshold
-from anomalyd.votes import began_alone, counted, judgements, labels_of, voter
 
 REFRESH_MS = MINUTE_MS
 MAX_TEXT = 1_000

@@ -11,21 +11,21 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from anomalyd.clock import MINUTE_MS, SECOND_MS, Clock, VirtualClock
-from anomalyd.deliver import Deliverer
+from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.past import updates
+from anomalyd.delivery.remind import next_look, reminders
 from anomalyd.episode import Phase
 from anomalyd.errors import SourceError, StoreError
-from anomalyd.evaluate import Evaluated, Evaluator
+from anomalyd.evaluation.evaluate import Evaluated, Evaluator
+from anomalyd.evaluation.jointly import groups_seen, with_groups
+from anomalyd.evaluation.rulerun import Advanced
 from anomalyd.export import Lane, RemoteWrite
 from anomalyd.incident import Notification
-from anomalyd.jointly import groups_seen, with_groups
 from anomalyd.leader import Leadership
 from anomalyd.logs import get_logger
 from anomalyd.metrics import Exported, Metrics
-from anomalyd.past import updates
 from anomalyd.receivers.base import ShowsVerdicts
-from anomalyd.remind import next_look, reminders
 from anomalyd.rule import RuleGroup
-from anomalyd.rulerun import Advanced
 from anomalyd.schedule import due, next_start_ms
 from anomalyd.score import TIERS
 from anomalyd.store import Store

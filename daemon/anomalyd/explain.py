@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anomalyd.alike import Alike
 from anomalyd.block import Labels
+from anomalyd.delivery.past import alike_to
 from anomalyd.episode import Episode
-from anomalyd.feedback import Heard, Unheard, policy_of
+from anomalyd.evaluation.jointly import furthest
+from anomalyd.feedback.alike import Alike
+from anomalyd.feedback.cuts import Heard, Unheard, policy_of
 from anomalyd.incident import Channel
-from anomalyd.jointly import furthest
-from anomalyd.past import alike_to
 from anomalyd.replay import Peak, Replay, replay
 from anomalyd.rule import Rule
 from anomalyd.score import Observation

@@ -7,14 +7,14 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, Field
 
 from anomalyd.conform import Flag, PositiveDuration, Section
-from anomalyd.escalate import Step
-from anomalyd.hush import InhibitRule, MuteWindow
-from anomalyd.intervalmodel import IntervalModel
+from anomalyd.delivery.escalate import Step
+from anomalyd.delivery.hush import InhibitRule, MuteWindow
+from anomalyd.delivery.routing import Route
+from anomalyd.delivery.together import Company
 from anomalyd.matcher import parse_matchers
 from anomalyd.records import Matcher
-from anomalyd.routing import Route
+from anomalyd.rulefiles.intervalmodel import IntervalModel
 from anomalyd.score import Tier
-from anomalyd.together import Company
 
 TierWord: TypeAlias = Literal["warning", "critical", "emergency"]
 

@@ -19,14 +19,14 @@ from anomalyd.detectors.base import State, rowwise
 from anomalyd.detectors.model import Model, model_of
 from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError
-from anomalyd.feedback import Heard, Unheard, training_gaps
-from anomalyd.fits import HISTORY_SAMPLES_MAX
-from anomalyd.jointly import rows_by_unit, series_only
-from anomalyd.memory import align, empty_memory
+from anomalyd.evaluation.fits import HISTORY_SAMPLES_MAX
+from anomalyd.evaluation.jointly import rows_by_unit, series_only
+from anomalyd.evaluation.memory import align, empty_memory
+from anomalyd.evaluation.registry import registry_of
+from anomalyd.evaluation.rulerun import score_and_learn, without_windows
+from anomalyd.feedback.cuts import Heard, Unheard, training_gaps
 from anomalyd.records import RuleSlotRow
-from anomalyd.registry import registry_of
 from anomalyd.rule import Rule
-from anomalyd.rulerun import score_and_learn, without_windows
 from anomalyd.score import Kind, Observation
 from anomalyd.shard import blank_history
 from anomalyd.sources import Source

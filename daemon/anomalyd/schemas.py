@@ -14,7 +14,7 @@ from anomalyd.detectors.registry import detector_info, detector_names, load_dete
 from anomalyd.durations import DURATION_PATTERN, format_duration
 from anomalyd.errors import DetectorError
 from anomalyd.receivers import RECEIVER_SETTINGS
-from anomalyd.rulemodel import GroupModel, RuleModel, RulesFile
+from anomalyd.rulefiles.model import GroupModel, RuleModel, RulesFile
 from anomalyd.settingsmodel import ExecutorModel, Place, SettingsFile
 
 DRAFT = "http://json-schema.org/draft-07/schema#"

@@ -12,22 +12,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from anomalyd.calendars import CalendarError, resolve
 from anomalyd.conform import conform
-from anomalyd.escalate import Step
-from anomalyd.feedback import FeedbackPolicy
+from anomalyd.delivery.escalate import Step
+from anomalyd.delivery.hush import InhibitRule, MuteWindow
+from anomalyd.delivery.routing import Route
+from anomalyd.delivery.together import Company
+from anomalyd.feedback.cuts import FeedbackPolicy
 from anomalyd.holiday import Holidays
-from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.prometheus.spec import SourceSpec
 from anomalyd.prometheus.target import WriteTarget
 from anomalyd.quietmodel import RouteNodeModel
 from anomalyd.receivers import RECEIVER_SETTINGS
 from anomalyd.receivers.base import ReceiverSettings
 from anomalyd.records import SnapshotPolicy
-from anomalyd.routing import Route
+from anomalyd.rulefiles.calendars import CalendarError, resolve
 from anomalyd.secret import Secret
 from anomalyd.settingsmodel import DatabaseModel, SettingsFile, WebModel, split_listen
-from anomalyd.together import Company
 from anomalyd.yamlfile import Document, Loc, did_you_mean, read_file
 
 _SQLITE_RELATIVE = re.compile(r"sqlite:///(?!/|:memory:|file:)(.+)\Z")

@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from anomalyd.calendars import CalendarModel
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
-from anomalyd.feedback import FeedbackPolicy
+from anomalyd.feedback.cuts import FeedbackPolicy
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, OAuth2, SourceSpec
 from anomalyd.prometheus.target import QueuePolicy, WriteTarget, without_query
 from anomalyd.quietmodel import EscalationModel, InhibitModel, MuteWindowModel, RouteNodeModel, TogetherModel
 from anomalyd.records import SnapshotPolicy
-from anomalyd.rulemodel import LabelName
+from anomalyd.rulefiles.calendars import CalendarModel
+from anomalyd.rulefiles.model import LabelName
 from anomalyd.scoreseries import KINDS
 from anomalyd.secret import Secret, either
 

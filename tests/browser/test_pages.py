@@ -15,7 +15,7 @@ from anomalyd.block import make_labels
 from anomalyd.clock import DAY_MS
 from anomalyd.console.links import ChartTicket
 from anomalyd.console.server import WebServer
-from anomalyd.picture import Pictures
+from anomalyd.delivery.picture import Pictures
 from anomalyd.records import FeedbackLabel
 from console_kit import NOW, Console, episode
 

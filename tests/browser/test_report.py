@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalyd.appraise import likeness
-from anomalyd.backtest import Backtest, backtest
 from anomalyd.block import Block, make_labels
 from anomalyd.cli.evaluate import judge
 from anomalyd.cli.evaluateview import sheet_of as evaluate_sheet
 from anomalyd.cli.tune import look_into
 from anomalyd.cli.tune import sheet_of as tune_sheet
 from anomalyd.clock import DAY_MS, MINUTE_MS
-from anomalyd.htmlreport import Judged, write_report
-from anomalyd.report.figures import Span, compare
-from anomalyd.report.sheet import write_sheets
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
 from anomalyd.score import Tier
-from anomalyd.truth import Truth
-from anomalyd.tuning import tune
+from anomalyd.workbench.appraise import likeness
+from anomalyd.workbench.backtest import Backtest, backtest
+from anomalyd.workbench.htmlreport import Judged, write_report
+from anomalyd.workbench.report.figures import Span, compare
+from anomalyd.workbench.report.sheet import write_sheets
+from anomalyd.workbench.truth import Truth
+from anomalyd.workbench.tuning import tune
 
 playwright = pytest.importorskip("playwright.sync_api")
 

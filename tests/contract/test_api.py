@@ -17,9 +17,9 @@ from anomalyd.console.auth import check_listen, is_loopback
 from anomalyd.console.pageview import view_of
 from anomalyd.detectors.base import Choice
 from anomalyd.errors import ConfigError, StoreBusy
-from anomalyd.feedback import FeedbackPolicy
+from anomalyd.evaluation.rulerun import Attendance
+from anomalyd.feedback.cuts import FeedbackPolicy
 from anomalyd.records import FeedbackLabel
-from anomalyd.rulerun import Attendance
 from anomalyd.secret import Secret
 from anomalyd.settings import Token, Web
 from anomalyd.slot import NoticeKind, SlotCommit, make_notice

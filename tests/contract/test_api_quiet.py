@@ -7,19 +7,19 @@ from pathlib import Path
 from prometheus_client import generate_latest
 
 from anomalyd.app import Wiring
-from anomalyd.budget import BUDGET
-from anomalyd.delivery import Delivery
-from anomalyd.escalate import ACKNOWLEDGED, WAITING
-from anomalyd.flap import FLAPPING
-from anomalyd.hush import BELOW_TIER, INHIBITED, MUTED, SILENCED
+from anomalyd.delivery.budget import BUDGET
+from anomalyd.delivery.escalate import ACKNOWLEDGED, WAITING
+from anomalyd.delivery.flap import FLAPPING
+from anomalyd.delivery.hush import BELOW_TIER, INHIBITED, MUTED, SILENCED
+from anomalyd.delivery.needs import Delivery
+from anomalyd.delivery.together import TOGETHER
+from anomalyd.delivery.words import Words
 from anomalyd.incident import Notification, Outcome, OutcomeKind
 from anomalyd.metrics import Metrics
-from anomalyd.rules import RuleSet
+from anomalyd.rulefiles.read import RuleSet
 from anomalyd.secret import Secret
 from anomalyd.settings import Token, Web
 from anomalyd.suppress import Quiet
-from anomalyd.together import TOGETHER
-from anomalyd.words import Words
 from console_kit import NOW, Console, data, episode, error, statement
 
 TOKENS = {"ana": Token(Secret("ana-token"))}

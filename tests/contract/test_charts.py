@@ -15,13 +15,13 @@ from anomalyd.chart import available
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.console.links import ChartTicket, Signer, link_charts, link_places
 from anomalyd.console.mount import console_of
+from anomalyd.delivery.picture import Pictures, pictures
+from anomalyd.delivery.words import Words
 from anomalyd.incident import Notification, OutcomeKind, Reason, Statement
-from anomalyd.picture import Pictures, pictures
 from anomalyd.receivers import RECEIVER_SETTINGS, build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.render import Link, Rendered
 from anomalyd.settings import Web, read_settings
-from anomalyd.words import Words
 from anomalyd.yamlfile import read_yaml
 from console_kit import KEY, NOW, PNG, Client, Console, M, episode, scored, statement
 from fakes import slack

@@ -26,7 +26,7 @@ from anomalyd.prometheus.target import WriteTarget
 from anomalyd.prometheus.writer import RemoteWriter
 from anomalyd.records import Fence
 from anomalyd.rule import Rule
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.score import Kind, Observation, Tier, Verdicts
 from anomalyd.settings import load_settings
 from anomalyd.slot import NoticeKind, RuleSlot, SeriesRow, SlotCommit

@@ -32,26 +32,26 @@ from pathlib import Path
 
 import pytest
 
-from anomalyd.budget import DIGEST_RULE, Budget
 from anomalyd.clock import VirtualClock
-from anomalyd.deliver import Deliverer
+from anomalyd.delivery.budget import DIGEST_RULE, Budget
+from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.escalate import Escalation, Step
+from anomalyd.delivery.flap import Flaps
+from anomalyd.delivery.hush import InhibitRule, MuteWindow
+from anomalyd.delivery.past import updates
+from anomalyd.delivery.quiet import Known, Wishes, stages
+from anomalyd.delivery.remind import reminders
+from anomalyd.delivery.together import Company, Together
+from anomalyd.delivery.words import Words
 from anomalyd.durations import parse_duration
 from anomalyd.episode import Episode, Phase
 from anomalyd.errors import DeliveryError
-from anomalyd.escalate import Escalation, Step
-from anomalyd.flap import Flaps
-from anomalyd.hush import InhibitRule, MuteWindow
 from anomalyd.incident import MAX_ALERTS, Incident, Outcome, OutcomeKind, Reason
 from anomalyd.intervals import Interval, parse_times
 from anomalyd.matcher import parse_matchers
-from anomalyd.past import updates
-from anomalyd.quiet import Known, Wishes, stages
 from anomalyd.records import Feedback, FeedbackLabel, OutboxState, Silence
-from anomalyd.remind import reminders
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
-from anomalyd.together import Company, Together
-from anomalyd.words import Words
 from fakes.receiver import DOWN, OK, FakeReceiver, Sent
 from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from anomalyd import logs
-from anomalyd.ruletest import run_test
-from anomalyd.testfile import RuleTest, read_tests
+from anomalyd.workbench.ruletest import run_test
+from anomalyd.workbench.testfile import RuleTest, read_tests
 from anomalyd.yamlfile import read_file
 
 HERE = Path(__file__).parent

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from anomalyd import logs
-from anomalyd.rules import load_rules
-from anomalyd.ruletest import run_test
-from anomalyd.testfile import RuleTest, read_tests
+from anomalyd.rulefiles.read import load_rules
+from anomalyd.workbench.ruletest import run_test
+from anomalyd.workbench.testfile import RuleTest, read_tests
 from anomalyd.yamlfile import read_file
 
 FOLDER = Path(__file__).parents[2] / "rules"

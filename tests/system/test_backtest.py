@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 
 from anomalyd.app import App, build, open_sources
-from anomalyd.backtest import Backtest, backtest, grid_span, read_history, told_with
-from anomalyd.backtest import lived as lived_through
 from anomalyd.ballot import Ballot
 from anomalyd.cli import main
 from anomalyd.clock import DAY_MS, MINUTE_MS, VirtualClock
 from anomalyd.daemon import run_virtually
 from anomalyd.episode import Close, Episode, Phase
-from anomalyd.querycost import Query, measure
 from anomalyd.records import Feedback, FeedbackLabel
-from anomalyd.relived import remembering, surroundings
 from anomalyd.replay import Finding, replay
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.settings import Settings, load_settings
 from anomalyd.store import open_store
+from anomalyd.workbench.backtest import Backtest, backtest, grid_span, read_history, told_with
+from anomalyd.workbench.backtest import lived as lived_through
+from anomalyd.workbench.querycost import Query, measure
+from anomalyd.workbench.relived import remembering, surroundings
 from fakes.webhook import FakeWebhook
 from servers import Series, openmetrics, running_prometheus
 from system.kit import write_config

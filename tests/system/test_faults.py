@@ -10,7 +10,7 @@ import pytest
 
 from anomalyd.app import App, build
 from anomalyd.clock import MINUTE_MS, VirtualClock
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.settings import load_settings
 from fakes.faultproxy import Cut, Drip, FaultProxy, Pass, Reset
 from fakes.prometheus import FakePrometheus, FakeSeries

@@ -13,7 +13,7 @@ from anomalyd.app import build
 from anomalyd.clock import DAY_MS, VirtualClock
 from anomalyd.daemon import run_virtually
 from anomalyd.incident import Reason
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.settings import load_settings
 from fakes.grafana import TOKEN, FakeGrafana
 from fakes.pagerduty import KEY, FakePagerDuty

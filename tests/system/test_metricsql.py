@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from anomalyd.app import build, open_sources
-from anomalyd.backtest import backtest, grid_span, read_history
 from anomalyd.cli import main
 from anomalyd.clock import DAY_MS, MINUTE_MS, VirtualClock
 from anomalyd.daemon import run_virtually
-from anomalyd.querycost import measure
 from anomalyd.rule import Rule
-from anomalyd.rules import RuleSet, load_rules
+from anomalyd.rulefiles.read import RuleSet, load_rules
 from anomalyd.settings import Settings, load_settings
+from anomalyd.workbench.backtest import backtest, grid_span, read_history
+from anomalyd.workbench.querycost import measure
 from fakes.webhook import FakeWebhook
 from servers import Series, running_victoriametrics
 from system.kit import write_config

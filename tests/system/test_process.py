@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from anomalyd.evaluation.snapshot import HEAD
 from anomalyd.settings import Executors, load_settings
-from anomalyd.snapshot import HEAD
 from anomalyd.store import open_store
 from fakes.faultproxy import BlackHole, FaultProxy
 from fakes.prometheus import FakePrometheus, FakeSeries

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from anomalyd.budget import DIGEST_RULE
+from anomalyd.delivery.budget import DIGEST_RULE
 from anomalyd.store import open_store
 from fakes.prometheus import FakePrometheus
 from fakes.sink import Answer, Fault

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from anomalyd.cli import main
-from anomalyd.ruletest import returned, run_test
-from anomalyd.testfile import RuleTest, read_tests
+from anomalyd.workbench.ruletest import returned, run_test
+from anomalyd.workbench.testfile import RuleTest, read_tests
 from anomalyd.yamlfile import read_yaml
 
 pytestmark = pytest.mark.server("prometheus")

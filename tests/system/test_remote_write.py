@@ -18,7 +18,7 @@ from anomalyd.episode import Episode, Phase
 from anomalyd.export import RemoteWrite
 from anomalyd.metrics import Metrics
 from anomalyd.prometheus.writer import RemoteWriter
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.score import Observation, Tier, Verdicts
 from anomalyd.settings import load_settings
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit

@@ -11,7 +11,7 @@ import promql_parser
 import pytest
 
 from anomalyd.rule import Rule
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from servers import Server, running_alertmanager, running_node_exporter, running_prometheus, wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from anomalyd.block import Block
 from anomalyd.durations import parse_budget
 from anomalyd.records import Feedback, FeedbackLabel
 from anomalyd.rule import TierPolicy
-from anomalyd.rules import read_rules
+from anomalyd.rulefiles.read import read_rules
 from anomalyd.score import Tier
 from anomalyd.store import open_store
 from anomalyd.yamlfile import read_file

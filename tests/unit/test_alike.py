@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyd.alike import Alike, Said, alike, look_of_alert, look_of_episode, said_of
-from anomalyd.belief import FeedbackPolicy
 from anomalyd.block import make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.episode import Episode
+from anomalyd.feedback.alike import Alike, Said, alike, look_of_alert, look_of_episode, said_of
+from anomalyd.feedback.belief import FeedbackPolicy
 from anomalyd.incident import Alert
 from anomalyd.records import VERDICTS, Feedback, FeedbackLabel
 from anomalyd.score import Why

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anomalyd.app import App, build
 from anomalyd.clock import VirtualClock
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.settings import load_settings
 from fakes.statements import START, a_statement
 

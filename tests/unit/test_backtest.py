@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalyd.backtest import Backtest, backtest, grid_span, read_history
 from anomalyd.block import Block, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.errors import ConfigError, QueryRejected
-from anomalyd.htmlreport import Judged, render_report
 from anomalyd.recorded import RecordedReply, RecordedSource
-from anomalyd.report.figures import (
+from anomalyd.rule import DetectorSpec, Rule, TierPolicy
+from anomalyd.score import Tier
+from anomalyd.ticks import round_numbers, time_ticks
+from anomalyd.workbench.backtest import Backtest, backtest, grid_span, read_history
+from anomalyd.workbench.htmlreport import Judged, render_report
+from anomalyd.workbench.report.figures import (
     Alarm,
     Span,
     alarms,
@@ -30,10 +33,7 @@ from anomalyd.report.figures import (
     series_lines,
     week_counts,
 )
-from anomalyd.report.svg import short
-from anomalyd.rule import DetectorSpec, Rule, TierPolicy
-from anomalyd.score import Tier
-from anomalyd.ticks import round_numbers, time_ticks
+from anomalyd.workbench.report.svg import short
 
 STEP = 5 * MINUTE_MS
 START = 1_760_054_400_000

@@ -16,7 +16,7 @@ import typer
 from anomalyd.cli.init import init
 from anomalyd.cli.starter import STARTERS, rules_text, settings_text
 from anomalyd.errors import ConfigError
-from anomalyd.rules import load_rules, read_rules
+from anomalyd.rulefiles.read import load_rules, read_rules
 from anomalyd.settings import load_settings, read_settings
 from anomalyd.yamlfile import read_yaml
 

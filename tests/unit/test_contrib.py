@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from anomalyd.metrics import Metrics
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.settings import load_settings
 from anomalyd.settingsmodel import DEFAULT_LISTEN, split_listen
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from anomalyd.block import F64, I8, Block
 from anomalyd.clock import DAY_MS, HOUR_MS, WEEK_MS
-from anomalyd.dataquality import FAULTS, NAME, Quality, names_of, observe, quality_rule
 from anomalyd.demo.shop import STEP_MS, shop
 from anomalyd.episode import Close
+from anomalyd.evaluation.dataquality import FAULTS, NAME, Quality, names_of, observe, quality_rule
+from anomalyd.evaluation.orphans import close_orphans
 from anomalyd.incident import Reason, Statement
-from anomalyd.orphans import close_orphans
 from anomalyd.render import render
 from anomalyd.rule import DataQuality, Rule, RuleGroup, TierPolicy
 from anomalyd.score import Kind, Tier, Why

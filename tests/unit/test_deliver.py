@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from anomalyd.clock import HOUR_MS, SECOND_MS, VirtualClock
-from anomalyd.deliver import LEASE_MS, Deliverer
-from anomalyd.delivery import Delivery, Pass
+from anomalyd.delivery.deliver import LEASE_MS, Deliverer
+from anomalyd.delivery.needs import Delivery, Pass
+from anomalyd.delivery.trouble import TROUBLE_RULE
+from anomalyd.delivery.words import Words
 from anomalyd.incident import Outcome, OutcomeKind, Reason, Statement
 from anomalyd.receivers.base import Pace
 from anomalyd.records import OutboxState
@@ -23,8 +25,6 @@ from anomalyd.render import Action
 from anomalyd.score import Tier
 from anomalyd.store import Store, open_store
 from anomalyd.suppress import Hold, Subject
-from anomalyd.trouble import TROUBLE_RULE
-from anomalyd.words import Words
 from fakes.receiver import DOWN, GONE, LOST, OK, FakeReceiver
 from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from anomalyd.budget import DIGEST_EVERY_MS, DIGEST_RULE, Budget
 from anomalyd.clock import HOUR_MS, VirtualClock
-from anomalyd.deliver import Deliverer
+from anomalyd.delivery.budget import DIGEST_EVERY_MS, DIGEST_RULE, Budget
+from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.hush import InhibitRule
+from anomalyd.delivery.quiet import Known, Wishes, stages
+from anomalyd.delivery.remind import reminders
 from anomalyd.errors import DeliveryError
-from anomalyd.hush import InhibitRule
 from anomalyd.incident import Incident, Outcome, OutcomeKind, Reason, Statement
 from anomalyd.matcher import parse_matchers
-from anomalyd.quiet import Known, Wishes, stages
 from anomalyd.records import OutboxState, Silence
-from anomalyd.remind import reminders
 from anomalyd.render import Rendered
 from anomalyd.score import Tier
 from anomalyd.slot import SlotCommit

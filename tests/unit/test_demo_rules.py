@@ -5,7 +5,7 @@ from pathlib import Path
 from anomalyd.demo.prometheus import DemoPrometheus
 from anomalyd.demo.shop import shop
 from anomalyd.demo.stage import START_MS, shop_rules
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 
 FILE = Path(__file__).parents[2] / "rules" / "shop.yml"
 

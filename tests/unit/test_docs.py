@@ -18,11 +18,11 @@ from toys import Broken, Plant
 from anomalyd.cli import COMMANDS
 from anomalyd.detectors.registry import detector_names
 from anomalyd.receivers.webhook import sign
-from anomalyd.rules import load_rules
-from anomalyd.ruletest import run_test
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.schemas import rules_schema, settings_schema
 from anomalyd.settings import load_settings
-from anomalyd.testfile import read_tests
+from anomalyd.workbench.ruletest import run_test
+from anomalyd.workbench.testfile import read_tests
 from anomalyd.yamlfile import read_file
 
 ROOT = Path(__file__).parents[2]

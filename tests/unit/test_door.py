@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from anomalyd.block import Block, make_labels
 from anomalyd.clock import MINUTE_MS
-from anomalyd.door import FORGET_MS, Door, Terms, knock
 from anomalyd.episode import Close
+from anomalyd.evaluation.door import FORGET_MS, Door, Terms, knock
 from anomalyd.rule import RuleGroup
 from anomalyd.stretch import Sheet
 from life import HISTORY, RULE, START, Life, M, change, recorded

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from anomalyd.clock import MINUTE_MS
+from anomalyd.delivery.escalate import Escalation, Step, last_receivers
 from anomalyd.errors import ConfigError
-from anomalyd.escalate import Escalation, Step, last_receivers
 from anomalyd.incident import Reason
 from anomalyd.matcher import parse_matchers
 from anomalyd.records import Told

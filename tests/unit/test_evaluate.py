@@ -9,9 +9,9 @@ import pytest
 
 from anomalyd.episode import Close, Phase
 from anomalyd.errors import StoreError
+from anomalyd.evaluation.orphans import close_orphans
 from anomalyd.incident import Reason
 from anomalyd.intervals import Interval
-from anomalyd.orphans import close_orphans
 from anomalyd.rule import DetectorSpec, TierPolicy
 from anomalyd.score import Kind, Tier
 from life import HISTORY, RULE, START, Life, M, change, recorded

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalyd.belief import LEAST_TRUST, trust
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.episode import Close, Phase
-from anomalyd.feedback import (
+from anomalyd.feedback.belief import LEAST_TRUST, trust
+from anomalyd.feedback.cuts import (
     EMERGENCY_FACTOR,
     Detail,
     FeedbackPolicy,
@@ -32,10 +32,10 @@ from anomalyd.feedback import (
     training_gaps,
     write_detail,
 )
+from anomalyd.feedback.recurring import recurring
+from anomalyd.feedback.votes import began_alone, counted, judgements, labels_of, voter
 from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
-from anomalyd.recurring import recurring
 from anomalyd.threshold import NEVER
-from anomalyd.votes import began_alone, counted, judgements, labels_of, voter
 from console_kit import NOW, episode, vote
 
 POLICY = FeedbackPolicy(min_votes=2)

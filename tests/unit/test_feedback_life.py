@@ -12,9 +12,9 @@ from anomalyd.block import Block
 from anomalyd.clock import HOUR_MS
 from anomalyd.episode import Close, Episode, Phase
 from anomalyd.errors import StoreBusy
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
-from anomalyd.feedback import Detail, FeedbackPolicy, write_detail
+from anomalyd.feedback.cuts import Detail, FeedbackPolicy, write_detail
 from anomalyd.incident import Reason
 from anomalyd.records import Feedback, FeedbackLabel, ThresholdChange
 from anomalyd.rule import FeedbackTerms, TierPolicy

@@ -15,15 +15,15 @@ from anomalyd.block import Block
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
+from anomalyd.evaluation.fits import DRIFT_LASTS_MS, DRIFT_PAUSE_MS, REFIT_PAUSE_MS, Fits, refit_at, scheduled
+from anomalyd.evaluation.memory import empty_memory
+from anomalyd.evaluation.rulerun import RuleRun
 from anomalyd.executors import InlineExecutor
-from anomalyd.feedback import Unheard
-from anomalyd.fits import DRIFT_LASTS_MS, DRIFT_PAUSE_MS, REFIT_PAUSE_MS, Fits, refit_at, scheduled
+from anomalyd.feedback.cuts import Unheard
 from anomalyd.intervals import Interval
-from anomalyd.memory import empty_memory
 from anomalyd.recorded import RecordedReply, RecordedSource
 from anomalyd.rule import DetectorSpec, Rule, RuleGroup
-from anomalyd.rulerun import RuleRun
 from anomalyd.store import open_store
 from anomalyd.template import render_annotations
 from life import HISTORY, START, M, hosts, recorded

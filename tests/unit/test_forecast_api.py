@@ -13,10 +13,10 @@ from anomalyd.console.forecast import MOST_SERIES, foreseen
 from anomalyd.console.parts import BadRequest
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
-from anomalyd.memory import empty_memory
-from anomalyd.registry import registry_from_rows
+from anomalyd.evaluation.memory import empty_memory
+from anomalyd.evaluation.registry import registry_from_rows
+from anomalyd.evaluation.rulerun import RuleRun
 from anomalyd.rule import DetectorSpec
-from anomalyd.rulerun import RuleRun
 from anomalyd.slot import SeriesRow
 from console_kit import RULE, Console, data, error
 

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalyd.app import digest_of
-from anomalyd.calendars import FIRST_YEAR, LAST_YEAR
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.common import civil_times, days_back
 from anomalyd.detectors.model import model_of
 from anomalyd.errors import ConfigError
 from anomalyd.holiday import Day, Holidays, make_holidays
-from anomalyd.rules import RuleSet, diff, read_rules
-from anomalyd.rulewrite import write_rules
+from anomalyd.rulefiles.calendars import FIRST_YEAR, LAST_YEAR
+from anomalyd.rulefiles.read import RuleSet, diff, read_rules
+from anomalyd.rulefiles.write import write_rules
 from anomalyd.settings import Settings, load_settings, read_settings
 from anomalyd.yamlfile import read_yaml
 

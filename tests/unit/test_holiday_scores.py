@@ -16,12 +16,12 @@ from anomalyd.detectors.base import Grid, state_from_bytes
 from anomalyd.detectors.model import Model
 from anomalyd.errors import ConfigError
 from anomalyd.holiday import Day, Holidays, make_holidays
-from anomalyd.htmlreport import day_marks
-from anomalyd.report.svg import Mark, Strip, draw
 from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.score import Scores
 from anomalyd.shard import FitTask, fit_shard
-from anomalyd.testfile import RuleTest, read_tests
+from anomalyd.workbench.htmlreport import day_marks
+from anomalyd.workbench.report.svg import Mark, Strip, draw
+from anomalyd.workbench.testfile import RuleTest, read_tests
 from anomalyd.yamlfile import read_yaml
 
 BERLIN = ZoneInfo("Europe/Berlin")

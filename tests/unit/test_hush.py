@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from anomalyd.clock import HOUR_MS
-from anomalyd.hush import Firing, InhibitRule, below_tier, firing_of, inhibited, muted, silenced
+from anomalyd.delivery.hush import Firing, InhibitRule, below_tier, firing_of, inhibited, muted, silenced
+from anomalyd.delivery.routing import receivers_for
 from anomalyd.incident import Incident, Statement
 from anomalyd.intervals import parse_named, parse_numbers, parse_times
 from anomalyd.matcher import matches, parse_matchers, silence_of
 from anomalyd.quietmodel import InhibitModel, IntervalModel, MuteWindowModel, RouteNodeModel
 from anomalyd.records import Matcher, Silence
-from anomalyd.routing import receivers_for
 from anomalyd.score import Tier
 from anomalyd.suppress import Subject
 from fakes.statements import START, a_notification, a_statement, an_alert

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from anomalyd.backtest import backtest
 from anomalyd.block import Block, Labels, make_labels
 from anomalyd.episode import Close, Episode
+from anomalyd.evaluation.jointly import groups_seen, with_groups
+from anomalyd.evaluation.memory import empty_memory
+from anomalyd.evaluation.registry import Registry, registry_of
 from anomalyd.explain import explain
 from anomalyd.incident import Reason, Statement
-from anomalyd.jointly import groups_seen, with_groups
-from anomalyd.memory import empty_memory
 from anomalyd.metrics import Exported, ScoreCollector
 from anomalyd.recorded import RecordedSource
 from anomalyd.records import SnapshotPolicy
-from anomalyd.registry import Registry, registry_of
 from anomalyd.render import render
 from anomalyd.replay import Finding, replay
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
 from anomalyd.score import Kind, Tier
+from anomalyd.workbench.backtest import backtest
 from console_kit import Console, data
 from life import HISTORY, RULE, START, Life, M
 

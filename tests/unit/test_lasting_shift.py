@@ -12,7 +12,7 @@ from anomalyd.detectors.cusum import Cusum, CusumParams
 from anomalyd.detectors.kernels.control import HIGHEST_SUM, summed
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Close, Episode
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.recorded import RecordedSource
 from anomalyd.rule import Budget, DetectorSpec, Direction, Rule, RuleGroup, TierPolicy

@@ -12,10 +12,10 @@ import pytest
 from anomalyd.episode import Episode, Phase
 from anomalyd.incident import Incident, Notification
 from anomalyd.judge import uniform
-from anomalyd.letters import Noting
 from anomalyd.score import Kind, Observation, Tier
 from anomalyd.slot import RuleSlot, SeriesRow, SlotCommit
 from anomalyd.store import Store, open_store
+from anomalyd.workbench.letters import Noting
 from console_kit import NOW, RULE, M, episode, labels, statement
 
 SLOTS = 12

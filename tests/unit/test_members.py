@@ -8,9 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anomalyd.alike import Alike
-from anomalyd.appraise import appraise, appraise_dummy, look_at, look_at_dummy
-from anomalyd.backtest import backtest
 from anomalyd.block import Block, make_labels
 from anomalyd.cli.evaluate import compare, members_of
 from anomalyd.cli.evaluateview import Judged, as_json, likeness_rows
@@ -19,14 +16,17 @@ from anomalyd.cli.explain import print_explanation
 from anomalyd.clock import DAY_MS
 from anomalyd.episode import Episode, Phase
 from anomalyd.explain import Explanation, Said, explain
+from anomalyd.feedback.alike import Alike
 from anomalyd.incident import Channel
 from anomalyd.recorded import RecordedSource
 from anomalyd.records import Feedback, FeedbackLabel
 from anomalyd.replay import Finding, Replay
-from anomalyd.report.figures import Span
 from anomalyd.rule import DetectorSpec
 from anomalyd.score import Tier
-from anomalyd.truth import Truth
+from anomalyd.workbench.appraise import appraise, appraise_dummy, look_at, look_at_dummy
+from anomalyd.workbench.backtest import backtest
+from anomalyd.workbench.report.figures import Span
+from anomalyd.workbench.truth import Truth
 from life import RULE, START, Life, M, change, recorded
 
 ENSEMBLE = replace(RULE, detector=DetectorSpec("ensemble", {"members": [

@@ -9,10 +9,10 @@ import pytest
 
 from anomalyd.block import Block, Labels, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from anomalyd.dataquality import Quality
-from anomalyd.intake import expire
-from anomalyd.memory import Memory, align, empty_memory, keep_rows
-from anomalyd.registry import Registry
+from anomalyd.evaluation.dataquality import Quality
+from anomalyd.evaluation.intake import expire
+from anomalyd.evaluation.memory import Memory, align, empty_memory, keep_rows
+from anomalyd.evaluation.registry import Registry
 from anomalyd.rule import Rule
 
 

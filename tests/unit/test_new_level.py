@@ -11,7 +11,7 @@ from anomalyd.block import Block, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.detectors.registry import detector_names
 from anomalyd.episode import Close
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.incident import Reason
 from anomalyd.recorded import RecordedSource

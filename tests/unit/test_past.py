@@ -13,14 +13,15 @@ import pytest
 from anomalyd.ballot import Ballot
 from anomalyd.clock import DAY_MS, HOUR_MS, VirtualClock
 from anomalyd.daemon import Daemon
-from anomalyd.deliver import Deliverer
+from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.past import Past, past_words, updates, verdicts_of
+from anomalyd.delivery.words import Words
 from anomalyd.errors import StoreBusy
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
-from anomalyd.feedback import FeedbackPolicy
+from anomalyd.feedback.cuts import FeedbackPolicy
 from anomalyd.incident import Incident, Notification, Reason, Statement
 from anomalyd.metrics import Metrics
-from anomalyd.past import Past, past_words, updates, verdicts_of
 from anomalyd.receivers import build_receiver
 from anomalyd.receivers.base import Receiver
 from anomalyd.receivers.blocks import message
@@ -36,7 +37,6 @@ from anomalyd.score import Tier
 from anomalyd.secret import Secret
 from anomalyd.store import Store, open_store
 from anomalyd.template import render_annotations
-from anomalyd.words import Words
 from console_kit import NOW, RULE, M, episode, statement, vote
 from fakes import grafana, pagerduty, slack
 from fakes.receiver import DOWN, OK, FakeReceiver

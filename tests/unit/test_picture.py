@@ -11,14 +11,14 @@ import pytest
 
 from anomalyd.chart import Drawn, available
 from anomalyd.clock import HOUR_MS, VirtualClock
-from anomalyd.deliver import Deliverer
-from anomalyd.picture import BEFORE_MS, Pictures, pictures
+from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.picture import BEFORE_MS, Pictures, pictures
+from anomalyd.delivery.words import Words
 from anomalyd.receivers.email import EmailSettings, compose
 from anomalyd.render import render
 from anomalyd.score import Observation, Verdicts
 from anomalyd.slot import SeriesRow
 from anomalyd.store import Store, open_store
-from anomalyd.words import Words
 from fakes.receiver import FakeReceiver
 from fakes.statements import MINUTE, START, a_notification, a_statement, an_alert
 from servers import wait_until

@@ -12,10 +12,20 @@ from hypothesis import strategies as st
 
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.errors import ConfigError
-from anomalyd.htmlreport import label_text, span_text
-from anomalyd.report.pictures import Picture
-from anomalyd.report.sheet import Grid, Line, Sheet, Text, bars, curve_plot, render_sheets, told_columns, write_sheets
-from anomalyd.report.svg import Mark, Strip, draw
+from anomalyd.workbench.htmlreport import label_text, span_text
+from anomalyd.workbench.report.pictures import Picture
+from anomalyd.workbench.report.sheet import (
+    Grid,
+    Line,
+    Sheet,
+    Text,
+    bars,
+    curve_plot,
+    render_sheets,
+    told_columns,
+    write_sheets,
+)
+from anomalyd.workbench.report.svg import Mark, Strip, draw
 
 EVIL = "<script>alert(1)</script>"
 

@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalyd.appraise import (
+from anomalyd.ballot import Ballot, cuts_now
+from anomalyd.block import Block, fingerprint
+from anomalyd.errors import ConfigError
+from anomalyd.feedback.cuts import FeedbackPolicy
+from anomalyd.records import Feedback, FeedbackLabel
+from anomalyd.rule import DetectorSpec
+from anomalyd.store import Store
+from anomalyd.workbench.appraise import (
     appraise,
     appraise_alarms,
     appraise_dummy,
@@ -21,16 +28,9 @@ from anomalyd.appraise import (
     look_at_dummy,
     stored,
 )
-from anomalyd.backtest import Backtest, backtest
-from anomalyd.ballot import Ballot, cuts_now
-from anomalyd.block import Block, fingerprint
-from anomalyd.errors import ConfigError
-from anomalyd.feedback import FeedbackPolicy
-from anomalyd.records import Feedback, FeedbackLabel
-from anomalyd.report.figures import Alarm, Span, alarms_above
-from anomalyd.rule import DetectorSpec
-from anomalyd.store import Store
-from anomalyd.truth import Truth, labelled, read_rows, said
+from anomalyd.workbench.backtest import Backtest, backtest
+from anomalyd.workbench.report.figures import Alarm, Span, alarms_above
+from anomalyd.workbench.truth import Truth, labelled, read_rows, said
 from life import RULE, START, Life, M, change, hosts, recorded
 
 END = 399

@@ -16,16 +16,16 @@ from anomalyd.block import Block, make_labels
 from anomalyd.cli.querycost import print_costs
 from anomalyd.clock import DAY_MS, MINUTE_MS, VirtualClock
 from anomalyd.daemon import Daemon
-from anomalyd.deliver import Deliverer
+from anomalyd.delivery.deliver import Deliverer
 from anomalyd.errors import SourceUnavailable
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.metrics import Metrics
-from anomalyd.querycost import measure
 from anomalyd.recorded import RecordedReply, RecordedSource
 from anomalyd.rule import DetectorSpec, Rule, RuleGroup
 from anomalyd.store import open_store
 from anomalyd.template import render_annotations
+from anomalyd.workbench.querycost import measure
 
 START = 1_760_054_400_000
 RULE = Rule("Load", "g", "load", detector=DetectorSpec("ewma"), history_ms=DAY_MS, query_delay_ms=0)

@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 
 from anomalyd.arrangement import Arrangement
-from anomalyd.backtest import Backtest, backtest, lived, told_with
 from anomalyd.block import Block, fingerprint, make_labels
 from anomalyd.clock import DAY_MS, MINUTE_MS
-from anomalyd.escalate import Step
-from anomalyd.feedback import Detail, FeedbackPolicy, write_detail
-from anomalyd.hush import InhibitRule, MuteWindow
+from anomalyd.delivery.escalate import Step
+from anomalyd.delivery.hush import InhibitRule, MuteWindow
+from anomalyd.delivery.routing import Route
+from anomalyd.delivery.together import Company
+from anomalyd.feedback.cuts import Detail, FeedbackPolicy, write_detail
 from anomalyd.intervals import Interval
 from anomalyd.matcher import parse_matchers
 from anomalyd.receivers.webhook import WebhookSettings
 from anomalyd.records import Feedback, FeedbackLabel, Silence, ThresholdChange
-from anomalyd.relived import Surroundings, concerns, may_inhibit, remembering
-from anomalyd.routing import Route
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
 from anomalyd.score import Tier
 from anomalyd.store import open_store
 from anomalyd.threshold import NEVER
-from anomalyd.together import Company
+from anomalyd.workbench.backtest import Backtest, backtest, lived, told_with
+from anomalyd.workbench.relived import Surroundings, concerns, may_inhibit, remembering
 from system.command import command
 
 STEP = 5 * MINUTE_MS

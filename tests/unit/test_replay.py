@@ -11,7 +11,7 @@ import pytest
 from anomalyd.block import Block, make_labels
 from anomalyd.clock import MINUTE_MS
 from anomalyd.episode import Episode
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.recorded import RecordedSource
 from anomalyd.replay import Finding, difference, replay

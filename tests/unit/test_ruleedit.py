@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from anomalyd.cli import load_command
 from anomalyd.durations import parse_budget
 from anomalyd.rule import DetectorSpec, Rule, TierPolicy
-from anomalyd.ruleedit import edit_rule, patch
-from anomalyd.rules import read_rules
+from anomalyd.rulefiles.edit import edit_rule, patch
+from anomalyd.rulefiles.read import read_rules
 from anomalyd.score import Tier
 from anomalyd.yamlfile import read_yaml
 

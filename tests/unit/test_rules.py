@@ -20,8 +20,8 @@ from anomalyd.errors import ConfigError
 from anomalyd.holiday import Holidays
 from anomalyd.intervals import Interval
 from anomalyd.rule import Budget, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
-from anomalyd.rules import RuleSet, diff, expand, load_rules, read_rules
-from anomalyd.rulewrite import write_rules
+from anomalyd.rulefiles.read import RuleSet, diff, expand, load_rules, read_rules
+from anomalyd.rulefiles.write import write_rules
 from anomalyd.score import Tier
 from anomalyd.settings import Limits
 from anomalyd.yamlfile import read_yaml

@@ -12,9 +12,9 @@ import pytest
 from anomalyd.cli import main
 from anomalyd.clock import HOUR_MS
 from anomalyd.errors import ConfigError
-from anomalyd.ruletest import run_test
-from anomalyd.testfile import RuleTest, Window, read_tests, shown
-from anomalyd.testseries import parse_series
+from anomalyd.workbench.ruletest import run_test
+from anomalyd.workbench.testfile import RuleTest, Window, read_tests, shown
+from anomalyd.workbench.testseries import parse_series
 from anomalyd.yamlfile import read_yaml
 
 RULES = """\

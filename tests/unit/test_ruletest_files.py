@@ -11,8 +11,8 @@ import pytest
 from anomalyd.cli import main
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.errors import ConfigError
-from anomalyd.ruletest import Verdict, run_test
-from anomalyd.testfile import RuleTest, Window, read_tests
+from anomalyd.workbench.ruletest import Verdict, run_test
+from anomalyd.workbench.testfile import RuleTest, Window, read_tests
 from anomalyd.yamlfile import read_yaml
 
 RULES = """\

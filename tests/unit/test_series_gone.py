@@ -12,10 +12,10 @@ from anomalyd.ballot import base_cuts
 from anomalyd.block import Block, Labels, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.errors import StoreError
-from anomalyd.intake import AT_ONCE, RETURNS, expires_after
-from anomalyd.memory import Memory
+from anomalyd.evaluation.intake import AT_ONCE, RETURNS, expires_after
+from anomalyd.evaluation.memory import Memory
+from anomalyd.evaluation.registry import Registry, registry_of
 from anomalyd.records import NO_SNAPSHOTS, Feedback, FeedbackLabel, Fence, SnapshotPolicy
-from anomalyd.registry import Registry, registry_of
 from anomalyd.rule import Budget, DetectorSpec, Rule, RuleGroup, TierPolicy
 from anomalyd.score import Tier
 from anomalyd.slot import NoticeKind, SeriesRow, SlotCommit

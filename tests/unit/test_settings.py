@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalyd.clock import DAY_MS
+from anomalyd.delivery.routing import receivers_for
 from anomalyd.errors import ConfigError
 from anomalyd.prometheus.spec import BasicAuth, SourceSpec
-from anomalyd.routing import receivers_for
 from anomalyd.score import Tier
 from anomalyd.secret import Secret
 from anomalyd.settings import Executors, Limits, Log, Settings, Web, is_settings, load_settings, read_settings

@@ -11,10 +11,10 @@ import pytest
 from anomalyd.block import make_labels
 from anomalyd.episode import Close, Episode, Phase
 from anomalyd.errors import ConfigError
-from anomalyd.report.shadow import beside, promote, sibling
 from anomalyd.rule import Rule
-from anomalyd.rules import RuleSet, load_rules
+from anomalyd.rulefiles.read import RuleSet, load_rules
 from anomalyd.score import Tier
+from anomalyd.workbench.report.shadow import beside, promote, sibling
 
 RULES = """\
 # Rules of the shop.

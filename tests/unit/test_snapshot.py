@@ -13,10 +13,10 @@ from anomalyd.clock import MINUTE_MS
 from anomalyd.detectors.base import Grid, State
 from anomalyd.detectors.registry import make_detector
 from anomalyd.errors import SourceUnavailable
+from anomalyd.evaluation.snapshot import HEAD, forget_gone
 from anomalyd.records import SnapshotPolicy
 from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.score import Observation
-from anomalyd.snapshot import HEAD, forget_gone
 from anomalyd.store import Store
 from life import HISTORY, RULE, START, Life, M, change, hosts, recorded
 

@@ -19,9 +19,9 @@ from anomalyd.detectors.base import Detector, Grid, Raw, State
 from anomalyd.detectors.model import Model
 from anomalyd.detectors.registry import make_detector
 from anomalyd.detectors.stepping import with_rows_changed
-from anomalyd.memory import empty_memory
+from anomalyd.evaluation.memory import empty_memory
+from anomalyd.evaluation.rulerun import RESTS_MS, rested
 from anomalyd.rule import DetectorSpec, Rule
-from anomalyd.rulerun import RESTS_MS, rested
 from life import Life, change, recorded
 
 STEP = 5 * MINUTE_MS

@@ -10,7 +10,7 @@ from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Close, Episode
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.recorded import RecordedSource
 from anomalyd.rule import Budget, DetectorSpec, Rule, RuleGroup, TierPolicy

@@ -13,7 +13,7 @@ from anomalyd.block import Block, Labels, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.detectors.base import Grid, rowwise
 from anomalyd.detectors.registry import detector_names, make_detector
-from anomalyd.evaluate import Evaluator
+from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.intervals import Interval
 from anomalyd.recorded import RecordedSource

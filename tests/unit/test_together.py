@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from anomalyd.clock import MINUTE_MS, VirtualClock
-from anomalyd.deliver import Deliverer
-from anomalyd.hush import Firing
+from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.hush import Firing
+from anomalyd.delivery.quiet import arrange
+from anomalyd.delivery.together import Company, Together
+from anomalyd.delivery.words import Words
 from anomalyd.incident import Incident, Reason
-from anomalyd.quiet import arrange
 from anomalyd.receivers.webhook import WebhookSettings
 from anomalyd.render import Background, render
 from anomalyd.score import Tier
 from anomalyd.secret import Secret
 from anomalyd.settings import read_settings
 from anomalyd.store import open_store
-from anomalyd.together import Company, Together
-from anomalyd.words import Words
 from anomalyd.yamlfile import read_yaml
 from fakes.receiver import FakeReceiver
 from fakes.statements import MINUTE, START, a_notification, a_statement

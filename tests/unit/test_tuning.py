@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyd.backtest import Backtest, backtest
 from anomalyd.block import Block
 from anomalyd.durations import parse_budget
 from anomalyd.errors import ConfigError
-from anomalyd.report.figures import Span
 from anomalyd.rule import Budget, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
-from anomalyd.rules import RuleSet, read_rules
-from anomalyd.rulewrite import write_rules
+from anomalyd.rulefiles.read import RuleSet, read_rules
+from anomalyd.rulefiles.write import write_rules
 from anomalyd.score import Tier
 from anomalyd.threshold import initial_threshold
-from anomalyd.truth import Truth
-from anomalyd.tuneview import around, consequence, peaks, sparkline, threshold_lines, yaml_diff
-from anomalyd.tuning import (
+from anomalyd.workbench.backtest import Backtest, backtest
+from anomalyd.workbench.report.figures import Span
+from anomalyd.workbench.truth import Truth
+from anomalyd.workbench.tuneview import around, consequence, peaks, sparkline, threshold_lines, yaml_diff
+from anomalyd.workbench.tuning import (
     Tuned,
     allowed,
     better,

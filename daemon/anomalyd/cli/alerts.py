@@ -10,8 +10,8 @@ from anomalyd.cli.stored import DEFAULT, AsJson, Config, opened, print_json, pri
 from anomalyd.clock import SystemClock
 from anomalyd.console import apiview
 from anomalyd.episode import Episode, Phase
+from anomalyd.feedback.votes import labels_of
 from anomalyd.render import clean, clock_time, label_text, number, span
-from anomalyd.votes import labels_of
 
 
 def alerts(

@@ -19,11 +19,18 @@ from rich.table import Table
 
 from anomalyd import logs
 from anomalyd.app import open_sources
-from anomalyd.backtest import Backtest, History, grid_span, lived, read_history, told_with
 from anomalyd.cli.asked import moment
 from anomalyd.clock import Clock, SystemClock
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.htmlreport import (
+from anomalyd.prometheus.source import PrometheusSource
+from anomalyd.rule import Rule
+from anomalyd.rulefiles.read import RuleSet, load_rules
+from anomalyd.score import TIERS
+from anomalyd.settings import Settings, load_settings
+from anomalyd.sources import Source
+from anomalyd.store import Store, open_store
+from anomalyd.workbench.backtest import Backtest, History, grid_span, lived, read_history, told_with
+from anomalyd.workbench.htmlreport import (
     Judged,
     dummy_line,
     label_text,
@@ -34,9 +41,8 @@ from anomalyd.htmlreport import (
     when,
     write_report,
 )
-from anomalyd.prometheus.source import PrometheusSource
-from anomalyd.relived import NOTHING_AROUND, Surroundings, concerns, remembering, surroundings
-from anomalyd.report.figures import (
+from anomalyd.workbench.relived import NOTHING_AROUND, Surroundings, concerns, remembering, surroundings
+from anomalyd.workbench.report.figures import (
     Span,
     alarms_of,
     budget_lines,
@@ -47,13 +53,7 @@ from anomalyd.report.figures import (
     series_lines,
     week_counts,
 )
-from anomalyd.report.votes import confirmed_spans
-from anomalyd.rule import Rule
-from anomalyd.rules import RuleSet, load_rules
-from anomalyd.score import TIERS
-from anomalyd.settings import Settings, load_settings
-from anomalyd.sources import Source
-from anomalyd.store import Store, open_store
+from anomalyd.workbench.report.votes import confirmed_spans
 
 SERIES_SHOWN = 15
 

@@ -12,9 +12,9 @@ import typer
 
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.preflight import preflight, probe
-from anomalyd.rules import RuleSet, expand, read_rules
+from anomalyd.rulefiles.read import RuleSet, expand, read_rules
 from anomalyd.settings import Settings, is_settings, read_settings
-from anomalyd.testfile import is_tests, read_tests
+from anomalyd.workbench.testfile import is_tests, read_tests
 from anomalyd.yamlfile import MAX_BYTES, Document, read_file, read_yaml
 
 STDIN = "<stdin>"

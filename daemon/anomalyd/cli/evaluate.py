@@ -14,16 +14,6 @@ import typer
 from rich.console import Console
 
 from anomalyd import logs
-from anomalyd.appraise import (
-    appraise,
-    appraise_alarms,
-    appraise_dummy,
-    likeness,
-    look_at,
-    look_at_dummy,
-    stored,
-)
-from anomalyd.backtest import Backtest, grid_span
 from anomalyd.ballot import cuts_now
 from anomalyd.block import fingerprint
 from anomalyd.cli.asked import moment, seconds, within
@@ -32,14 +22,24 @@ from anomalyd.cli.evaluateview import Judged, as_json, print_judged, sheet_of
 from anomalyd.clock import SystemClock
 from anomalyd.detectors.registry import load_detector
 from anomalyd.errors import StoreError
-from anomalyd.htmlreport import span_text
-from anomalyd.report.figures import alarms_above
-from anomalyd.report.sheet import write_sheets
 from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.settings import Settings
 from anomalyd.store import Store, open_store
-from anomalyd.truth import Row, Truth, labelled, read_rows, said
-from anomalyd.tuning import live_within, name_of, spec_of, usable
+from anomalyd.workbench.appraise import (
+    appraise,
+    appraise_alarms,
+    appraise_dummy,
+    likeness,
+    look_at,
+    look_at_dummy,
+    stored,
+)
+from anomalyd.workbench.backtest import Backtest, grid_span
+from anomalyd.workbench.htmlreport import span_text
+from anomalyd.workbench.report.figures import alarms_above
+from anomalyd.workbench.report.sheet import write_sheets
+from anomalyd.workbench.truth import Row, Truth, labelled, read_rows, said
+from anomalyd.workbench.tuning import live_within, name_of, spec_of, usable
 
 SEEDS = 2
 OTHERS = ("mad", "stl", "auto")

@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from anomalyd.appraise import Labelled, Likeness, Unlabelled, curve, histogram
-from anomalyd.backtest import Backtest
-from anomalyd.htmlreport import day_marks, label_text, rough_duration, span_text
-from anomalyd.report.figures import series_lines
-from anomalyd.report.pictures import Picture, chart_of
-from anomalyd.report.sheet import Grid, Line, Part, Sheet, bars, curve_plot, told_columns
-from anomalyd.report.svg import Mark
 from anomalyd.score import Tier
-from anomalyd.truth import Truth
+from anomalyd.workbench.appraise import Labelled, Likeness, Unlabelled, curve, histogram
+from anomalyd.workbench.backtest import Backtest
+from anomalyd.workbench.htmlreport import day_marks, label_text, rough_duration, span_text
+from anomalyd.workbench.report.figures import series_lines
+from anomalyd.workbench.report.pictures import Picture, chart_of
+from anomalyd.workbench.report.sheet import Grid, Line, Part, Sheet, bars, curve_plot, told_columns
+from anomalyd.workbench.report.svg import Mark
+from anomalyd.workbench.truth import Truth
 
 CHARTS_MAX = 8
 NOW_MEANS = (

@@ -13,10 +13,10 @@ from anomalyd.cli.replay import past_alert
 from anomalyd.cli.stored import print_json, print_table
 from anomalyd.clock import SystemClock
 from anomalyd.explain import Explanation, explain
-from anomalyd.htmlreport import label_text, when
 from anomalyd.incident import Channel
 from anomalyd.render import channel_text, number
 from anomalyd.replay import Finding
+from anomalyd.workbench.htmlreport import label_text, when
 
 
 def run_explain(

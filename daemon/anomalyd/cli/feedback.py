@@ -13,7 +13,7 @@ from anomalyd.clock import SystemClock
 from anomalyd.console import apiview
 from anomalyd.records import VERDICTS, FeedbackLabel
 from anomalyd.render import clean, clock_time
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.store import Store
 
 LABELS = tuple(label.value for label in VERDICTS)

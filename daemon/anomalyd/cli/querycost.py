@@ -17,10 +17,10 @@ from anomalyd import logs
 from anomalyd.app import open_sources
 from anomalyd.clock import SystemClock
 from anomalyd.prometheus.source import PrometheusSource
-from anomalyd.querycost import Cost, Query, measure
-from anomalyd.report.svg import short
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.settings import load_settings
+from anomalyd.workbench.querycost import Cost, Query, measure
+from anomalyd.workbench.report.svg import short
 
 
 def query_cost(

@@ -19,15 +19,15 @@ from anomalyd.app import open_sources
 from anomalyd.ballot import StoredFeedback
 from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError
-from anomalyd.htmlreport import label_text, when
 from anomalyd.prometheus.source import PrometheusSource
 from anomalyd.replay import Finding, Replay, replay
-from anomalyd.report.svg import short
 from anomalyd.rule import Rule
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.settings import load_settings
 from anomalyd.sources import Source
 from anomalyd.store import Store, open_store
+from anomalyd.workbench.htmlreport import label_text, when
+from anomalyd.workbench.report.svg import short
 
 SLOTS_SHOWN = 40
 

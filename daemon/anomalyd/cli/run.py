@@ -18,9 +18,9 @@ from anomalyd.console.parts import Parts
 from anomalyd.console.server import WebServer
 from anomalyd.console.web import Probes, build_web
 from anomalyd.errors import StoreError
+from anomalyd.evaluation.rulerun import Attendance
 from anomalyd.preflight import load_checked
-from anomalyd.rulerun import Attendance
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.run import Drive
 
 

@@ -17,12 +17,12 @@ from anomalyd.clock import SystemClock
 from anomalyd.durations import parse_duration
 from anomalyd.episode import Episode
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.htmlreport import label_text, rough_duration, when
-from anomalyd.report.shadow import Beside, beside, promote, sibling
 from anomalyd.rule import Rule
-from anomalyd.rules import RuleSet, load_rules
+from anomalyd.rulefiles.read import RuleSet, load_rules
 from anomalyd.settings import load_settings
 from anomalyd.store import Store, open_store
+from anomalyd.workbench.htmlreport import label_text, rough_duration, when
+from anomalyd.workbench.report.shadow import Beside, beside, promote, sibling
 
 shadow = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, help="Compare and promote shadow rules."

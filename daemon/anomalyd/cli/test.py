@@ -16,8 +16,8 @@ import typer
 from anomalyd import logs
 from anomalyd.errors import ConfigError, Problem
 from anomalyd.prometheus.throwaway import find_prometheus
-from anomalyd.ruletest import Verdict, run_test
-from anomalyd.testfile import RuleTest, is_tests, read_tests
+from anomalyd.workbench.ruletest import Verdict, run_test
+from anomalyd.workbench.testfile import RuleTest, is_tests, read_tests
 from anomalyd.yamlfile import read_file
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

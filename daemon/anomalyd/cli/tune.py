@@ -16,7 +16,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from anomalyd import logs
-from anomalyd.backtest import Backtest
 from anomalyd.cli.asked import moment, seconds, within
 from anomalyd.cli.backtest import Runner, bar, choose
 from anomalyd.cli.evaluate import daemon_store, truth_of, warn_unmatched
@@ -24,14 +23,15 @@ from anomalyd.cli.evaluateview import count, counted, delay, number, span_of
 from anomalyd.clock import HOUR_MS, SystemClock
 from anomalyd.durations import format_budget, format_duration, parse_budget
 from anomalyd.errors import ConfigError, Problem
-from anomalyd.htmlreport import day_marks, label_text, when
-from anomalyd.report.pictures import Picture, chart_of
-from anomalyd.report.sheet import Grid, Line, Sheet, Text, told_columns, write_sheets
-from anomalyd.report.svg import Mark, short
 from anomalyd.rule import Budget, Rule
 from anomalyd.score import Tier
-from anomalyd.truth import read_rows
-from anomalyd.tuneview import (
+from anomalyd.workbench.backtest import Backtest
+from anomalyd.workbench.htmlreport import day_marks, label_text, when
+from anomalyd.workbench.report.pictures import Picture, chart_of
+from anomalyd.workbench.report.sheet import Grid, Line, Sheet, Text, told_columns, write_sheets
+from anomalyd.workbench.report.svg import Mark, short
+from anomalyd.workbench.truth import read_rows
+from anomalyd.workbench.tuneview import (
     Peak,
     ThresholdLine,
     around,
@@ -42,8 +42,8 @@ from anomalyd.tuneview import (
     threshold_lines,
     yaml_diff,
 )
-from anomalyd.tuning import Trial, Tuned, tune
-from anomalyd.tuning import within as within_span
+from anomalyd.workbench.tuning import Trial, Tuned, tune
+from anomalyd.workbench.tuning import within as within_span
 
 SHOWN = 10
 CHARTS_MAX = 12

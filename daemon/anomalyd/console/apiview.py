@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from anomalyd.alike import Alike
 from anomalyd.ballot import base_cuts
 from anomalyd.block import Labels
 from anomalyd.console.parts import Parts
 from anomalyd.detectors.base import Choice
 from anomalyd.durations import format_duration
 from anomalyd.episode import Episode
-from anomalyd.feedback import faded, moved_cuts, moved_of, read_detail
+from anomalyd.evaluation.rulerun import Attendance
+from anomalyd.feedback.alike import Alike
+from anomalyd.feedback.cuts import faded, moved_cuts, moved_of, read_detail
 from anomalyd.incident import Channel, Incident
 from anomalyd.records import Feedback, OutboxRow, Silence, ThresholdChange
 from anomalyd.render import rfc3339
 from anomalyd.rule import Rule
-from anomalyd.rulerun import Attendance
 from anomalyd.score import TIERS, Kind
 from anomalyd.slot import Notice
 from anomalyd.threshold import NEVER

@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse
 
 from anomalyd.clock import SECOND_MS
 from anomalyd.console.parts import Parts
-from anomalyd.picture import Late, scene_at
+from anomalyd.delivery.picture import Late, scene_at
 from anomalyd.render import clock_time
 
 PATIENCE_S = 3.0

@@ -16,7 +16,7 @@ from anomalyd.console.parts import BadRequest, Json, Parts
 from anomalyd.detectors.base import Forecasting
 from anomalyd.durations import parse_duration
 from anomalyd.errors import AnomalydError
-from anomalyd.rulerun import RuleRun
+from anomalyd.evaluation.rulerun import RuleRun
 
 MOST_POINTS = 200
 MOST_SERIES = 500

@@ -16,11 +16,11 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from anomalyd.budget import DIGEST_RULE
 from anomalyd.clock import HOUR_MS, SECOND_MS
 from anomalyd.console.snooze import SNOOZES
+from anomalyd.delivery.budget import DIGEST_RULE
+from anomalyd.delivery.picture import alt_of
 from anomalyd.incident import UNJUDGED, Reason, Statement
-from anomalyd.picture import alt_of
 from anomalyd.render import Action, Actions, Chart, Charts, Link, Places
 from anomalyd.store import Store
 

@@ -11,13 +11,13 @@ from anomalyd.console.auth import Guard
 from anomalyd.console.links import Signer, key_of, link_actions, link_charts, link_places, stored_key
 from anomalyd.console.parts import Parts
 from anomalyd.console.places import dashboard_links
+from anomalyd.delivery.picture import Pictures
 from anomalyd.errors import DeliveryError
-from anomalyd.picture import Pictures
+from anomalyd.evaluation.rulerun import Attendance, RuleRun
 from anomalyd.receivers.base import HttpSettings
 from anomalyd.receivers.transport import Transport
 from anomalyd.render import Actions, Charts, Places
 from anomalyd.rule import Rule
-from anomalyd.rulerun import Attendance, RuleRun
 from anomalyd.settings import Settings
 from anomalyd.store import Store
 

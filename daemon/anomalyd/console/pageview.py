@@ -14,14 +14,14 @@ from anomalyd.console.chart import episode_chart
 from anomalyd.console.parts import Parts
 from anomalyd.console.places import dashboard_links, graph_url
 from anomalyd.console.snooze import SNOOZES
+from anomalyd.delivery.past import WORDS, similar
 from anomalyd.episode import Episode, Phase
 from anomalyd.explain import channels_at_worst
-from anomalyd.past import WORDS, similar
+from anomalyd.feedback.votes import labels_of
 from anomalyd.records import Feedback, FeedbackLabel
 from anomalyd.render import Link, channel_text, clean, clock_time, label_text, number, rfc3339, safe_url, span
 from anomalyd.rule import Rule
 from anomalyd.score import Why
-from anomalyd.votes import labels_of
 
 PAGES = Path(__file__).parent / "pages"
 SIMILAR = 8

@@ -18,11 +18,11 @@ from anomalyd.ballot import Ballot
 from anomalyd.clock import Clock
 from anomalyd.console.auth import Guard
 from anomalyd.console.links import Signer
+from anomalyd.delivery.picture import Pictures
 from anomalyd.errors import AnomalydError, redact_urls
-from anomalyd.picture import Pictures
+from anomalyd.evaluation.rulerun import Attendance, RuleRun
 from anomalyd.records import Matcher, Silence
 from anomalyd.rule import Rule
-from anomalyd.rulerun import Attendance, RuleRun
 from anomalyd.secret import PLACEHOLDER, Secret
 from anomalyd.settings import Settings
 from anomalyd.store import Store

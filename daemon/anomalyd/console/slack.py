@@ -22,9 +22,9 @@ from anomalyd.console.links import Ticket
 from anomalyd.console.page import WORDS
 from anomalyd.console.parts import BadRequest, Parts, body_of, form_of
 from anomalyd.console.snooze import LENGTHS, snooze
+from anomalyd.delivery.past import WORDS as SHOWN
 from anomalyd.errors import AnomalydError
 from anomalyd.logs import get_logger
-from anomalyd.past import WORDS as SHOWN
 from anomalyd.receivers.blocks import MAX_VERDICTS, SNOOZE_LIST, VOTES_BLOCK, code, escape
 from anomalyd.render import clean, clock_time
 from anomalyd.secret import Secret

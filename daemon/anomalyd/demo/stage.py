@@ -19,7 +19,7 @@ from anomalyd.demo.prometheus import DemoPrometheus
 from anomalyd.demo.report import Found, Report, compare
 from anomalyd.demo.shop import Shop, shop
 from anomalyd.demo.sink import Received, WebhookSink
-from anomalyd.rules import load_rules
+from anomalyd.rulefiles.read import load_rules
 from anomalyd.settings import load_settings
 
 START_MS = 1_767_571_200_000
