@@ -27,8 +27,8 @@ class Picture:
 def environment() -> Environment:
     """Templates that escape whatever they are given, and stop at a name that they do not know."""
     made = Environment(
-        loader=PackageLoader("anomalyd.workbench", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=PackageLoader("anomalyd.workbench", "report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters["svg"] = Markup
     made.globals |= {"version": __version__, "height": HEIGHT, "score_height": SCORE_HEIGHT}
