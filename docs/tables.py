@@ -71,8 +71,13 @@ def kind(field: Mapping[str, Any]) -> str:
     named = {"string": "text", "boolean": "`true`, `false`", "object": "mapping"}
     if kinds == "array":
         inner = field.get("items")
-        return f"list of {kind(inner)}s".replace("texts", "text") if isinstance(inner, dict) else "list of two numbers"
+        return f"list of {_many(kind(inner))}" if isinstance(inner, dict) else "list of two numbers"
     return named.get(kinds, str(kinds))
+
+
+def _many(one: str) -> str:
+    """Several of a kind; words that may be written stand as they are."""
+    return re.sub(r"(mapping|duration|number)\b(?! or text)", r"\1s", one)
 
 
 def _bounds(field: Mapping[str, Any]) -> str:

@@ -345,6 +345,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "grafana", "url": "file:///etc/passwd", "token": "t"}, "url"),
     ({"type": "grafana", "url": "https://g", "token": "t", "panel_id": 3}, "dashboard_uid"),
     ({"type": "webhook", "url": "https://x", "timeout": 10}, "duration"),
+    ({"type": "webhook", "url": "https://x", "timeout": 0}, "longer than 0"),
     ({"type": "webhook", "url": "https://x", "name": "no spaces"}, "name"),
 ]  # fmt: skip
 
@@ -355,6 +356,15 @@ def test_settings_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError) as refused:
         RECEIVER_SETTINGS[settings["type"]].model_validate({"name": "r", **settings})
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("written", [0, "0", "0s"])
+def test_no_reminders_is_written_as_zero(written: int | str) -> None:
+    """The reference says "0: it is not"; a bare 0 is a number in YAML, and is taken."""
+    model = RECEIVER_SETTINGS["slack"].model_validate(
+        {"name": "r", "type": "slack", "webhook_url": "https://x", "repeat_interval": written}
+    )
+    assert model.repeat_interval == 0
 
 
 def test_every_settings_model_has_a_schema_without_secrets() -> None:

@@ -13,12 +13,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from anomalyd.clock import HOUR_MS, MINUTE_MS
-from anomalyd.durations import parse_duration
+from anomalyd.conform import Duration, PositiveDuration
 from anomalyd.errors import ConfigError, DeliveryError, redact_urls
 from anomalyd.incident import Notification, Outcome, OutcomeKind
 from anomalyd.render import Rendered, cut
@@ -78,17 +78,6 @@ class ShowsVerdicts(Protocol):
     def shows_verdicts(self) -> bool: ...
 
 
-def _milliseconds(value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_duration(value)
-    raise ValueError("write a duration such as 10s or 5m")
-
-
-DurationMs = Annotated[
-    int, BeforeValidator(_milliseconds, json_schema_input_type=str), Field(ge=0, description="a duration such as 30s")
-]
-
-
 class ReceiverSettings(BaseModel):
     """What the settings of all receivers share."""
 
@@ -100,7 +89,7 @@ class ReceiverSettings(BaseModel):
     min_tier: Literal["warning", "critical", "emergency"] = Field(
         default="warning", description="nothing below this tier is sent"
     )
-    repeat_interval: DurationMs = Field(
+    repeat_interval: Duration = Field(
         default=0, description="an incident that stays open is told again; 0: it is not"
     )
     budget_per_hour: int = Field(
@@ -117,7 +106,7 @@ class ReceiverSettings(BaseModel):
 class PeopleSettings(ReceiverSettings):
     """Receivers that people read: they are reminded, and spared a flood."""
 
-    repeat_interval: DurationMs = Field(
+    repeat_interval: Duration = Field(
         default=4 * HOUR_MS, description="an incident that stays open is told again; 0: not"
     )
     budget_per_hour: int = Field(
@@ -142,7 +131,7 @@ class TlsSettings(BaseModel):
 class HttpSettings(ReceiverSettings):
     """What the settings of all receivers that speak HTTP share."""
 
-    timeout: DurationMs = Field(
+    timeout: PositiveDuration = Field(
         default=10_000, description="deadline of one attempt, from connecting to the last byte"
     )
     tls: TlsSettings = TlsSettings()

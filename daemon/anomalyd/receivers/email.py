@@ -1,7 +1,7 @@
 """Email over SMTP: one message a statement, threaded by incident.
 
-Port 587 with STARTTLS, which is required unless ``tls: none`` is written; 465 with TLS from the start. Header values
-lose line breaks, so no label can add a header. 4xx replies are tried again, 5xx are final.
+Port 587 with STARTTLS, which is required unless ``security: none`` is written; 465 with ``security: tls``, from the
+start. Header values lose line breaks, so no label can add a header. 4xx replies are tried again, 5xx are final.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from anomalyd.conform import PositiveDuration
 from anomalyd.errors import DeliveryError, redact_urls
 from anomalyd.incident import Notification, Outcome, OutcomeKind, Reason, Statement
-from anomalyd.receivers.base import DurationMs, Pace, PeopleSettings, TlsSettings, failed, guarded, retry
+from anomalyd.receivers.base import Pace, PeopleSettings, TlsSettings, failed, guarded, retry
 from anomalyd.receivers.transport import tls_context
 from anomalyd.render import Rendered, clean, tells_more
 from anomalyd.secret import Secret, either
@@ -39,11 +40,11 @@ class EmailSettings(PeopleSettings):
     sender: str = Field(description="address that the messages come from")
     host: str = Field(min_length=1, description="mail server")
     port: int = Field(default=587, ge=1, le=65_535)
-    security: Literal["starttls", "tls", "none"] = Field(default="starttls", description="tls is for port 465")
+    security: Literal["starttls", "tls", "none"] = Field(default="starttls", description="`tls` is for port 465")
     username: str = ""
     password: Secret | None = None
     password_file: str = ""
-    timeout: DurationMs = Field(default=20_000, description="for each answer of the mail server")
+    timeout: PositiveDuration = Field(default=20_000, description="for each answer of the mail server")
     tls: TlsSettings = TlsSettings()
 
     @model_validator(mode="after")
