@@ -96,14 +96,25 @@ def test_what_init_cannot_do_is_said(tmp_path: Path) -> None:
         init(tmp_path / "file", "http://127.0.0.1:9")
 
 
-def test_a_broken_neighbour_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The new settings take all of rules/*.yml: when one of them is wrong, init says so and exits with 2."""
+def test_rules_that_are_there_already_are_not_taken_unasked(
+    prometheus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a checkout of ours the settings name the first rules and not the packs, whose groups are called alike."""
     (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / "other.yml").write_text("groups: 5")
+    (tmp_path / "rules" / "node.yml").write_text("groups: [{name: node, rules: []}]")
+    init(tmp_path, prometheus)
+    settings = load_settings(tmp_path / "anomalyd.yml")
+    assert settings.rule_files == (str(tmp_path / "rules" / "first.yml"),)
+    assert "anomalyd.yml names rules/first.yml alone: 1 other in" in capsys.readouterr().out
+
+
+def test_what_keeps_the_daemon_from_starting_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was written is checked as `anomalyd check` does: where it cannot run, init says so and exits with 2."""
+    (tmp_path / "anomalyd.db").mkdir()
     with pytest.raises(typer.Exit) as caught:
         init(tmp_path, "http://127.0.0.1:9")
     assert caught.value.exit_code == 2
-    assert "other.yml:1:9: groups: must be a list" in capsys.readouterr().err
+    assert "anomalyd.db" in capsys.readouterr().err
 
 
 def test_every_combination_of_starters_loads() -> None:

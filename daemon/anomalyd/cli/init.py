@@ -72,6 +72,12 @@ def _write(folder: Path, texts: dict[str, str]) -> list[Path]:
     return list(paths)
 
 
+def _neighbours(folder: Path) -> list[Path]:
+    """Other files where the rules go: somebody's rules, or the packs of a checkout, which are not taken unasked."""
+    rules = folder / RULES_FILE
+    return sorted(path for path in rules.parent.glob("*.yml") if path != rules)
+
+
 def _note(url: str, probed: Probe) -> str:
     if probed.failure:
         return f"No metrics were looked up: {url} did not answer. Run `anomalyd init --force` again when it does."
@@ -94,7 +100,8 @@ def init(
         _refuse_existing(folder)
     probed = probe(spec)
     note = _note(prometheus, probed)
-    texts = {SETTINGS_FILE: settings_text(prometheus), RULES_FILE: rules_text(probed.found, note)}
+    others = _neighbours(folder)
+    texts = {SETTINGS_FILE: settings_text(prometheus, not others), RULES_FILE: rules_text(probed.found, note)}
     written = _write(folder, texts)
     if probed.failure:
         print(f"warning: {probed.failure}", file=sys.stderr)
@@ -105,6 +112,8 @@ def init(
     for one in checked:
         for problem in one.problems:
             print(problem, file=sys.stderr)
+    if others:
+        print(f"{SETTINGS_FILE} names {RULES_FILE} alone: {len(others)} other in {others[0].parent} are left out")
     print(f"\nNext: anomalyd check {written[0]}\n      anomalyd run --config {written[0]}")
     if any(one.problems for one in checked):
         raise typer.Exit(2)

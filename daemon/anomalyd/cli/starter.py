@@ -39,7 +39,7 @@ database:
   url: sqlite:///anomalyd.db
 
 rule_files:
-  - rules/*.yml
+{rule_files}
 
 # Who is told. A rule that names no receivers tells all of them (or those under route:).
 receivers: {{}}
@@ -270,9 +270,10 @@ EXAMPLE = """\
 """
 
 
-def settings_text(url: str) -> str:
-    """The settings file for one Prometheus."""
-    return SETTINGS.format(url=json.dumps(url))
+def settings_text(url: str, alone: bool = True) -> str:
+    """The settings file for one Prometheus; where the first rules are not ``alone``, it names them and no others."""
+    rules = "  - rules/*.yml" if alone else "  - rules/first.yml\n  # - rules/*.yml   # the other files there, too"
+    return SETTINGS.format(url=json.dumps(url), rule_files=rules)
 
 
 def rules_text(found: Collection[str], note: str) -> str:
