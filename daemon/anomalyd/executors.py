@@ -16,6 +16,9 @@ from anomalyd.errors import ConfigError, Problem
 P = ParamSpec("P")
 T = TypeVar("T")
 
+DASK_TIMEOUT_S = 10
+"""How long a start waits for a Dask scheduler."""
+
 
 class InlineExecutor(Executor):
     """Runs each task at once in the caller's thread; its futures are done when they are returned."""
@@ -43,12 +46,32 @@ def open_executor(kind: str, workers: int = 2) -> Executor:
     raise ConfigError([Problem("anomalyd.yml", 0, 0, f"unknown executor {kind!r}", remedy)])
 
 
+class _DaskExecutor(Executor):
+    """A Dask cluster's executor that lets go of its connection when it is shut down."""
+
+    def __init__(self, client: Any):
+        self._client = client
+        # pure=False: Dask would answer equal calls with one result (measured), and a fit must never be a stale one.
+        self._tasks: Any = client.get_executor(pure=False)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return self._tasks.submit(fn, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        # Dask's own takes no cancel_futures; what is under way ends with the connection.
+        self._tasks.shutdown(wait=wait and not cancel_futures)
+        self._client.close()
+
+
 def _open_dask(address: str) -> Executor:
     try:
         from distributed import Client
     except ImportError:
         problem = Problem("anomalyd.yml", 0, 0, "executor dask:// needs a package", "pip install 'anomalyd[dask]'")
         raise ConfigError([problem]) from None
-    # pure=False: Dask would answer equal calls with one result (measured), and a fit must never be a stale one.
-    executor: Any = Client(address, set_as_default=False).get_executor(pure=False)
-    return executor  # type: ignore[no-any-return]
+    try:
+        return _DaskExecutor(Client(address, set_as_default=False, timeout=DASK_TIMEOUT_S))  # type: ignore[no-untyped-call]
+    except OSError as error:
+        what = f"no Dask scheduler answers at {address}: {error}"
+        remedy = "start one (dask scheduler), correct executor, or use threads"
+        raise ConfigError([Problem("anomalyd.yml", 0, 0, what, remedy)]) from None

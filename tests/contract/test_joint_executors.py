@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import pytest
 from anomalyd.block import Block, make_labels
 from anomalyd.detectors.base import Grid, State
 from anomalyd.detectors.model import Model
+from anomalyd.errors import ConfigError
 from anomalyd.executors import InlineExecutor, open_executor
 from anomalyd.rule import DetectorSpec
 from anomalyd.shard import FitTask, fit_shard
@@ -49,7 +49,7 @@ def executor(kind: str) -> Iterator[Executor]:
         return
     from distributed import LocalCluster
 
-    with LocalCluster(
+    with LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, protocol="tcp"
     ) as cluster:
         found = open_executor("dask://" + cluster.scheduler_address.removeprefix("tcp://"))
@@ -57,7 +57,6 @@ def executor(kind: str) -> Iterator[Executor]:
             yield found
         finally:
             found.shutdown()
-            found._client.close()  # type: ignore[attr-defined]
 
 
 def learned(by: Executor, block: Block) -> list[State]:
@@ -67,19 +66,7 @@ def learned(by: Executor, block: Block) -> list[State]:
     return [future.result(timeout=120) for future in futures]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "threads",
-        "processes",
-        pytest.param(
-            "dask",
-            marks=pytest.mark.skipif(
-                importlib.util.find_spec("distributed") is None, reason="the extra dask is not installed"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("kind", ["threads", "processes", "dask"])
 def test_any_executor_gives_the_same_joint_scores(kind: str) -> None:
     """What another thread, process or machine learned scores the live samples as what was learned in place does."""
     block = machines()
@@ -95,3 +82,9 @@ def test_any_executor_gives_the_same_joint_scores(kind: str) -> None:
         mine, theirs = model.score(here, fresh, 3.0)[0], model.score(there, fresh, 3.0)[0]
         assert np.isfinite(mine.surprise).any(), spec.type
         np.testing.assert_array_equal(mine.surprise, theirs.surprise)
+
+
+def test_a_dask_scheduler_that_does_not_answer() -> None:
+    """Told with address and remedy, not as a traceback of a library."""
+    with pytest.raises(ConfigError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9: .*start one"):
+        open_executor("dask://127.0.0.1:9")

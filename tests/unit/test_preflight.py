@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import sqlite3
@@ -182,9 +181,9 @@ def test_a_directory_that_cannot_be_written_to(place: Place) -> None:
     same(place, "its directory cannot be written to")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("distributed") is not None, reason="the extra dask is installed")
-def test_an_extra_that_is_not_installed(place: Place) -> None:
+def test_an_extra_that_is_not_installed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """An executor that needs a package."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
     place.settings(SETTINGS + "executor: dask://h:8786\n")
     same(place, "executor dask:// needs a package")
 
