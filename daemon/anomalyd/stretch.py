@@ -97,26 +97,44 @@ def sheet_of_slot(seen: Observation) -> Sheet:
 
 
 def judge_sheet(rule: Rule, values: F64, scores: Scores, cuts: F64, own: float = NEVER) -> Verdicts:
-    """Verdicts on samples [N, T], flat in row order."""
-    each = np.repeat(cuts, values.shape[1], axis=0)
-    page = None if scores.page is None else scores.page.ravel()
-    young = None if scores.learned is None else scores.learned.ravel() > 0
-    side = None if scores.side is None else scores.side.ravel()
-    return judge(
-        rule, values.ravel(), scores.expected.ravel(), scores.surprise.ravel(), each, page, young=young, side=side,
-        own=own,
+    """Verdicts on samples [N, T], flat in row order.
+
+    Nearly all are calm, and what is said of those is known beforehand: only the others are judged.
+    """
+    size = values.size
+    verdicts = Verdicts(np.zeros(size, np.int8), np.zeros(size, np.int8), np.zeros(size, np.int8))
+    chosen = np.flatnonzero(~_calm(rule, values, scores.surprise, cuts, own))
+    if not len(chosen):
+        return verdicts
+    page, side = (None if a is None else a.ravel()[chosen] for a in (scores.page, scores.side))
+    young = None if scores.learned is None else scores.learned.ravel()[chosen] > 0
+    part = judge(
+        rule, values.ravel()[chosen], scores.expected.ravel()[chosen], scores.surprise.ravel()[chosen],
+        cuts[chosen // values.shape[1]], page, young=young, side=side, own=own,
     )  # fmt: skip
+    verdicts.kind[chosen], verdicts.tier[chosen], verdicts.why[chosen] = part.kind, part.tier, part.why
+    return verdicts
+
+
+def _calm(rule: Rule, values: F64, surprise: F64, cuts: F64, own: float) -> Bool:
+    """Samples [N, T] that are there, inside what is valid, and no more surprising than the lowest cut: all is well."""
+    lowest = np.minimum(cuts.min(axis=1), own) if len(cuts) else cuts[:, 0]
+    calm: Bool = (surprise <= lowest[:, None]) & np.isfinite(surprise) & np.isfinite(values)
+    if rule.valid_range is not None:
+        calm &= (values >= rule.valid_range[0]) & (values <= rule.valid_range[1])
+    return calm
 
 
 def first_flagged(verdicts: Verdicts, scores: Scores) -> I64:
     """For each series the first column with an anomalous verdict or with news that the rule refused, or T [N]."""
-    shape = scores.surprise.shape
-    if not shape[1]:
-        return np.zeros(shape[0], np.int64)
-    flagged = verdicts.kind.reshape(shape) == Kind.ANOMALOUS
+    series, columns = scores.surprise.shape
+    first: I64 = np.full(series, columns, np.int64)
+    said = np.flatnonzero(verdicts.why)  # an anomalous verdict has a reason, and so has a refusal
+    flagged = verdicts.kind[said] == Kind.ANOMALOUS
     if scores.page is not None:
-        flagged |= np.isin(verdicts.why, REFUSED).reshape(shape)
-    first: I64 = np.where(flagged.any(axis=1), flagged.argmax(axis=1), shape[1])
+        flagged |= np.isin(verdicts.why[said], REFUSED)
+    row, column = np.divmod(said[flagged], max(1, columns))
+    np.minimum.at(first, row, column)
     return first
 
 

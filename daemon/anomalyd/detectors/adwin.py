@@ -79,7 +79,7 @@ class Adwin:
 
     def fit(self, history: Block, seed: int) -> State:
         n = len(history)
-        fill = np.zeros((n, ROWS + 1), np.int64)
+        fill = np.zeros((n, ROWS + 1), np.int8)
         fill[:, -1] = 1
         arrays = self.baseline.arrays(n) | {
             "totals": np.zeros((n, ROWS, MOST_BUCKETS + 1)),

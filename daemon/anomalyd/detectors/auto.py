@@ -29,7 +29,7 @@ Reference
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,7 +53,7 @@ from anomalyd.detectors.common import (
     held,
     newest,
 )
-from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
+from anomalyd.detectors.stepping import Arrays, Learn, Past, Relive, advance, begin
 
 LARGEST = 1e30
 """Samples beyond this are taken for this: float32 state and squares stay finite."""
@@ -63,6 +63,8 @@ BOOK_MS = 14 * DAY_MS
 """Contexts are spread over this much past."""
 GROWN = 4_032.0
 """After so many samples, or that past where it has fewer, news is worth all it is: before, it may be a Monday."""
+GROWTH = 2.0 ** (1.0 / HALF_LIFE)
+"""By so much each score counts more than the one before."""
 SHORTEST_MS = 3 * MINUTE_MS
 """What several channels show is averaged over this before an episode opens by it."""
 
@@ -127,7 +129,8 @@ class Auto:
         check_series(state, "middle" if self.joint else "recent", fresh)
         if self.joint:
             return self._run_joint(state, fresh)
-        raw, after = advance(state, fresh, hold, self._learn(fresh.times), paged=True)
+        learn, relive = self._learn(fresh.times), self._relive(fresh.times)
+        raw, after = advance(state, fresh, hold, learn, paged=True, relive=relive)
         assert raw.page is not None, "asked for"
         return raw, raw.page, after
 
@@ -162,29 +165,52 @@ class Auto:
         return found, raw, advanced(state, arrays, fresh)
 
     def _learn(self, times: I64, views: F64 | None = None) -> Learn:
-        from anomalyd.detectors.kernels.auto import DOUBT, auto_block, rooms
-        from anomalyd.detectors.kernels.knn import BLOCK, around_clock
-        from anomalyd.detectors.kernels.promise import keep_block, keep_pages
+        return _Lesson(self, self._times(times), views)
+
+    def _relive(self, times: I64) -> Relive:
+        """Learn the last block again and the fresh one in one pass: what many series know is looked at once."""
+        fresh = self._times(times)
+
+        def relive(a: Arrays, past: Past, values: F64, hold: Bool, raw: Raw) -> None:
+            last = past.learn
+            assert isinstance(last, _Lesson), "this is what learned it"
+            both = np.concatenate([past.values, values], axis=1)
+            said = replace(blank(both.shape), page=np.full(both.shape, np.nan))
+            which = np.concatenate([_each(past.hold, past.values), _each(hold, values)], axis=1)
+            self.live(a, last.times.then(fresh), both, which, said)
+            width = past.values.shape[1]
+            assert said.page is not None, "asked for"
+            score, page = np.ascontiguousarray(said.score[:, :width]), np.ascontiguousarray(said.page[:, :width])
+            self.keep(a, score, page, past.hold)
+            for mine, all_ in zip(_answers(raw), _answers(said), strict=True):
+                mine[...] = all_[:, width:]
+            self.keep(a, raw.score, raw.page, hold)
+
+        return relive
+
+    def live(self, a: Arrays, at: _Times, values: F64, hold: Bool, raw: Raw, views: F64 | None = None) -> None:
+        """Score and learn samples [N, T]; with ``hold`` [N, T] they teach nothing yet."""
+        from anomalyd.detectors.kernels.auto import auto_block, rooms
+        from anomalyd.detectors.kernels.knn import BLOCK
         from anomalyd.detectors.kernels.rls import FEATURES
 
-        phases, days, weeks = self._calendar(times)
-        clock, room = around_clock(phases), rooms(self.params.contexts + BLOCK)
-        slots, back, growth = times // self.slot_ms, days_back(times, self.grid), 2.0 ** (1.0 / HALF_LIFE)
+        seen = np.zeros((len(values), 0, 0)) if views is None else views
+        auto_block(
+            np.clip(values, -LARGEST, LARGEST), at.slots, at.back, at.clock, at.days, at.weeks, hold, self.day_slots,
+            self.every, GROWTH, self.params.warm_up, self.grown, a["recent"], a["slots"], a["weights"],
+            a["spread"].reshape(len(values), FEATURES * FEATURES), a["forecast"], a["profile"], a["visits"],
+            a["seasons"], a["book"], a["boxes"], a["hulls"], a["nearest"], a["residuals"], a["counts"], a["tails"],
+            a["extremes"], a["peaks"], a["signals"], a["waiting"], raw.score, raw.page, raw.expected, raw.unit,
+            seen, rooms(self.params.contexts + BLOCK),
+        )  # fmt: skip
 
-        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
-            seen = np.zeros((len(values), 0, 0)) if views is None else views
-            auto_block(
-                np.clip(values, -LARGEST, LARGEST), slots, back, clock, days, weeks, hold, self.day_slots, self.every,
-                growth, self.params.warm_up, self.grown, a["recent"], a["slots"], a["weights"],
-                a["spread"].reshape(len(values), FEATURES * FEATURES), a["forecast"], a["profile"], a["visits"],
-                a["seasons"], a["book"], a["boxes"], a["hulls"], a["nearest"], a["residuals"], a["counts"], a["tails"],
-                a["extremes"], a["peaks"], a["signals"], a["waiting"], raw.score, raw.page, raw.expected, raw.unit,
-                seen, room,
-            )  # fmt: skip
-            keep_block(raw.score, hold, DOUBT, 1.0 / growth, a["promise"])
-            keep_pages(raw.page, hold, self.weekly, 1.0 / growth, a["news"])
+    def keep(self, a: Arrays, score: F64, page: F64 | None, hold: Bool) -> None:
+        """Correct what was said of samples, in place, by how often the series has said such things."""
+        from anomalyd.detectors.kernels.auto import DOUBT
+        from anomalyd.detectors.kernels.promise import keep_block, keep_pages
 
-        return learn
+        keep_block(score, hold, DOUBT, 1.0 / GROWTH, a["promise"])
+        keep_pages(page, hold, self.weekly, 1.0 / GROWTH, a["news"])
 
     def _fit_joint(self, history: Block) -> State:
         from anomalyd.detectors.kernels.auto_joint import fit_joint
@@ -222,11 +248,60 @@ class Auto:
         bins = civil % DAY_MS * BINS // DAY_MS if self.day_slots else np.zeros(len(times), np.int64)
         return bins.astype(np.int64), (civil // DAY_MS).astype(np.int64)
 
-    def _calendar(self, times: I64) -> tuple[F64, I64, I64]:
-        """Phase of the day in radians, bin of the day, bin of the week (behind the day's bins) of each time [T]."""
+    def _times(self, times: I64) -> _Times:
+        from anomalyd.detectors.kernels.knn import around_clock
+
         civil = civil_times(times, self.grid.timezone, self.grid.holidays)
         of_day, of_week = civil % DAY_MS, civil % WEEK_MS
-        phases: F64 = np.asarray(of_day * (2 * np.pi / DAY_MS), np.float64)
+        clock: F64 = around_clock(np.asarray(of_day * (2 * np.pi / DAY_MS), np.float64))
         days = of_day * self.day_bins // DAY_MS
         weeks = self.day_bins + of_week * (7 * self.day_bins) // WEEK_MS
-        return phases, days.astype(np.int64), weeks.astype(np.int64)
+        return _Times(
+            times // self.slot_ms, days_back(times, self.grid), clock, days.astype(np.int64), weeks.astype(np.int64)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Times:
+    """What the kernel must know of times [T].
+
+    Attributes:
+        slots, back: the forecast's slot, and how many days ago the last day like this one was.
+        clock: the place on the clock [T, 2].
+        days, weeks: bin of the day, and of the week (behind the day's bins).
+    """
+
+    slots: I64
+    back: I64
+    clock: F64
+    days: I64
+    weeks: I64
+
+    def then(self, later: _Times) -> _Times:
+        """These times and later ones."""
+        return _Times(
+            *(np.concatenate([getattr(part, name) for part in (self, later)]) for name in self.__slots__)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """How samples at these times are learned, as ``stepping`` wants it."""
+
+    detector: Auto
+    times: _Times
+    views: F64 | None = None
+
+    def __call__(self, a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+        self.detector.live(a, self.times, values, _each(hold, values), raw, self.views)
+        self.detector.keep(a, raw.score, raw.page, hold)
+
+
+def _each(hold: Bool, values: F64) -> Bool:
+    """Which samples [N, T] are those of held series [N]."""
+    return np.repeat(hold[:, None], values.shape[1], axis=1)
+
+
+def _answers(raw: Raw) -> tuple[F64, F64, F64, F64]:
+    assert raw.page is not None, "asked for"
+    return raw.score, raw.page, raw.expected, raw.unit

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,23 @@ CatchUp = Callable[[Arrays, Arrays], None]
 """Change the arrays of some series, in place, into those of one block later, which are given."""
 Follow = Callable[[Arrays, Arrays, F64, Bool, Raw], None]
 """Both in one pass over the series: (arrays, those of one block later, values, hold, the answer)."""
+Relive = Callable[[Arrays, "Past", F64, Bool, Raw], None]
+"""The same by learning the last block again: (arrays, the last block, values, hold, the answer)."""
 
 MOST_COLUMNS = 4
 """Longer blocks are not learned twice: copying is cheaper."""
 CHUNK_BYTES = 1 << 20
 FEWEST_ROWS = 256
 """Series are taken in chunks of so many bytes that a core's cache holds them, yet not in fewer than these."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """A block that was learned: how, its values [N, T] (none where it is not to be learned again), who was held [N]."""
+
+    learn: Learn
+    values: F64
+    hold: Bool
 
 
 def _references(arrays: Arrays, name: str) -> int:
@@ -77,6 +88,13 @@ class Step:
         """Some series have been given other cells than the block taught: learning it again is not for them."""
         self._undone[rows] = True
 
+    def past(self) -> Past:
+        """The block, without the series that have been given other cells."""
+        values = self._values
+        if self._undone.any():
+            values = np.where(self._undone[:, None], np.nan, values)
+        return Past(self._learn, values, self._hold)
+
     def repeat(self, rows: slice, mine: Arrays, now: Arrays, catch_up: CatchUp | None) -> None:
         """Bring the arrays of some series up to date with ``now``, those of the state that the step led to."""
         if catch_up is not None:
@@ -96,14 +114,14 @@ class Step:
 
 def advance(
     state: State, fresh: Block, hold: Bool | None, learn: Learn, catch_up: CatchUp | None = None, paged: bool = False,
-    follow: Follow | None = None, again: Learn | None = None,
+    follow: Follow | None = None, again: Learn | None = None, relive: Relive | None = None,
 ) -> tuple[Raw, State]:  # fmt: skip
     """Score and learn a block: the answer and the new state; the old one stays as it was.
 
     ``learn`` must depend on nothing but what it is given and the block's times. ``catch_up`` is a cheaper way than
-    learning the last block again, where a detector has one; ``follow`` does it in one pass with the fresh block, and
-    ``again`` learns without an answer. Shared arrays are passed on as they are. With ``paged`` there is room for
-    ``Raw.page`` too.
+    learning the last block again, where a detector has one; ``follow`` and ``relive`` do either in one pass with the
+    fresh block, and ``again`` learns without an answer. Shared arrays are passed on as they are. With ``paged`` there
+    is room for ``Raw.page`` too.
     """
     values, holding, raw = clean(fresh.values), held(hold, len(fresh)), _room(fresh.values.shape, paged)
     now = {name: array for name, array in state.arrays.items() if name not in state.shared}
@@ -115,6 +133,10 @@ def advance(
     if step is not None and taken and follow is not None:
         step.mend(slice(None), arrays, now)
         follow(arrays, now, values, holding, raw)
+        return raw, _after(state, fresh, arrays, Step(now, again or learn, values, holding, paged))
+    if step is not None and taken and relive is not None:
+        step.mend(slice(None), arrays, now)
+        relive(arrays, step.past(), values, holding, raw)
         return raw, _after(state, fresh, arrays, Step(now, again or learn, values, holding, paged))
     for rows in chunks(now, len(fresh)):
         mine = {name: array[rows] for name, array in arrays.items()}

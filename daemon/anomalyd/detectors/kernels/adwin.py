@@ -8,13 +8,17 @@ rows in use.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
-from anomalyd.block import F64, I64, Bool
+from anomalyd.block import F64, I8, I64, Bool
 from anomalyd.detectors.kernels.baseline import expect, fetch, spread_of, teach
 from anomalyd.detectors.kernels.jit import kernel, leaf
 from anomalyd.detectors.kernels.prefetch import prefetch_cell, prefetch_row
 
+Counts: TypeAlias = I8 | I64
+"""Numbers of buckets: none is above ``most`` + 1 or the rows there are, so that a byte each is enough."""
 AHEAD = 4
 """Series ahead for which memory is asked."""
 USED, NEWEST = 48, 12
@@ -22,7 +26,7 @@ USED, NEWEST = 48, 12
 
 
 @leaf
-def forget(totals: F64, variances: F64, fill: I64, window: F64) -> None:
+def forget(totals: F64, variances: F64, fill: Counts, window: F64) -> None:
     """Empty the window; the count of samples starts anew too, as river's detector does after a drift."""
     totals[:] = 0.0
     variances[:] = 0.0
@@ -32,7 +36,7 @@ def forget(totals: F64, variances: F64, fill: I64, window: F64) -> None:
 
 
 @leaf
-def push(totals: F64, variances: F64, fill: I64, row: int, total: float, variance: float) -> None:
+def push(totals: F64, variances: F64, fill: Counts, row: int, total: float, variance: float) -> None:
     """Append a bucket to a row."""
     at = fill[row]
     totals[row, at] = total
@@ -41,7 +45,7 @@ def push(totals: F64, variances: F64, fill: I64, row: int, total: float, varianc
 
 
 @leaf
-def drop(totals: F64, variances: F64, fill: I64, row: int, count: int) -> None:
+def drop(totals: F64, variances: F64, fill: Counts, row: int, count: int) -> None:
     """Remove the oldest buckets of a row."""
     kept = fill[row] - count
     for i in range(kept):
@@ -54,7 +58,7 @@ def drop(totals: F64, variances: F64, fill: I64, row: int, count: int) -> None:
 
 
 @leaf
-def drop_oldest(totals: F64, variances: F64, fill: I64, window: F64) -> None:
+def drop_oldest(totals: F64, variances: F64, fill: Counts, window: F64) -> None:
     """Remove the oldest bucket of the window."""
     row = fill[-1] - 1
     size = 2.0**row
@@ -70,7 +74,7 @@ def drop_oldest(totals: F64, variances: F64, fill: I64, window: F64) -> None:
 
 
 @leaf
-def compress(totals: F64, variances: F64, fill: I64, window: F64, most: int) -> None:
+def compress(totals: F64, variances: F64, fill: Counts, window: F64, most: int) -> None:
     """Merge the two oldest buckets of every row that overflows into one of the next row."""
     row = 0
     while fill[row] == most + 1:
@@ -97,7 +101,7 @@ def compress(totals: F64, variances: F64, fill: I64, window: F64, most: int) -> 
 
 
 @leaf
-def insert(totals: F64, variances: F64, fill: I64, window: F64, x: float, most: int) -> None:
+def insert(totals: F64, variances: F64, fill: Counts, window: F64, x: float, most: int) -> None:
     """Take one sample into the window."""
     push(totals, variances, fill, 0, x, 0.0)
     window[0] += 1.0
@@ -109,21 +113,27 @@ def insert(totals: F64, variances: F64, fill: I64, window: F64, x: float, most: 
 
 
 @leaf
-def allowed(n0: float, n1: float, window: F64, delta: float, least: int) -> float:
+def confidence_of(window: F64, delta: float) -> float:
+    """What all cuts of a window share of the difference that is allowed."""
+    return float(np.log(2.0 * np.log(window[0]) / delta))
+
+
+@leaf
+def allowed(n0: float, n1: float, window: F64, confidence: float, least: int) -> float:
     """By how much the means of two parts of the window may differ when nothing has changed (Bifet and Gavaldà's ε)."""
-    confidence = np.log(2.0 * np.log(window[0]) / delta)
     harmonic = 1.0 / (n0 - least + 1.0) + 1.0 / (n1 - least + 1.0)
     return float(np.sqrt(2.0 * harmonic * (window[2] / window[0]) * confidence) + 2.0 / 3.0 * confidence * harmonic)
 
 
 @leaf
-def find_cut(totals: F64, fill: I64, window: F64, delta: float, least: int, all_cuts: bool) -> float:
+def find_cut(totals: F64, fill: Counts, window: F64, delta: float, least: int, all_cuts: bool) -> float:
     """Greatest ratio of a cut's difference of means to what is allowed; above 1 is a drift.
 
     Cuts are tried from the oldest sample on; unless ``all_cuts`` is set, the first ratio above 1 is returned at once.
     """
     n0, n1, u0, u1 = 0.0, window[0], 0.0, window[1]
     worst = 0.0
+    confidence = confidence_of(window, delta)
     for row in range(fill[-1] - 1, -1, -1):
         size = 2.0**row
         for k in range(fill[row]):
@@ -133,14 +143,14 @@ def find_cut(totals: F64, fill: I64, window: F64, delta: float, least: int, all_
             u1 -= totals[row, k]
             if n1 < least or n0 < least:
                 continue
-            worst = max(worst, abs(u0 / n0 - u1 / n1) / allowed(n0, n1, window, delta, least))
+            worst = max(worst, abs(u0 / n0 - u1 / n1) / allowed(n0, n1, window, confidence, least))
             if worst > 1.0 and not all_cuts:
                 return float(worst)
     return float(worst)
 
 
 @leaf
-def evidence(totals: F64, fill: I64, window: F64, x: float, delta: float, least: int, scratch: F64) -> float:
+def evidence(totals: F64, fill: Counts, window: F64, x: float, delta: float, least: int, scratch: F64) -> float:
     """Greatest ratio over all cuts of the window with x appended; the window itself stays as it is."""
     n = window[0]
     if n < 2 * least:
@@ -156,7 +166,7 @@ def evidence(totals: F64, fill: I64, window: F64, x: float, delta: float, least:
 def update(
     totals: F64,
     variances: F64,
-    fill: I64,
+    fill: Counts,
     window: F64,
     x: float,
     delta: float,
@@ -188,7 +198,7 @@ def note(found: I64, spans: I64, at: int, span: int) -> None:
 
 
 @kernel
-def fetch_window(totals: F64, variances: F64, fill: I64, window: F64, drifted: I64, s: int) -> None:
+def fetch_window(totals: F64, variances: F64, fill: Counts, window: F64, drifted: I64, s: int) -> None:
     """Ask for the memory that ``evidence`` and ``update`` will need of series s; buckets as rows of cells."""
     prefetch_cell(window, s, 0)
     prefetch_cell(drifted, s, 0)
@@ -200,7 +210,7 @@ def fetch_window(totals: F64, variances: F64, fill: I64, window: F64, drifted: I
 @kernel
 def drift(
     values: F64, times: I64, civil: I64, hold: Bool, line: F64, day: F64, week: F64, memories: F64, floors: F64,
-    totals: F64, variances: F64, fill: I64, window: F64, drifted: I64, found: I64, spans: I64, quiet_ms: int,
+    totals: F64, variances: F64, fill: Counts, window: F64, drifted: I64, found: I64, spans: I64, quiet_ms: int,
     settled: int, reach: float, delta: float, clock: int, most: int, least: int, blind: bool, score: F64,
     expected: F64,
 ) -> None:  # fmt: skip

@@ -25,8 +25,9 @@ import numpy.typing as npt
 
 from anomalyd.detectors.kernels.extreme import above, beyond, see
 from anomalyd.detectors.kernels.jit import leaf, seldom
-from anomalyd.detectors.kernels.knn import context, nearest, note
+from anomalyd.detectors.kernels.knn import AHEAD, context, fetch_contexts, nearest, note
 from anomalyd.detectors.kernels.knn import rooms as rooms_of_book
+from anomalyd.detectors.kernels.prefetch import prefetch_all, prefetch_cell, prefetch_row
 from anomalyd.detectors.kernels.rls import (
     FEATURES,
     MEAN,
@@ -34,6 +35,7 @@ from anomalyd.detectors.kernels.rls import (
     YOUNG,
     adapt,
     describe,
+    fetch,
     forecast,
     push,
     scale_of,
@@ -41,7 +43,7 @@ from anomalyd.detectors.kernels.rls import (
     turn,
 )
 from anomalyd.detectors.kernels.seasonal import LEVEL, absorb, expect
-from anomalyd.detectors.kernels.tail import SEEN, due, fit_hill, learn_at, place, score_of, surprise_at
+from anomalyd.detectors.kernels.tail import FIRST, SEEN, due, fit_hill, learn_at, place, score_of, surprise_at
 
 FORECAST, SEASON, NEAREST, FORECAST_MEAN, SEASON_MEAN = 0, 1, 2, 3, 4
 MEMBERS = 5
@@ -80,6 +82,8 @@ YOUTH = 0.05
 """So much less is news worth at half the age: what a young series has not shown yet is not rare."""
 HABIT = 0.2
 PEAK_BINS, PEAKS_PER_UNIT = 128, 8.0
+BELOW_EDGE = 32
+"""Cells of a tail around its edge that memory is asked for."""
 RESIDUAL_FLOOR = 1e-4
 """Share of the level that a residual must exceed to be one: a flat line's last digit is none."""
 
@@ -289,6 +293,29 @@ def remember(
     line[FILLED] = min(line[FILLED] + 1.0, float(AVERAGED))
 
 
+@leaf
+def fetch_rest(
+    i: Any, day_bin: Any, week_bin: Any, profiles: Any, visits: Any, slines: Any, residuals: Any, counts: Any,
+    lines: Any, extremes: Any, alines: Any,
+) -> Any:  # fmt: skip
+    """Ask for what a sample of series i will need beside forecast and contexts; of each tail what is below its edge."""
+    if i + 1 < lines.shape[0]:
+        prefetch_all(lines[i + 1])
+    if i >= lines.shape[0]:
+        return
+    for at in (day_bin, week_bin):
+        prefetch_cell(profiles, i, at)
+        prefetch_cell(visits, i, at)
+    prefetch_row(slines, i)
+    prefetch_row(alines, i)
+    prefetch_all(extremes[i])
+    for k in range(residuals.shape[1]):
+        prefetch_row(residuals[i], k)
+    for m in range(MEMBERS):
+        first = int(lines[i, m, FIRST])
+        prefetch_row(counts[i], m, first + BELOW_EDGE, max(0, first - BELOW_EDGE))
+
+
 def rooms(contexts: int) -> tuple[npt.NDArray[Any], ...]:
     """Scratch of ``auto_block`` for books of so many contexts."""
     sizes = (FEATURES, FEATURES, FEATURES * FEATURES, 2, MEMBERS, MEMBERS, MEMBERS)
@@ -306,14 +333,22 @@ def auto_block(
 ) -> Any:  # fmt: skip
     """Score and learn a block [N, T]; state arrays (documented in ``detectors/auto.py``) are changed in place.
 
-    ``clock`` [T, 2] is ``knn.around_clock``, ``covariances`` [N, P * P] are rows of the spread, ``room`` is ``rooms``,
-    ``back`` [T] is how many days ago the last day like that of each time was. ``views`` [N, T or 0, VIEWS] takes what
-    the signals are made of, where it is wanted.
+    ``hold`` [N, T] says which samples teach nothing yet, ``clock`` [T, 2] is ``knn.around_clock``, ``covariances``
+    [N, P * P] are rows of the spread, ``room`` is ``rooms``, ``back`` [T] is how many days ago the last day like that
+    of each time was. ``views`` [N, T or 0, VIEWS] takes what the signals are made of, where it is wanted.
     """
     f, gain, outer, early, raw, places, tails, q, bounds, apart, best, unsorted = room
     fade = 1.0 / growth
+    last = values.shape[1] - 1
     for i in range(values.shape[0]):
-        for t in range(values.shape[1]):
+        if last >= 0:
+            ahead = i + AHEAD
+            fetch(recent, slots, weights, covariances, rlines, ahead, slot_of[last], day)
+            fetch_contexts(books, boxes, hulls, klines, ahead)
+            fetch_rest(
+                ahead, days[last], weeks[last], profiles, visits, slines, residuals, counts, lines, extremes, alines
+            )
+        for t in range(last + 1):
             rline, sline, line = rlines[i], slines[i], alines[i]
             turn(slots[i], rline, slot_of[t])
             scale = scale_of(rline)
@@ -326,7 +361,7 @@ def auto_block(
             x = values[i, t]
             if math.isnan(x):
                 continue
-            if line[HELD] > 0.0 and not hold[i]:
+            if line[HELD] > 0.0 and not hold[i, t]:
                 look_back(waitings[i], counts[i], lines[i], extremes[i], line, growth, places)
             context(recent[i], int(rline[SAMPLES]), x, clock[t, 0], clock[t, 1], q)
             far = nearest(books[i], boxes[i], hulls[i], klines[i], q, bounds, apart, best)
@@ -343,7 +378,7 @@ def auto_block(
                 score[i, t] = min(surprise_from(onset, line[SPAN]), 300.0)
                 page[i, t] = paged
             line[AT] += 1.0
-            if hold[i] and line[AT] > SETTLED:
+            if hold[i, t] and line[AT] > SETTLED:
                 go_on_held(
                     raw, x, waitings[i], line, recent[i], slots[i], rline, day, back[t], profiles[i], visits[i], sline,
                     days[t], weeks[t],

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalyd.detectors.kernels.bits import lowest, without_lowest
+from anomalyd.detectors.kernels.bits import below, lowest, without_lowest
 from anomalyd.detectors.kernels.jit import kernel, leaf, seldom
 from anomalyd.detectors.kernels.prefetch import prefetch_all, prefetch_row
 
@@ -172,7 +172,6 @@ def measure(boxes: Any, q: Any, inverse: Any, limit: Any, bounds: Any) -> Any:
     """
     q0, q1, q2, q3 = q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse
     q4, q5 = q[4], q[5]
-    near = np.int64(0)
     for j in range(LANES):
         d0 = apart_by(boxes[0, 0, j] * inverse, boxes[0, 1, j] * inverse, q0)
         d1 = apart_by(boxes[1, 0, j] * inverse, boxes[1, 1, j] * inverse, q1)
@@ -181,8 +180,7 @@ def measure(boxes: Any, q: Any, inverse: Any, limit: Any, bounds: Any) -> Any:
         d4 = apart_by(boxes[4, 0, j], boxes[4, 1, j], q4)
         d5 = apart_by(boxes[5, 0, j], boxes[5, 1, j], q5)
         bounds[j] = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4 + d5 * d5
-        near |= (1 << j) if bounds[j] < limit else 0
-    return near
+    return below(bounds, limit)
 
 
 @leaf
@@ -190,7 +188,6 @@ def open_block(block: Any, count: Any, q: Any, inverse: Any, apart: Any, best: A
     """Put what is nearer among the first ``count`` contexts of a block into ``best`` [NEIGHBOURS], least first."""
     q0, q1, q2, q3 = q[0] * inverse, q[1] * inverse, q[2] * inverse, q[3] * inverse
     q4, q5 = q[4], q[5]
-    limit, near = best[NEIGHBOURS - 1], np.int64(0)
     for j in range(BLOCK):
         d0 = block[0, j] * inverse - q0
         d1 = block[1, j] * inverse - q1
@@ -199,8 +196,7 @@ def open_block(block: Any, count: Any, q: Any, inverse: Any, apart: Any, best: A
         d4 = block[4, j] - q4
         d5 = block[5, j] - q5
         apart[j] = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4 + d5 * d5
-        near |= (1 << j) if apart[j] < limit else 0
-    near &= (1 << count) - 1
+    near = below(apart, best[NEIGHBOURS - 1]) & ((1 << count) - 1)
     while near != 0:
         x = apart[lowest(near)]
         near = without_lowest(near)

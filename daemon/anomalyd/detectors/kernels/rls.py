@@ -154,20 +154,22 @@ def forecast(weights: Any, f: Any) -> Any:
 def adapt(weights: Any, spread: Any, line: Any, f: Any, error: Any, gain: Any, outer: Any) -> Any:
     """Teach the weights one error (in units of the slow spread).
 
-    ``spread`` [P * P] is the covariance, row after row; ``gain`` [P] and ``outer`` [P * P] are scratch. Its update is
-    one loop over all cells without a division, which the compiler makes vectors of; equal products keep it symmetric.
+    ``spread`` [P * P] is the covariance, row after row; ``gain`` [P] and ``outer`` [P * P] are scratch. All loops over
+    cells are without a division or a sum that waits for itself, so the compiler makes vectors of them; equal products
+    keep the covariance symmetric, and a symmetric one may be multiplied row by row.
     """
     usual = line[USUAL]
     old = line[SEEN] > 60.0
     limit = CLIP if not old else 3.0 * usual if usual > 0.0 else 3.0
     taught = min(max(error, -limit), limit)
+    for a in range(FEATURES):
+        gain[a] = 0.0
+    for b in range(FEATURES):
+        for a in range(FEATURES):
+            gain[a] += spread[b * FEATURES + a] * f[b]
     below = FORGET
     for a in range(FEATURES):
-        g = 0.0
-        for b in range(FEATURES):
-            g += spread[a * FEATURES + b] * f[b]
-        gain[a] = g
-        below += f[a] * g
+        below += f[a] * gain[a]
     share = 1.0 / below
     for a in range(FEATURES):
         weights[a] += gain[a] / below * taught
@@ -216,7 +218,7 @@ def push(recent: Any, slots: Any, line: Any, day: Any, back: Any, x: Any) -> Any
     line[NUMBER] += 1.0
 
 
-@kernel
+@leaf
 def fetch(
     recent: Any, slots: Any, weights: Any, covariances: Any, lines: Any, i: Any, slot: Any, day: Any
 ) -> Any:
@@ -227,7 +229,6 @@ def fetch(
     prefetch_row(covariances, i)
     for lag in (1, day, 7 * day):
         prefetch_cell(slots, i, max(slot - lag, 0) % slots.shape[1])
-    return np.int64(0)
 
 
 @kernel

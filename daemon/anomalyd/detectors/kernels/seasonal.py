@@ -55,7 +55,7 @@ def expect(profile: Any, visits: Any, line: Any, day_bin: Any, week_bin: Any) ->
     return opinion(profile, visits, line, best_expert(line), day_bin, week_bin)
 
 
-@kernel
+@leaf
 def teach(profile: Any, visits: Any, bin_: Any, x: Any, offset: Any, usual: Any) -> Any:
     """Teach a profile a sample, given its offset and its expert's usual error; return the offset after it."""
     d = x - offset - float(profile[bin_])
@@ -73,20 +73,20 @@ def teach(profile: Any, visits: Any, bin_: Any, x: Any, offset: Any, usual: Any)
     return offset + OFFSET_RATE * min(max(r, -limit), limit)
 
 
-@kernel
+@leaf
 def follow(profile: Any, visits: Any, line: Any, which: Any, bin_: Any, x: Any) -> Any:
     """Teach profile ``which`` (0 day, 1 week) and its offset a sample."""
     at = DAY_OFFSET + which
     line[at] = teach(profile, visits, bin_, x, line[at], line[ERRORS + 1 + which])
 
 
-@kernel
+@leaf
 def of_the_hour(hour: Any, passes: Any, beat: Any, line: Any, bin_: Any) -> Any:
     """What the expert of the hour expects; where its bin is new, the last level."""
     return float(hour[bin_]) + beat[BEAT_OFFSET] if passes[bin_] >= 2 else line[LEVEL]
 
 
-@kernel
+@leaf
 def absorb_hour(hour: Any, passes: Any, beat: Any, line: Any, bin_: Any, x: Any) -> Any:
     """Teach the expert of the hour a sample; to be called before ``absorb``, which counts it."""
     error = abs(x - of_the_hour(hour, passes, beat, line, bin_)) if line[SEEN] > 0.0 else 0.0
@@ -96,7 +96,7 @@ def absorb_hour(hour: Any, passes: Any, beat: Any, line: Any, bin_: Any, x: Any)
     beat[BEAT_OFFSET] = teach(hour, passes, bin_, x, beat[BEAT_OFFSET], beat[BEAT_ERROR])
 
 
-@kernel
+@leaf
 def absorb(profile: Any, visits: Any, line: Any, day_bin: Any, week_bin: Any, x: Any) -> Any:
     """Teach all experts a sample."""
     seen = line[SEEN]

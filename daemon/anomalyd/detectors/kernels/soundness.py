@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.jit import kernel, leaf
 
 GAPS, FROZEN, REPEATS, RESOLUTION, RANGE, STALE = 1, 2, 4, 8, 16, 32
 """Bits of a verdict."""
@@ -48,7 +48,7 @@ LASTING = 5
 """Samples out of range before it is a fault."""
 
 
-@kernel
+@leaf
 def _distinct(words: Any) -> Any:
     """How many different values set bits in a map of 256: linear counting."""
     zeros = 0
@@ -62,7 +62,7 @@ def _distinct(words: Any) -> Any:
     return 256.0 * math.log(256.0 / max(zeros, 1))
 
 
-@kernel
+@leaf
 def _bit(value: Any, scratch: Any, whole: Any) -> Any:
     """A number from 0 to 255 for a value, the same for equal ones; ``whole`` sees the bytes of ``scratch``."""
     scratch[0] = value
@@ -75,7 +75,7 @@ def _bit(value: Any, scratch: Any, whole: Any) -> Any:
     return mixed & np.uint64(255)
 
 
-@kernel
+@leaf
 def _absent(line: Any, grown: Any, factor: Any, least: Any, accept: Any) -> Any:
     """A slot without a sample; returns the flags that hold."""
     line[GAP] += 1.0
@@ -91,7 +91,7 @@ def _absent(line: Any, grown: Any, factor: Any, least: Any, accept: Any) -> Any:
     return flags
 
 
-@kernel
+@leaf
 def _usual(line: Any, largest: Any, now: Any, late: Any, share: Any, faulty: Any, decay: Any) -> Any:
     """Learn the largest share there was, but a window late: what grows must not become usual while it grows."""
     if faulty:
@@ -105,7 +105,7 @@ def _usual(line: Any, largest: Any, now: Any, late: Any, share: Any, faulty: Any
         line[now] = 0.0
 
 
-@kernel
+@leaf
 def _gaps(line: Any, flags: Any, grown: Any, decay: Any) -> Any:
     """The share of missing slots among the last ones, where several gaps began."""
     share = line[MISSING] if line[STARTS] / FAST >= SEVERAL else 0.0
@@ -117,7 +117,7 @@ def _gaps(line: Any, flags: Any, grown: Any, decay: Any) -> Any:
     return flags
 
 
-@kernel
+@leaf
 def _equal(line: Any, x: Any, flags: Any, grown: Any, factor: Any, least: Any, decay: Any) -> Any:
     """One value over and over (frozen), and every few samples the one before again (repeats)."""
     same = line[SEEN] > 0.0 and x == line[LAST] and x != 0.0
@@ -150,7 +150,7 @@ def _equal(line: Any, x: Any, flags: Any, grown: Any, factor: Any, least: Any, d
     return flags
 
 
-@kernel
+@leaf
 def _coarse(line: Any, words: Any, x: Any, flags: Any, grown: Any, scratch: Any, whole: Any) -> Any:
     """How many different values there are in a window: few where there were always many is lost resolution."""
     if x == 0.0 or line[RUN] > SHORT:
@@ -172,7 +172,7 @@ def _coarse(line: Any, words: Any, x: Any, flags: Any, grown: Any, scratch: Any,
     return flags & ~RESOLUTION
 
 
-@kernel
+@leaf
 def _further(line: Any, x: Any, flags: Any, grown: Any, forget: Any, accept: Any) -> Any:
     """Far outside of everything seen, for several samples: another unit, an overflow, another metric."""
     if line[SEEN] == 0.0:

@@ -148,30 +148,38 @@ def weight_from(counts: Any, line: Any, position: Any) -> Any:
     """Weight of the scores at or above a position on the axis.
 
     That of the tail is at hand, so only what lies between is added up; while the axis may still move, everything is.
+    Four sums at a time: one would wait for itself at every bin.
     """
     b, first = int(position), int(line[FIRST])
-    above = counts[b] * (b + 1.0 - position) if b > 0 else counts[0] * 1.0
-    if line[SEEN] < SETTLING or b >= first:
-        for i in range(b + 1, BINS):
-            above += counts[i]
-        return above
-    for i in range(b + 1, first):
-        above += counts[i]
-    return above + line[ABOVE]
+    whole = line[SEEN] < SETTLING or b >= first
+    a0 = counts[b] * (b + 1.0 - position) if b > 0 else counts[0] * 1.0
+    a1 = 0.0 if whole else line[ABOVE]
+    a2, a3 = 0.0, 0.0
+    end = BINS if whole else first
+    i = b + 1
+    while i + 3 < end:
+        a0 += counts[i]
+        a1 += counts[i + 1]
+        a2 += counts[i + 2]
+        a3 += counts[i + 3]
+        i += 4
+    while i < end:
+        a0 += counts[i]
+        i += 1
+    return (a0 + a1) + (a2 + a3)
 
 
 @leaf
 def surprise_at(counts: Any, line: Any, s: Any, position: Any) -> Any:
     """``surprise_of`` a score whose ``position`` is known."""
-    number = line[TOTAL] / line[INCREMENT]
+    one, total = line[INCREMENT], line[TOTAL]
     if line[ORIGIN] == NO_ORIGIN:  # nothing but zeros so far
-        return 0.0 if s <= SMALLEST else math.log10((number + 1.0) / 0.5)
-    beyond_u = (line[ABOVE] / line[INCREMENT] + 0.5) / (number + 1.0)
+        return 0.0 if s <= SMALLEST else math.log10((total / one + 1.0) / 0.5)
     if s > line[EDGE]:
-        at_u = -math.log10(beyond_u)
+        at_u = -math.log10((line[ABOVE] + 0.5 * one) / (total + one))
         return at_u + math.log1p(line[SHAPE] * (s - line[EDGE]) / line[SCALE]) / line[SHAPE] / LN10
-    share = (weight_from(counts, line, position) / line[INCREMENT] + 0.5) / (number + 1.0)
-    return max(0.0, -math.log10(min(1.0, max(share, beyond_u))))
+    weight = max(weight_from(counts, line, position), line[ABOVE])
+    return max(0.0, -math.log10(min(1.0, (weight + 0.5 * one) / (total + one))))
 
 
 @leaf
