@@ -16,12 +16,11 @@ from anomalyd.detectors.registry import detector_names, make_detector
 from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.intervals import Interval
-from anomalyd.judge import judge
 from anomalyd.recorded import RecordedSource
-from anomalyd.rule import DetectorSpec, Rule, RuleGroup, TierPolicy
-from anomalyd.score import REFUSED, Kind, Scores, Tier
+from anomalyd.rule import DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
+from anomalyd.score import Tier
 from anomalyd.store import open_store
-from anomalyd.stretch import Sheet, first_flagged, judge_sheet, sheet_of_slot
+from anomalyd.stretch import Sheet, sheet_of_slot
 from anomalyd.template import render_annotations
 
 STEP = 5 * MINUTE_MS
@@ -154,6 +153,40 @@ def test_many_slots_at_once_are_the_slots_one_by_one(change: dict[str, Any]) -> 
     assert fast.steps < SLOTS / 4
 
 
+def machines() -> Block:
+    """Machines of three, three and one channel; a spike, a relation that breaks, gaps, a channel that is born."""
+    rng = np.random.default_rng(9)
+    times = START + np.arange(-PAST, SLOTS) * STEP
+    common = rng.normal(size=len(times)) + 5 * np.sin(2 * np.pi * times / DAY_MS)
+    values = 50 + common + rng.normal(size=(7, len(times))) * 0.3
+    at = PAST
+    values[0, at + 60 : at + 70] += 40
+    values[3, at + 200 : at + 215] = 100 - values[3, at + 200 : at + 215]
+    values[6, at + 201 : at + 203] += 30
+    values[1, at + 20 : at + 23] = np.nan
+    values[4:6, at + 90] = np.nan
+    values[2, : at + 120] = np.nan
+    names = tuple(make_labels({"host": f"h{i // 3}", "core": f"c{i}"}) for i in range(7))
+    return Block(names, times, values)
+
+
+@pytest.mark.parametrize("change", [
+    {"detector": DetectorSpec("auto", {"joint": True})},
+    {"detector": DetectorSpec("auto", {"joint": True}), "group_by": (), "missing": "alert", "learn": "all"},
+    {"detector": DetectorSpec("knn", {"joint": True, "contexts": 128}), "min_deviation": MinDeviation(2.0)},
+    {"detector": DetectorSpec("ensemble", {"members": [
+        {"type": "auto", "params": {"joint": True}}, {"type": "ewma"},
+    ]}), "dont_learn": WINDOWS[1:]},
+], ids=str)  # fmt: skip
+def test_series_that_are_scored_together_are_lived_through_at_once_while_all_is_calm(change: dict[str, Any]) -> None:
+    """Of vectors too scores, verdicts of series and groups, episodes, messages and states are equal, in fewer steps."""
+    rule, block = replace(RULE, **change), machines()
+    slow, fast = Life(rule, block).one_by_one(), Life(rule, block).together()
+    assert slow.episodes(), "there is something to compare"
+    same(slow, fast)
+    assert fast.steps < SLOTS / 2
+
+
 def test_what_is_caught_up_with_is_lived_through_slot_by_slot() -> None:
     """A daemon that evaluates every fiftieth slot writes the scores and episodes of one that missed none."""
     rule = replace(RULE, detector=DetectorSpec("ewma"), accept_after_ms=0, group_by=())
@@ -211,39 +244,3 @@ def test_an_episode_on_a_series_that_is_away_is_moved_on_in_each_slot() -> None:
     slow = restarted(list(range(71, 100)))
     assert "ended" in {str(e["close"]) for e in slow if ("host", "h0") in e["labels"]}
     assert restarted([80, 99]) == slow
-
-
-@pytest.mark.parametrize("missing", ["ignore", "alert"])
-@pytest.mark.parametrize("paged", [True, False])
-@pytest.mark.parametrize("own", [1.0, float("inf")])
-def test_what_is_calm_need_not_be_judged(missing: str, paged: bool, own: float) -> None:
-    """A sheet's verdicts are those of judging every sample, and so is the first column in which each is flagged."""
-    rng = np.random.default_rng(3)
-    n, slots = 40, 60
-    odd = np.array([np.nan, np.inf, -np.inf])
-
-    def some(scale: float, share: float) -> npt.NDArray[np.float64]:
-        found = rng.normal(scale=scale, size=(n, slots))
-        return np.where(rng.random((n, slots)) < share, rng.choice(odd, (n, slots)), found)
-
-    values, surprise = some(4.0, 0.02), np.abs(some(1.0, 0.0))
-    surprise[rng.random((n, slots)) < 0.05] = np.nan
-    page = np.where(rng.random((n, slots)) < 0.7, surprise, -np.inf) if paged else None
-    scores = Scores(
-        surprise, rng.normal(size=(n, slots)), values, values, surprise, page,
-        learned=(rng.random((n, slots)) < 0.1).astype(np.int64), side=rng.normal(size=(n, slots)),
-    )  # fmt: skip
-    cuts = np.tile([1.5, np.inf, 2.5], (n, 1)) + rng.random((n, 1))
-    rule = replace(RULE, direction="up", valid_range=(-9.0, 9.0), missing=missing)
-    found = judge_sheet(rule, values, scores, cuts, own)
-    each = [None if a is None else a.ravel() for a in (page, scores.learned, scores.side)]
-    whole = judge(
-        rule, values.ravel(), scores.expected.ravel(), surprise.ravel(), np.repeat(cuts, slots, axis=0), each[0],
-        young=each[1] > 0, side=each[2], own=own,
-    )  # fmt: skip
-    for one, other in ((found.kind, whole.kind), (found.tier, whole.tier), (found.why, whole.why)):
-        assert np.array_equal(one, other)
-    flagged = (whole.kind == Kind.ANOMALOUS) | (np.isin(whole.why, REFUSED) & paged)
-    there = flagged.reshape(n, slots)
-    assert there.any()
-    assert first_flagged(found, scores).tolist() == np.where(there.any(axis=1), there.argmax(axis=1), slots).tolist()

@@ -108,7 +108,7 @@ def spread_constants(vectors: F32, seed: int) -> F32:
 def joint_vectors(embedding: Embedding, arrays: Arrays, values: F64, civil: I64) -> tuple[F32, npt.NDArray[np.bool_]]:
     """One vector per time [T, width] from all channels, the time of day last, and which times have any sample.
 
-    A missing channel keeps its last vector: what did not come says nothing.
+    A missing channel is taken for usual, zeros in its place: what did not come says nothing.
     """
     plain = Embedding(embedding.lags, False, embedding.changes)
     n, t = values.shape
@@ -116,10 +116,6 @@ def joint_vectors(embedding: Embedding, arrays: Arrays, values: F64, civil: I64)
     for rows, vectors in plain.chunks(arrays, values, civil):
         parts[rows] = vectors
     present = ~np.isnan(values)
-    last = np.where(present, np.arange(t), -1)
-    np.maximum.accumulate(last, axis=1, out=last)
-    known = last >= 0
-    parts = np.take_along_axis(parts, np.maximum(last, 0)[:, :, None], axis=1) * known[:, :, None]
     joined = parts.transpose(1, 0, 2).reshape(t, n * plain.width)
     if embedding.calendar:
         angle = 2 * np.pi * (civil % 86_400_000) / 86_400_000

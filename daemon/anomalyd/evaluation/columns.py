@@ -17,7 +17,7 @@ from anomalyd.detectors.drift import new_drifts
 from anomalyd.episode import Close, Phase
 from anomalyd.evaluation.advance import advance_episodes, excuse, stirred_by, unlearned
 from anomalyd.evaluation.dataquality import doubted
-from anomalyd.evaluation.jointly import furthest_of, groups_seen, with_groups
+from anomalyd.evaluation.jointly import furthest_of, groups_seen, sheet_with_groups, with_groups
 from anomalyd.evaluation.memory import Memory
 from anomalyd.evaluation.rulerun import Changes, RuleRun, band_cut, cut_of, hold_of
 from anomalyd.judge import judge
@@ -68,6 +68,11 @@ def separable(run: RuleRun, memory: Memory) -> bool:
     After a restart an episode may be on a series that has not answered yet; it is moved on in each slot all the same.
     """
     return rowwise(run.model.detector) and bool(np.isin(list(memory.episodes), memory.active).all())
+
+
+def calm(memory: Memory) -> bool:
+    """Whether nothing goes on in any series: then even those that are scored together only have to be scored."""
+    return not _not_calm(memory)
 
 
 class Columns:
@@ -169,7 +174,18 @@ class Columns:
         seen = last_seen(memory.last_seen, fresh)
         memory = replace(memory, state=after, last_seen=seen, last=sheet.observation(len(fresh.times) - 1))
         memory = _note_drifts(run, before, memory, fresh.times, changes)
-        return Stretch(memory, sheet, changes, cut)
+        return Stretch(memory, sheet_with_groups(memory, sheet), changes, cut)
+
+    def calm_columns(self, run: RuleRun, memory: Memory, fresh: Block) -> int:
+        """How many columns come before the first in which a series is flagged, from a memory that is calm.
+
+        So many may be lived through together where series are not separable.
+        """
+        assert memory.state is not None, "only a fitted rule scores"
+        scores, _ = run.score(memory.state, fresh, band_cut(memory), np.zeros(len(fresh), np.bool_))
+        scores = doubted(memory.doubt, memory.active, fresh.times, scores, memory.cuts)
+        verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts, memory.own)
+        return int(first_flagged(verdicts, scores).min(initial=len(fresh.times)))
 
     def tell(self, rule: Rule, memory: Memory, happened: list[Happened], at: int, changes: Changes) -> Memory:
         if not happened:
@@ -215,7 +231,7 @@ class _Restless:
     ):  # fmt: skip
         self._columns, self._run, self._memory, self._fresh, self._cut = columns, run, memory, fresh, cut
         self._sheet, self._changes = sheet, changes
-        self._live: dict[int, tuple[State, list[int]]] = {}  # a state that holds the series, and all rows it holds
+        self._live: dict[int, State] = {}
         self._ahead: dict[int, _Ahead] = {}
         self._rows: list[int] = []
 
@@ -225,7 +241,7 @@ class _Restless:
         state = self._memory.state.take([row])
         self._rows.append(row)
         if int(self._memory.active[row]) in self._watched():
-            self._live[row] = state, [row]
+            self._live[row] = state
         else:
             self._ahead[row] = _Ahead(state, 0, flagged, state)
 
@@ -242,7 +258,7 @@ class _Restless:
                 self._join(row, column)
             self._column(column)
             column += 1
-        parts = [self._state(row) if row in self._live else self._ahead[row].after for row in self._rows]
+        parts = [self._live[row] if row in self._live else self._ahead[row].after for row in self._rows]
         m = self._memory
         return _after(whole, m), join_states(parts)
 
@@ -254,46 +270,33 @@ class _Restless:
         one = self._ahead.pop(row)
         state = one.state
         if one.column < column:
-            past = self._fresh.window(one.column, column).take([row])
+            past = self._fresh.take([row]).window(one.column, column)
             _, state = self._run.score(state, past, self._cut, np.zeros(1, np.bool_))
-        self._live[row] = state, [row]
-
-    def _state(self, row: int) -> State:
-        """The state of one of the live series by itself."""
-        state, held = self._live[row]
-        return state if held == [row] else state.take([held.index(row)])
-
-    def _states(self, rows: list[int]) -> State:
-        """The states of the live series as one: that of the column before, while they are the same series."""
-        first, held = self._live[rows[0]]
-        if held == rows and all(self._live[row][0] is first for row in rows):
-            return first
-        return join_states([self._state(row) for row in rows])
+        self._live[row] = state
 
     def _column(self, column: int) -> None:
-        live, whole = sorted(self._live), self._memory
-        rows, states = np.array(live, np.int64), self._states(live)
+        rows = np.array(sorted(self._live), np.int64)
+        whole = self._memory
+        states = join_states([self._live[row] for row in rows.tolist()])
         part = replace(
             whole, active=whole.active[rows], last_seen=whole.last_seen[rows], cuts=whole.cuts[rows], state=states,
             whole=whole.active,
         )  # fmt: skip
-        fresh = self._fresh.window(column, column + 1).take(rows)
+        fresh = self._fresh.take(rows).window(column, column + 1)
         after = self._columns.live_column(self._run, part, fresh, self._changes[column], self._cut)
         assert after.state is not None, "a column is scored"
         assert after.last is not None, "a column is judged"
         self._sheet.put_slot(rows, column, after.last)
         self._memory = _after(whole, after)
         watched = self._watched()
-        for row in live:
-            self._live[row] = after.state, live
-        for row in live:
+        for i, row in enumerate(rows.tolist()):
+            self._live[row] = after.state.take([i])
             if int(whole.active[row]) not in watched:
                 self._look_ahead(row, column + 1)
 
     def _look_ahead(self, row: int, column: int) -> None:
         """A series is calm again: score it up to where it is flagged next."""
-        state, fresh = self._state(row), self._fresh.window(column).take([row])
-        del self._live[row]
+        state, fresh = self._live.pop(row), self._fresh.take([row]).window(column)
         scores, after = self._run.score(state, fresh, self._cut, np.zeros(1, np.bool_))
         m, chosen = self._memory, np.array([row])
         scores = doubted(m.doubt, m.active[chosen], fresh.times, scores, m.cuts[chosen])

@@ -17,6 +17,7 @@ import numpy as np
 
 from anomalyd.block import Block
 from anomalyd.crashpoint import crashpoint
+from anomalyd.detectors.base import rowwise
 from anomalyd.detectors.model import model_of
 from anomalyd.episode import Close, close_episode
 from anomalyd.errors import AnomalydError, SourceUnavailable
@@ -308,7 +309,7 @@ class Evaluator:
         last = calm_until(run, at, until, self._feedback(rule, at))
         if last > at:
             block = self._whole_block(run, at, last)
-            if block is not None:
+            if block is not None and len(block.times):
                 return self._live_together(group, run, block, witness)
         advanced = self._evaluate_rule(run, at)
         if advanced.failure is not None:
@@ -321,7 +322,10 @@ class Evaluator:
         return at + rule.interval_ms
 
     def _whole_block(self, run: RuleRun, at: int, last: int) -> Block | None:
-        """The samples of the slots, as far as no series is added in them; None where that is not far."""
+        """The samples of the slots that can be lived through together; None where a series is added at once.
+
+        Those before a series is added; of series that are scored together those before one is flagged, maybe none.
+        """
         rule, memory = run.rule, run.memory
         reply = self._sources[rule.source].range(rule.expr, at, last, rule.interval_ms)
         aligned = align(memory, reply.block, rule.drop_labels, rule.max_series, terms_of(rule), stop=True)
@@ -329,7 +333,11 @@ class Evaluator:
         if aligned.duplicates or reply.partial or columns < 2:
             return None
         run.memory = self._hear(run, aligned.memory, at, Changes())
-        return Block(labels_of(memory), reply.block.times[:columns], aligned.values[:, :columns])
+        block = Block(labels_of(memory), reply.block.times[:columns], aligned.values[:, :columns])
+        if rowwise(run.model.detector):
+            return block
+        seen, _ = self._look_over(rule, run.memory, block)
+        return block.window(0, self._columns.calm_columns(run, seen, block))
 
     def _live_together(self, group: RuleGroup, run: RuleRun, block: Block, witness: Witness) -> int:
         memory, found = self._look_over(run.rule, run.memory, block)

@@ -13,7 +13,7 @@ import numpy as np
 from anomalyd.block import I64, Block, Labels, fingerprint
 from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.evaluation.advance import ended_by_word
-from anomalyd.evaluation.columns import separable
+from anomalyd.evaluation.columns import calm, separable
 from anomalyd.evaluation.door import Terms
 from anomalyd.evaluation.fits import FAR_MS, refit_at
 from anomalyd.evaluation.memory import Memory, keep_rows
@@ -177,7 +177,7 @@ def calm_until(run: RuleRun, at: int, until: int, heard: RuleFeedback) -> int:
     due = memory.state is None or run.fitting is not None or bool(memory.relearn)
     if due or as_of(memory) != at - rule.interval_ms or memory.at != at - rule.interval_ms:
         return at
-    if not len(memory.active) or not separable(run, memory):
+    if not len(memory.active) or not (separable(run, memory) or calm(memory)):
         return at
     if heard.recurring or "" in heard.moved:
         return at  # cuts change from slot to slot

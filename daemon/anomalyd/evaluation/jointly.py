@@ -9,6 +9,7 @@ anomaly score: 1 is where the lowest tier begins.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -19,10 +20,11 @@ from anomalyd.evaluation.registry import Registry
 from anomalyd.incident import MAX_CHANNELS, Channel
 from anomalyd.rule import Rule
 from anomalyd.score import Kind, Observation, Verdicts, Why, chosen
+from anomalyd.stretch import Sheet, sheet_of_slot
 
-_RANK = {Kind.ANOMALOUS: 3, Kind.OK: 2, Kind.WARMING_UP: 1}
+_RANK = np.array([{Kind.ANOMALOUS: 3, Kind.OK: 2, Kind.WARMING_UP: 1}.get(kind, 0) for kind in sorted(Kind)])
 """Which verdict of its series stands for a group; all others are below."""
-_FIRST = {Why.OUT_OF_RANGE: 2, Why.SURPRISE: 1}
+_FIRST = np.array([{Why.OUT_OF_RANGE: 2, Why.SURPRISE: 1}.get(why, 0) for why in sorted(Why)])
 """Among equal tiers: what is never accepted as a new normal goes first, what is only absent last."""
 
 
@@ -33,21 +35,33 @@ def groups_seen(memory: Memory, seen: Observation) -> Observation:
     """
     if not memory.registry.joint:
         return seen
-    units = memory.units
-    rows, group = np.unique(units, return_inverse=True)
-    kind, tier, why = seen.verdicts.kind, seen.verdicts.tier, seen.verdicts.why
-    rank = np.array([_RANK.get(Kind(k), 0) for k in kind.tolist()], np.int64)
-    first = np.array([_FIRST.get(Why(w), 0) for w in why.tolist()], np.int64)
-    order = np.lexsort((first, tier, rank, group))
-    lead = order[np.append(np.flatnonzero(np.diff(group[order])), len(order) - 1)] if len(order) else order
-    surprise = _largest(seen.surprise, group, len(rows))
-    score = surprise / memory.cuts[lead].min(axis=1)
+    groups = groups_of_sheet(memory, sheet_of_slot(seen)).observation(0)
+    return groups if seen.opens is not None else replace(groups, opens=None)
+
+
+def groups_of_sheet(memory: Memory, sheet: Sheet) -> Sheet:
+    """What was said of a joint rule's groups in some slots; the series of ``sheet`` are the memory's active ones."""
+    rows, group = np.unique(memory.units, return_inverse=True)
+    shape = len(sheet.times), len(rows)
+    each = (group + len(rows) * np.arange(shape[0])[:, None]).ravel()
+    kind, tier, why = (verdict.T.ravel() for verdict in (sheet.kind, sheet.tier, sheet.why))
+    order = np.lexsort((_FIRST[why], tier, _RANK[kind], each))
+    lead = order[np.append(np.flatnonzero(np.diff(each[order])), len(order) - 1)] if len(order) else order
+    surprise, opens = (_largest(said.T.ravel(), each, shape) for said in (sheet.surprise, sheet.opens))
+    score = surprise / memory.cuts.min(axis=1)[lead % max(1, len(group))].reshape(shape).T
     bounds = np.where(np.isfinite(score), 1.0, np.nan)
-    return Observation(
-        seen.at, rows, score, np.full(len(rows), np.nan), bounds - 1.0, bounds, surprise,
-        Verdicts(kind[lead], tier[lead], why[lead]),
-        opens=None if seen.opens is None else _largest(seen.opens, group, len(rows)),
-    )  # fmt: skip
+    nothing, led = np.full(score.shape, np.nan), [v[lead].reshape(shape).T for v in (kind, tier, why)]
+    return Sheet(sheet.times, rows, score, nothing, bounds - 1.0, bounds, surprise, led[0], led[1], led[2], opens)
+
+
+def sheet_with_groups(memory: Memory, sheet: Sheet) -> Sheet:
+    """As ``with_groups``, of some slots."""
+    if not memory.registry.joint:
+        return sheet
+    groups = groups_of_sheet(memory, sheet)
+    new = ~np.isin(groups.series, sheet.series)
+    names = [one.name for one in fields(Sheet) if one.name != "times"]
+    return replace(sheet, **{n: np.concatenate([getattr(sheet, n), getattr(groups, n)[new]]) for n in names})
 
 
 def with_groups(memory: Memory, seen: Observation, groups: Observation) -> Observation:
@@ -125,10 +139,11 @@ def rows_needed(rule: Rule, history: Block) -> int:
     return len({*history.labels, *(rule.unit_of(one) for one in history.labels)})
 
 
-def _largest(values: F64, group: I64, groups: int) -> F64:
-    found = np.full(groups, np.nan)
-    np.fmax.at(found, group, values)
-    return found
+def _largest(values: F64, each: I64, shape: tuple[int, int]) -> F64:
+    """The largest of each group in each slot [G, T]."""
+    found = np.full(shape[0] * shape[1], np.nan)
+    np.fmax.at(found, each, values)
+    return found.reshape(shape).T
 
 
 def _finite(value: float) -> float | None:

@@ -273,8 +273,12 @@ def _profile(values: F64, bins: I64, which: npt.NDArray[np.bool_]) -> F64:
     found = np.full((len(values), BINS), np.nan)
     for b in range(BINS):
         part = values[:, which & (bins == b)]
-        known = ~np.isnan(part).all(axis=1) if part.shape[1] else np.zeros(len(values), np.bool_)
-        found[known, b] = np.nanmedian(part[known], axis=1)
+        missing = np.isnan(part)
+        known = ~missing.all(axis=1) if part.shape[1] else np.zeros(len(values), np.bool_)
+        if known.any():
+            # Where nothing is missing the plain median is the same at a fraction of the cost.
+            middle = np.nanmedian if missing[known].any() else np.median
+            found[known, b] = middle(part[known], axis=1)
     profile = np.stack([_around(row) for row in found])
     smooth = (np.roll(profile, 1, axis=1) + 2 * profile + np.roll(profile, -1, axis=1)) / 4
     centred: F64 = smooth - smooth.mean(axis=1, keepdims=True)
