@@ -48,11 +48,10 @@ from anomalyd.detectors.common import (
     clean,
     copied,
     held,
-    newest,
     span,
 )
 from anomalyd.detectors.embedding import Embedding
-from anomalyd.detectors.lstm_joint import JointLstm
+from anomalyd.detectors.lstm_joint import JointLstm, brought_up_to_date
 from anomalyd.detectors.training import Effort, Trained
 
 F32 = npt.NDArray[np.float32]
@@ -63,8 +62,6 @@ FLOOR = 0.02
 SETTLED = 30
 LEAST_WINDOWS = 64
 HOLD_OUT = 0.2
-REPLAYED = 512
-"""Samples of the history that bring the memories and the usual errors up to date after training."""
 MOST_CHECKED = 4_096
 """Windows on which net and linear forecast are compared."""
 
@@ -128,11 +125,7 @@ class Lstm:
             "error": np.zeros(n),
         }
         arrays |= self._train(values, civil, arrays["scale"], seed)
-        state = State(arrays, frozenset(SHARED), 0)
-        if arrays["gate"][2] >= 0:
-            recent = Block(history.labels, history.times, values).window(max(0, values.shape[1] - REPLAYED))
-            state = self._run(state, recent, None)[1]
-        return State(state.arrays, state.shared, newest(history))
+        return brought_up_to_date(arrays, SHARED, history, self._run)
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         if self.params.joint:

@@ -34,7 +34,11 @@ Arrays = dict[str, npt.NDArray[Any]]
 SHARED = ("hidden", "cell", "w_in", "w_rec", "bias", "head", "linear", "gate", "channels")
 FARTHEST, FLOOR, SETTLED = 8.0, 0.02, 30
 LEAST_WINDOWS, MOST_CHECKED = 64, 1_024
-HOLD_OUT, REPLAYED = 0.2, 512
+HOLD_OUT = 0.2
+REPLAYED = 512
+"""Samples of the history that bring the memories and the usual errors up to date after training."""
+
+Run = Callable[[State, Block, Bool | None], tuple[Raw, State]]
 
 
 class JointLstm:
@@ -59,11 +63,7 @@ class JointLstm:
             "channels": np.array([n]),
         }
         arrays |= self._train(values, civil, arrays["scale"], seed)
-        state = State(arrays, frozenset(SHARED), 0)
-        if arrays["gate"][2] >= 0:
-            recent = Block(history.labels, history.times, values).window(max(0, values.shape[1] - REPLAYED))
-            state = self._run(state, recent, None)[1]
-        return State(state.arrays, state.shared, newest(history))
+        return brought_up_to_date(arrays, SHARED, history, self._run)
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         """One step per vector; a held channel holds them all."""
@@ -116,6 +116,14 @@ class JointLstm:
         errors = net_error(*check, weights), linear_error(*check, weights["linear"])
         weights["gate"] = np.array([*errors, float(errors[0] < errors[1]), trained.stopped, trained.rounds])
         return weights
+
+
+def brought_up_to_date(arrays: Arrays, shared: tuple[str, ...], history: Block, run: Run) -> State:
+    """The state of what was just trained, its memories and usual errors as after the newest samples of the history."""
+    state = State(arrays, frozenset(shared), 0)
+    if arrays["gate"][2] >= 0:
+        state = run(state, history.window(max(0, len(history.times) - REPLAYED)), None)[1]
+    return State(state.arrays, state.shared, newest(history))
 
 
 def cut_vectors(z: F64, civil: I64, window: int, most: int, rng: np.random.Generator) -> tuple[F32, F32]:
