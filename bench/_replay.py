@@ -79,8 +79,8 @@ def notified(times: I64, values: F64, step: int, budget_ms: int = WEEK_MS) -> F6
     return told(live_through(series, step, budget_ms), series, cut_of(step, budget_ms))
 
 
-def told(lived: Backtest, series: OnGrid, cut: float) -> F64:
-    """What was sent, as ``notified``.
+def told(lived: Backtest, series: OnGrid, cut: float, row: int = 0) -> F64:
+    """What was sent, as ``notified``, of the series or group in this row of what was lived through.
 
     Told is that an episode has opened (later where `suppress` holds it back, not at all where it is over by then), and
     that it has gone far beyond what it was.
@@ -93,7 +93,7 @@ def told(lived: Backtest, series: OnGrid, cut: float) -> F64:
         if one.reason == Reason.RESOLVED or one.incident not in incidents:
             continue
         column = int(np.searchsorted(tape.times, one.at, side="right")) - 1
-        surprise = float(tape.surprise[0, column])
+        surprise = float(tape.surprise[row, column])
         # Where the sample is missing there is no surprise; whatever is told was above the cut.
         at = series.index[(one.at - first) // step]
         signal[at] = max(surprise / cut if math.isfinite(surprise) else 1.0, 1.0 + 1e-6)

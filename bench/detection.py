@@ -8,13 +8,14 @@ them) in the form the evaluator reads, one configuration for all, every score fr
     SCORES/<set>/...             the signal meant for the set: what pages for nab, the continuous score for the others
     SCORES/page/<set>/...        the other signal for all but nab
     SCORES/continuous/<set>/...  the other signal for nab
+    SCORES/frozen/<set>/...      what a frozen model would open, for smd, asd and services
 
 What pages is what the daemon would tell: each univariate series is lived through by the daemon's own evaluation under
 the shipped rule (a budget of one alarm a week), and the signal is the surprise in units of the rule's cut where
 somebody is told that an episode has opened or gone far beyond its peak, 0 elsewhere. The continuous score is the
 detector's surprise divided by the cut of a budget of one a day; its figures at the shipped rule's cut are told beside.
-Multivariate groups learn from ``train`` and are scored on ``test``; their episodes open and go on by the same rule,
-without the refits of a living daemon.
+Multivariate groups have ``train`` for their history and live through ``test`` as one joint rule; their continuous score
+is that of one model of all of ``train``.
 
 The evaluator is looked for as ``tools/evaluate.py`` beside the data folder; without it only the scores are written.
 Without SCORES they go to a temporary folder. ``FULL=1`` also measures what stands beside ``auto``
@@ -44,7 +45,7 @@ from anomalyd.detectors.base import Grid
 from bench._paged import paged
 from bench._replay import cut_of, notified
 from bench._series import read_nab, read_npz, stems, usual_step
-from bench._together import paged_together
+from bench._together import lived_together, openings, paged_together
 from bench.harness import Context, Figure, limit, quality, timed
 
 BUDGET_MS = DAY_MS
@@ -89,7 +90,9 @@ def run(context: Context) -> Iterator[Figure]:
                 yield from paged(name, scores / "page", context.data)
         for name in MULTIVARIATE:
             if (context.data / name).is_dir():
-                yield from paged_together(name, STEPS.get(name, 5 * MINUTE_MS), scores / "page", context.data)
+                step = STEPS.get(name, 5 * MINUTE_MS)
+                yield from paged_together(name, step, scores / "page", context.data, "what pages")
+                yield from paged_together(name, step, scores / "frozen", context.data, "a frozen model opens")
         if context.full:
             from bench.beside import beside
             from bench.selection import selection
@@ -111,15 +114,18 @@ def write_scores(data: Path, scores: Path, sets: tuple[str, ...] = SETS) -> int:
 
 def score_file(job: Job) -> int:
     """Score one file and write both signals; return its number of samples."""
-    data = Path(job.data) / job.set
+    data, root = Path(job.data) / job.set, Path(job.scores)
     if job.set in MULTIVARIATE:
-        continuous, page = score_group(data / f"{job.name}.npz", STEPS.get(job.set, 5 * MINUTE_MS))
+        continuous, page, frozen = score_group(data / f"{job.name}.npz", STEPS.get(job.set, 5 * MINUTE_MS))
+        signals = {root: continuous, root / "page": page, root / "frozen": frozen}
+    elif job.set == "nab":
+        continuous, page = score_series(*read_nab(data / "data" / f"{job.name}.csv"))
+        signals = {root: page, root / "continuous": continuous}
     else:
-        times, values = read_nab(data / "data" / f"{job.name}.csv") if job.set == "nab" else read_npz(data, job.name)
-        continuous, page = score_series(times, values)
-    meant, other, folder = (page, continuous, "continuous") if job.set == "nab" else (continuous, page, "page")
-    for root, signal in ((Path(job.scores), meant), (Path(job.scores) / folder, other)):
-        target = root / job.set / f"{job.name}.npz"
+        continuous, page = score_series(*read_npz(data, job.name))
+        signals = {root: continuous, root / "page": page}
+    for folder, signal in signals.items():
+        target = folder / job.set / f"{job.name}.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(target, scores=signal.astype(np.float32))
     return len(continuous)
@@ -140,8 +146,8 @@ def continuous_score(times: I64, values: F64, step: int) -> F64:
     return score
 
 
-def score_group(path: Path, step: int) -> tuple[F64, F64]:
-    """Continuous score and what pages [T] of the test part of one multivariate group."""
+def score_group(path: Path, step: int) -> tuple[F64, F64, F64]:
+    """Continuous score, what pages, and what a frozen model opens [T] of the test part of one multivariate group."""
     with np.load(path) as z:
         train, test = z["train"].astype(np.float64), z["test"].astype(np.float64)
     values = np.ascontiguousarray(np.concatenate([train, test]).T)
@@ -156,18 +162,8 @@ def score_group(path: Path, step: int) -> tuple[F64, F64]:
     first = np.argmax(~np.isnan(raw.score), axis=0)
     columns = np.arange(raw.score.shape[1])
     score = raw.score[first, columns]
-    return score / cut_of(step, BUDGET_MS), openings(score, raw.page[first, columns], cut_of(step, WEEK_MS))
-
-
-def openings(surprise: F64, page: F64, cut: float) -> F64:
-    """Surprise in units of the cut where an episode opens [T], 0 elsewhere; it goes on while the surprise is above."""
-    signal, live = np.zeros(len(surprise)), False
-    for t in range(len(surprise)):
-        above = bool(surprise[t] > cut)
-        if above and not live and page[t] > cut:
-            signal[t], live = surprise[t] / cut, True
-        live = live and above
-    return signal
+    frozen = openings(score, raw.page[first, columns], cut_of(step, WEEK_MS))
+    return score / cut_of(step, BUDGET_MS), lived_together(block, len(train), step), frozen
 
 
 def at_the_shipped_rule(evaluator: Path, scores: Path, data: Path) -> Iterator[Figure]:
