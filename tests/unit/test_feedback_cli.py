@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,14 @@ class opened:
 def run(config: Path, capsys: pytest.CaptureFixture[str], name: str, *words: str) -> str:
     load_command(name).main([*words, "--config", str(config)], standalone_mode=False)
     return capsys.readouterr().out
+
+
+def test_results_are_alone_on_stdout(config: Path) -> None:
+    """What a vote logs goes elsewhere, so that scripts read JSON and nothing else."""
+    words = ["feedback", "e1", "false", "--by", "ana", "--json", "--config", str(config)]
+    done = subprocess.run([sys.executable, "-m", "anomalyd", *words], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["feedback"]["who"] == "ana"
+    assert done.stderr == ""
 
 
 def test_votes_move_the_cut_and_can_be_taken_back(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def test_explain_without_a_rule_says_why_it_cannot() -> None:
 def explanation() -> Explanation:
     episode = Episode(
         "e1", "g/R", "f" * 16, make_labels({"host": "a"}), Phase.CLOSED, Tier.WARNING, START, START, peak_at=START,
-        peak_surprise=4.5,
+        peak_value=9.0, peak_expected=4.0, peak_surprise=4.5,
     )  # fmt: skip
     return Explanation(episode, START, (), (), (), Replay(episode, Finding.EQUAL))
 
@@ -128,7 +128,9 @@ def test_an_explanation_for_people_and_for_scripts(capsys: pytest.CaptureFixture
 def test_an_explanation_of_what_has_no_parts(capsys: pytest.CaptureFixture[str]) -> None:
     """One model on one series cannot be taken apart, and scores that come out otherwise are warned of."""
     print_explanation(explanation())
-    assert "there is nothing to take apart" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert ": 9, expected 4; surprise 4.5\n" in out
+    assert "no parts to tell by name" in out
     result = replace(explanation().replayed, finding=Finding.DIFFERENT, causes=("the source is new",))
     print_explanation(replace(explanation(), replayed=result))
     assert "  the source is new" in capsys.readouterr().out

@@ -58,7 +58,7 @@ def _channel(one: Channel) -> dict[str, Any]:
 def print_explanation(x: Explanation) -> None:
     """The explanation for people."""
     e = x.episode
-    print(f"{e.rule}  {label_text(e.labels)}  at its worst {when(x.at)} UTC: surprise {number(e.peak_surprise)}")
+    print(f"{e.rule}  {label_text(e.labels)}  at its worst {when(x.at)} UTC: {_worst(x)}")
     if x.day:
         print(x.day)
     if x.members:
@@ -73,11 +73,20 @@ def print_explanation(x: Explanation) -> None:
     if x.alike is not None:
         print(f"votes: {x.alike.words}")
     if not (x.members or x.models or x.channels) and x.replayed.finding != Finding.IMPOSSIBLE:
-        print("The detector is one model and looks at this series alone: there is nothing to take apart.")
+        print("The detector is one model and looks at this series alone: what it found has no parts to tell by name.")
     if x.replayed.finding == Finding.DIFFERENT:
         print("The scores come out otherwise now than they were stored, so members may have said something else:")
     for cause in x.replayed.causes:
         print(f"  {cause}")
+
+
+def _worst(x: Explanation) -> str:
+    """Value and what was expected, where there are any (a group that was judged as a whole has none), and surprise."""
+    e = x.episode
+    words = f"surprise {number(e.peak_surprise)}"
+    if x.channels or not (math.isfinite(e.peak_value) and math.isfinite(e.peak_expected)):
+        return words
+    return f"{number(e.peak_value)}, expected {number(e.peak_expected)}; {words}"
 
 
 def _surprise(value: float) -> str:

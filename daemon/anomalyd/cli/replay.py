@@ -60,7 +60,7 @@ def past_alert(episode: str, config: Path) -> Iterator[PastAlert]:
     try:
         found = store.episode(episode)
         if found is None:
-            raise NoSuchEpisode(f"the database knows no episode {episode!r}; ids are in notifications and the console")
+            raise NoSuchEpisode(f"the database knows no episode {episode!r}; `anomalyd alerts` lists their ids")
         rule = rules.rule(found.rule)
         source = sources[rule.source] if rule is not None else next(iter(sources.values()))
         yield PastAlert(found, rule, store, source, StoredFeedback(store, settings.feedback))

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from anomalyd import logs
 from anomalyd.console.parts import plain
 from anomalyd.settings import Settings, load_settings
 from anomalyd.store import Store, open_store
@@ -27,7 +28,8 @@ WIDE = 1_000
 
 @contextmanager
 def opened(config: Path) -> Iterator[tuple[Settings, Store]]:
-    """The settings and their store, closed at the end."""
+    """The settings and their store, closed at the end. What is logged goes to stderr: stdout is for results."""
+    logs.configure("error")
     settings = load_settings(config)
     store = open_store(settings.database.get())
     try:
