@@ -16,11 +16,12 @@ from anomalyd.detectors.registry import detector_names, make_detector
 from anomalyd.evaluation.evaluate import Evaluator
 from anomalyd.executors import InlineExecutor
 from anomalyd.intervals import Interval
+from anomalyd.judge import judge
 from anomalyd.recorded import RecordedSource
 from anomalyd.rule import DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
-from anomalyd.score import Tier
+from anomalyd.score import REFUSED, Kind, Scores, Tier
 from anomalyd.store import open_store
-from anomalyd.stretch import Sheet, sheet_of_slot
+from anomalyd.stretch import Sheet, first_flagged, judge_sheet, sheet_of_slot
 from anomalyd.template import render_annotations
 
 STEP = 5 * MINUTE_MS
@@ -244,3 +245,39 @@ def test_an_episode_on_a_series_that_is_away_is_moved_on_in_each_slot() -> None:
     slow = restarted(list(range(71, 100)))
     assert "ended" in {str(e["close"]) for e in slow if ("host", "h0") in e["labels"]}
     assert restarted([80, 99]) == slow
+
+
+@pytest.mark.parametrize("missing", ["ignore", "alert"])
+@pytest.mark.parametrize("paged", [True, False])
+@pytest.mark.parametrize("own", [1.0, float("inf")])
+def test_what_is_calm_need_not_be_judged(missing: str, paged: bool, own: float) -> None:
+    """A sheet's verdicts are those of judging every sample, and so is the first column in which each is flagged."""
+    rng = np.random.default_rng(3)
+    n, slots = 40, 60
+    odd = np.array([np.nan, np.inf, -np.inf])
+
+    def some(scale: float, share: float) -> npt.NDArray[np.float64]:
+        found = rng.normal(scale=scale, size=(n, slots))
+        return np.where(rng.random((n, slots)) < share, rng.choice(odd, (n, slots)), found)
+
+    values, surprise = some(4.0, 0.02), np.abs(some(1.0, 0.0))
+    surprise[rng.random((n, slots)) < 0.05] = np.nan
+    page = np.where(rng.random((n, slots)) < 0.7, surprise, -np.inf) if paged else None
+    scores = Scores(
+        surprise, rng.normal(size=(n, slots)), values, values, surprise, page,
+        learned=(rng.random((n, slots)) < 0.1).astype(np.int64), side=rng.normal(size=(n, slots)),
+    )  # fmt: skip
+    cuts = np.tile([1.5, np.inf, 2.5], (n, 1)) + rng.random((n, 1))
+    rule = replace(RULE, direction="up", valid_range=(-9.0, 9.0), missing=missing)
+    found = judge_sheet(rule, values, scores, cuts, own)
+    each = [None if a is None else a.ravel() for a in (page, scores.learned, scores.side)]
+    whole = judge(
+        rule, values.ravel(), scores.expected.ravel(), surprise.ravel(), np.repeat(cuts, slots, axis=0), each[0],
+        young=each[1] > 0, side=each[2], own=own,
+    )  # fmt: skip
+    for one, other in ((found.kind, whole.kind), (found.tier, whole.tier), (found.why, whole.why)):
+        assert np.array_equal(one, other)
+    flagged = (whole.kind == Kind.ANOMALOUS) | (np.isin(whole.why, REFUSED) & paged)
+    there = flagged.reshape(n, slots)
+    assert there.any()
+    assert first_flagged(found, scores).tolist() == np.where(there.any(axis=1), there.argmax(axis=1), slots).tolist()

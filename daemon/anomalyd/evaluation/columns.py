@@ -231,7 +231,7 @@ class _Restless:
     ):  # fmt: skip
         self._columns, self._run, self._memory, self._fresh, self._cut = columns, run, memory, fresh, cut
         self._sheet, self._changes = sheet, changes
-        self._live: dict[int, State] = {}
+        self._live: dict[int, tuple[State, list[int]]] = {}  # a state that holds the series, and all rows it holds
         self._ahead: dict[int, _Ahead] = {}
         self._rows: list[int] = []
 
@@ -241,7 +241,7 @@ class _Restless:
         state = self._memory.state.take([row])
         self._rows.append(row)
         if int(self._memory.active[row]) in self._watched():
-            self._live[row] = state
+            self._live[row] = state, [row]
         else:
             self._ahead[row] = _Ahead(state, 0, flagged, state)
 
@@ -258,7 +258,7 @@ class _Restless:
                 self._join(row, column)
             self._column(column)
             column += 1
-        parts = [self._live[row] if row in self._live else self._ahead[row].after for row in self._rows]
+        parts = [self._state(row) if row in self._live else self._ahead[row].after for row in self._rows]
         m = self._memory
         return _after(whole, m), join_states(parts)
 
@@ -270,33 +270,46 @@ class _Restless:
         one = self._ahead.pop(row)
         state = one.state
         if one.column < column:
-            past = self._fresh.take([row]).window(one.column, column)
+            past = self._fresh.window(one.column, column).take([row])
             _, state = self._run.score(state, past, self._cut, np.zeros(1, np.bool_))
-        self._live[row] = state
+        self._live[row] = state, [row]
+
+    def _state(self, row: int) -> State:
+        """The state of one of the live series by itself."""
+        state, held = self._live[row]
+        return state if held == [row] else state.take([held.index(row)])
+
+    def _states(self, rows: list[int]) -> State:
+        """The states of the live series as one: that of the column before, while they are the same series."""
+        first, held = self._live[rows[0]]
+        if held == rows and all(self._live[row][0] is first for row in rows):
+            return first
+        return join_states([self._state(row) for row in rows])
 
     def _column(self, column: int) -> None:
-        rows = np.array(sorted(self._live), np.int64)
-        whole = self._memory
-        states = join_states([self._live[row] for row in rows.tolist()])
+        live, whole = sorted(self._live), self._memory
+        rows, states = np.array(live, np.int64), self._states(live)
         part = replace(
             whole, active=whole.active[rows], last_seen=whole.last_seen[rows], cuts=whole.cuts[rows], state=states,
             whole=whole.active,
         )  # fmt: skip
-        fresh = self._fresh.take(rows).window(column, column + 1)
+        fresh = self._fresh.window(column, column + 1).take(rows)
         after = self._columns.live_column(self._run, part, fresh, self._changes[column], self._cut)
         assert after.state is not None, "a column is scored"
         assert after.last is not None, "a column is judged"
         self._sheet.put_slot(rows, column, after.last)
         self._memory = _after(whole, after)
         watched = self._watched()
-        for i, row in enumerate(rows.tolist()):
-            self._live[row] = after.state.take([i])
+        for row in live:
+            self._live[row] = after.state, live
+        for row in live:
             if int(whole.active[row]) not in watched:
                 self._look_ahead(row, column + 1)
 
     def _look_ahead(self, row: int, column: int) -> None:
         """A series is calm again: score it up to where it is flagged next."""
-        state, fresh = self._live.pop(row), self._fresh.take([row]).window(column)
+        state, fresh = self._state(row), self._fresh.window(column).take([row])
+        del self._live[row]
         scores, after = self._run.score(state, fresh, self._cut, np.zeros(1, np.bool_))
         m, chosen = self._memory, np.array([row])
         scores = doubted(m.doubt, m.active[chosen], fresh.times, scores, m.cuts[chosen])
