@@ -162,11 +162,12 @@ def adapt(weights: Any, spread: Any, line: Any, f: Any, error: Any, gain: Any, o
     old = line[SEEN] > 60.0
     limit = CLIP if not old else 3.0 * usual if usual > 0.0 else 3.0
     taught = min(max(error, -limit), limit)
+    # The ten products of a row by name: sums in an array would be stored and read again ten times.
+    f0, f1, f2, f3, f4, f5, f6, f7, f8, f9 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9]
     for a in range(FEATURES):
-        gain[a] = 0.0
-    for b in range(FEATURES):
-        for a in range(FEATURES):
-            gain[a] += spread[b * FEATURES + a] * f[b]
+        near = spread[a] * f0 + spread[a + 10] * f1 + spread[a + 20] * f2 + spread[a + 30] * f3 + spread[a + 40] * f4
+        far = spread[a + 50] * f5 + spread[a + 60] * f6 + spread[a + 70] * f7 + spread[a + 80] * f8
+        gain[a] = near + (far + spread[a + 90] * f9)
     below = FORGET
     for a in range(FEATURES):
         below += f[a] * gain[a]
