@@ -177,10 +177,10 @@ class Runner:
 
 @contextmanager
 def bar(console: Console, what: str) -> Iterator[Any]:
-    """A progress bar as a callback (done, total)."""
+    """A progress bar as a callback (done, total); only on a terminal, elsewhere it would leave an empty line each."""
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=console,
-        transient=True,
+        transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     with progress:
         task = progress.add_task(escape(what), total=None)
