@@ -7,8 +7,11 @@ daemon has threads), and ``max_tasks_per_child`` is not used (it hangs: cpython 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.connection import wait
 from typing import Any, ParamSpec, TypeVar
 
 from anomalyd.errors import ConfigError, Problem
@@ -39,11 +42,24 @@ def open_executor(kind: str, workers: int = 2) -> Executor:
     if kind == "threads":
         return ThreadPoolExecutor(workers, thread_name_prefix="compute")
     if kind == "processes":
-        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent)
     if kind.startswith("dask://"):
         return _open_dask("tcp://" + kind.removeprefix("dask://"))
     remedy = "use inline, threads, processes or dask://host:port"
     raise ConfigError([Problem("anomalyd.yml", 0, 0, f"unknown executor {kind!r}", remedy)])
+
+
+def end_with_parent() -> None:
+    """Let this worker end when the daemon does, by ``kill -9`` too: the pool's own workers would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), name="parent", daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 class _DaskExecutor(Executor):
