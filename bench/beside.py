@@ -1,11 +1,12 @@
-"""What stands beside ``auto``: a dummy, every single streaming detector of ours, and other libraries' plain use.
+"""What stands beside ``auto``: a dummy, every single detector of ours, and other libraries' plain use.
 
 ``make bench NAME=detection FULL=1`` measures it too. All of it on NAB's files and on the ``KPI_FILES`` shortest of KPI,
 ``auto`` included, so that the rows compare; the slow ones would not end in an hour on the whole. Ours are calibrated as
-in the product. The others are used as their documentation shows: what must be fitted learns from the first tenth of a
-series (at most ``MOST_LEARNED`` samples), eight lags of the value as features where a method takes vectors. ``pyod``
-lives in a virtual environment of its own under ``.bench/``; where it cannot be made, its row is left out and that is
-said.
+in the product; those that learn in fits do so from the first tenth on, each week anew from two weeks, and are
+silent in the first tenth. The others are used as their documentation shows: what must be fitted learns from the first
+tenth of a series (at most ``MOST_LEARNED`` samples), eight lags of the value as features where a method takes vectors.
+``pyod`` lives in a virtual environment of its own under ``.bench/``; where it cannot be made, its row is left out and
+that is said.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from bench._series import read_nab, read_npz, stems, usual_step
 from bench.detection import BUDGET_MS, continuous_score, evaluate, figures, find_evaluator
 from bench.harness import Context, Figure, timed
 
-SINGLE = ("zscore", "mad", "iqr", "ewma", "cusum", "seasonal", "rls", "knn", "extreme", "half_space_trees")
+SINGLE = ("zscore", "mad", "iqr", "ewma", "cusum", "seasonal", "rls", "knn", "extreme", "half_space_trees", "adwin")
+FITTED = (
+    "stl", "isolation_forest", "extended_isolation_forest", "lof", "matrix_profile", "autoencoder", "lstm",
+)  # fmt: skip
 FOREIGN = (
     "dummy", "river half-space trees", "sklearn isolation forest", "sklearn local outlier factor", "pyod ecod",
     "prophet-style band",
@@ -80,7 +84,7 @@ def beside(evaluator: Path, data: Path) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="anomalyd-beside-") as scratch:
         part = _part_of(data, Path(scratch) / "data")
         names = [name for name in SETS if (part / name).is_dir()]
-        for by in (*FOREIGN, *SINGLE, "auto"):
+        for by in (*FOREIGN, *SINGLE, *FITTED, "auto"):
             if by.startswith("pyod") and not _have_pyod():
                 print("no pyod: its row is left out", flush=True)
                 continue
@@ -110,6 +114,8 @@ def _score(job: Job) -> None:
     if job.by == "auto":
         step = usual_step(times)
         score = notified(times, values, step) if job.set == "nab" else continuous_score(times, values, step)
+    elif job.by in FITTED:
+        score = by_fitted(job.by, times, values)
     else:
         score = by_single(job.by, times, values) if job.by in SINGLE else by_foreign(job.by, times, values)
     target = Path(job.scores) / job.set / f"{job.name}.npz"
@@ -124,6 +130,20 @@ def by_single(name: str, times: I64, values: F64) -> F64:
     block = Block((make_labels({"series": "0"}),), times, values[None, :])
     scores, _ = model.score(model.fit(block.window(0, 0)), block, cut_of(step, BUDGET_MS))
     surprise: F64 = scores.surprise[0] / cut_of(step, BUDGET_MS)
+    return surprise
+
+
+def by_fitted(name: str, times: I64, values: F64) -> F64:
+    """One that learns in fits, likewise: refitted each week on the two weeks before, as the daemon refits a rule."""
+    step = usual_step(times)
+    model, cut = Model(DetectorSpec(name), Grid(step)), cut_of(step, BUDGET_MS)
+    block = Block((make_labels({"series": "0"}),), times, values[None, :])
+    week, surprise = max(1, WEEK_MS // step), np.zeros(len(times))
+    for begin in range(max(50, len(times) // 10), len(times), week):
+        end = min(len(times), begin + week)
+        state = model.fit(block.window(max(0, begin - 2 * week), begin))
+        scores, _ = model.score(state, block.window(begin, end), cut)
+        surprise[begin:end] = np.nan_to_num(scores.surprise[0] / cut)
     return surprise
 
 
