@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 PARENT = """
-import os, time
+import os, sys
 from anomalyd.executors import open_executor
 if __name__ == "__main__":
     print(open_executor("processes", 1).submit(os.getpid).result(), flush=True)
-    time.sleep(60)
+    sys.stdin.read()  # until it is killed
 """
 
 
@@ -32,7 +32,9 @@ def test_workers_end_with_a_killed_daemon(tmp_path: Path) -> None:
     """`kill -9` of the daemon leaves no worker behind: it would keep its memory until somebody found it."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT, encoding="utf-8")
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
         assert alive(worker)
