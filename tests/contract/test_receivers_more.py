@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
 import ssl
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -341,10 +341,9 @@ def test_apprise_refuses_local_schemes() -> None:
     assert "file" in LOCAL_SCHEMES
 
 
-def test_apprise_missing_says_what_to_install() -> None:
+def test_apprise_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra the settings are refused with the line that installs it."""
-    if importlib.util.find_spec("apprise") is not None:
-        pytest.skip("the extra apprise is installed")
+    monkeypatch.setitem(sys.modules, "apprise", None)
     settings = RECEIVER_SETTINGS["apprise"].model_validate({"name": "a", "type": "apprise", "url": "ntfy://x"})
     with pytest.raises(ConfigError, match=r"anomalyd\[apprise\]"):
         build_receiver(settings)
