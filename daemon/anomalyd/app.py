@@ -126,8 +126,8 @@ class App:
         self.store.close()
 
     def files_changed(self) -> bool:
-        """Whether the settings or any rules file differs from what is running."""
-        return digest_of(self.settings) != self.digest
+        """Whether the settings, any rules file or any file of days differs from what is running."""
+        return digest_of(self.settings, self.rules) != self.digest
 
     def close_orphans(self) -> None:
         """End what is open of rules that went while no daemon was running."""
@@ -139,7 +139,7 @@ class App:
     def reload(self) -> bool:
         """Read everything anew, and swap only when all of it is right; unchanged rules keep their learned state."""
         metrics, daemon = self.daemon.metrics, self.daemon
-        self.digest = digest_of(self.settings)  # what is wrong is said once, not at every poll
+        self.digest = digest_of(self.settings, self.rules)  # what is wrong is said once, not at every poll
         try:
             settings = load_checked(self.settings.file)
             rules = load_rules(settings.rule_files, settings)
@@ -164,7 +164,7 @@ class App:
             daemon.use_remotes(remotes)
 
         daemon.replace_groups(rules.groups, change)
-        self.sources, self.digest = sources, digest_of(settings)
+        self.sources, self.digest = sources, digest_of(settings, rules)
         metrics.reload_ok.set(1)
         metrics.reload_at.set(daemon.clock.now_ms() / 1000)
         log.info("configuration reloaded", rules=len(rules.rules), groups=len(rules.groups))
@@ -209,7 +209,7 @@ def build(
         store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms, leadership, wiring.repeats,
         {} if inline else open_remotes(wiring, store, clock, fence, {}),
     )  # fmt: skip
-    app = App(wiring, daemon, store, sources, (fit, background), feedback, digest_of(settings))
+    app = App(wiring, daemon, store, sources, (fit, background), feedback, digest_of(settings, rules))
     daemon.on_lead = app.close_orphans
     if inline:
         app.close_orphans()
@@ -269,10 +269,12 @@ def apply_rules(evaluator: Evaluator, old: RuleSet, new: RuleSet, now: int) -> N
         evaluator.add(by_id[rule_id])
 
 
-def digest_of(settings: Settings) -> str:
-    """Hash of the contents of the settings and rules files (survives ConfigMap symlinks, unlike times of change)."""
+def digest_of(settings: Settings, rules: RuleSet) -> str:
+    """Hash of the contents of the settings and rules files, and of the files of days that they name (survives ConfigMap
+    symlinks, unlike times of change)."""
     digest = hashlib.blake2b(digest_size=16)
-    paths = [Path(settings.file), *(Path(file) for file in settings.days_files)]
+    own = {rule.holidays.file for rule in rules.rules if rule.holidays is not None and rule.holidays.file}
+    paths = [Path(settings.file), *(Path(file) for file in (*settings.days_files, *sorted(own)))]
     for pattern in settings.rule_files:
         root = Path(pattern)
         paths += sorted(root.parent.glob(root.name)) if root.parent.is_dir() else []

@@ -86,6 +86,12 @@ def deliverer_of(
         found = rule(rule_id)
         return found.labels if found is not None else {}
 
+    def day_of(s: Statement) -> str:
+        """What is said of the day that it began on."""
+        found = rule(s.rule)
+        began = min((alert.started_at for alert in s.alerts), default=s.opened_at)
+        return found.day_at(began) if found is not None else ""
+
     def told_first(s: Statement) -> Sequence[str]:
         """Of what has no rule, whoever is owed it."""
         found, one = rule(s.rule), arrangement()
@@ -98,7 +104,7 @@ def deliverer_of(
     escalation = Escalation(now.escalation, store, told_first)
     return Deliverer(
         store, receivers, stages=(escalation.stage, flaps.stage, *stages), budget=budget, flaps=flaps,
-        rewords=(escalation.reword,), words=replace(words or Words(), company=together.words),
+        rewords=(escalation.reword,), words=replace(words or Words(), company=together.words, day=day_of),
         updates=together.updates, observe=observe, clock=clock, fence=fence,
         fallbacks={name: one.fallback for name, one in now.receivers.items()},
     )  # fmt: skip

@@ -67,11 +67,13 @@ class Holidays:
         digest: of all days; two calendars with the same days are the same to whoever learns. Empty where the calendar
             is one of settings that are not there.
         days: in order of time, none overlaps another.
+        file: the rule's own file of days, absolute or as the rules file was named; empty without one.
     """
 
     written: str
     digest: str
     days: tuple[Day, ...] = field(compare=False, repr=False)
+    file: str = field(default="", compare=False)
 
     @property
     def known(self) -> bool:

@@ -76,6 +76,7 @@ class Background:
         verdict: what counts of it, in a word; empty while nobody has judged.
         company: other incidents that began together with it, by name.
         like: what people called earlier ones that were like it, in one line; empty where nobody said anything.
+        day: of a holiday, which day of the week it counts as and what it is called; empty on any other day.
     """
 
     past: str = ""
@@ -83,6 +84,7 @@ class Background:
     verdicts: tuple[Verdict, ...] = ()
     company: str = ""
     like: str = ""
+    day: str = ""
 
 
 NO_BACKGROUND = Background()

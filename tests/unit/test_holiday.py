@@ -13,17 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalyd.app import digest_of
-from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
+from anomalyd.arrangement import Arrangement, deliverer_of
+from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS, VirtualClock
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.common import civil_times, days_back
 from anomalyd.detectors.model import model_of
 from anomalyd.errors import ConfigError
 from anomalyd.holiday import Day, Holidays, make_holidays
+from anomalyd.incident import Reason
 from anomalyd.rulefiles.calendars import FIRST_YEAR, LAST_YEAR
-from anomalyd.rulefiles.read import RuleSet, diff, read_rules
+from anomalyd.rulefiles.read import RuleSet, diff, load_rules, read_rules
 from anomalyd.rulefiles.write import write_rules
 from anomalyd.settings import Settings, load_settings, read_settings
+from anomalyd.store import open_store
 from anomalyd.yamlfile import read_yaml
+from fakes.receiver import FakeReceiver
+from fakes.statements import a_statement, an_alert
 
 BERLIN = ZoneInfo("Europe/Berlin")
 CHRISTMAS = date(2024, 12, 25)  # a Wednesday
@@ -170,12 +175,52 @@ def test_a_file_of_days_is_read_and_its_change_is_a_change_of_the_settings(tmp_p
     days = {day.date: day for day in loaded.calendars["ours"].days}
     assert days[date(2026, 11, 27)].name == "Summer party, late"
     assert (days[date(2030, 12, 31)].first, len(days)) == (720, LAST_YEAR - FIRST_YEAR + 2)
-    before = digest_of(loaded)
+    before = digest_of(loaded, RuleSet(()))
     file.write_text("2026-11-27\n")
-    assert digest_of(loaded) != before
+    assert digest_of(loaded, RuleSet(())) != before
     file.write_text("2026-11-27\n27.11.2026\n")
     with pytest.raises(ConfigError, match=r"anomalyd\.yml:2:.*days\.txt:2: '27\.11\.2026' is no day; write for"):
         load_settings(settings)
+
+
+def test_a_rules_own_file_of_days_is_watched_too(tmp_path: Path) -> None:
+    """Its path is relative to the rules file; a file that changes or goes is a change."""
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "anomalyd.yml").write_text(SOURCES + "rule_files: [rules/*.yml]\n")
+    file = tmp_path / "rules" / "days.txt"
+    file.write_text("2026-11-27\n")
+    (tmp_path / "rules" / "r.yml").write_text(f"{RULE}        holidays: {{days_file: days.txt}}\n")
+    settings = load_settings(tmp_path / "anomalyd.yml")
+    rules = load_rules(settings.rule_files, settings)
+    before = digest_of(settings, rules)
+    assert digest_of(settings, rules) == before
+    file.write_text("2026-11-28\n")
+    changed = digest_of(settings, rules)
+    file.unlink()
+    assert len({before, changed, digest_of(settings, rules)}) == 3
+
+
+def test_a_message_says_on_which_holiday_its_incident_began() -> None:
+    """By the rule's clocks, as fact and in plain text; not on the day after, at the end, or of a rule that is gone."""
+    rule = rules_of("DE-BY").rules[0]
+    store = open_store("sqlite://")
+    deliverer = deliverer_of(Arrangement, store, {}, {rule.id: rule}.get, VirtualClock(0))
+
+    def said(at: int, reason: Reason = Reason.NEW, of: str = rule.id) -> tuple[str | None, str]:
+        alert = an_alert(started_at=at, status="resolved" if reason == Reason.RESOLVED else "firing")
+        s = a_statement(reason, rule=of, at=at + HOUR_MS, opened_at=at, alerts=(alert,))
+        rendered = deliverer.words.of(s, at + HOUR_MS, FakeReceiver())
+        return dict(rendered.fields).get("Day"), rendered.text
+
+    words = "Thu 4 Jun counts as a Sunday: Corpus Christi"
+    corpus_christi = ms(2026, 6, 4, 0, 30)
+    field, text = said(corpus_christi)
+    assert field == words
+    assert f"\n{words}.\n" in text
+    for other in (said(ms(2026, 6, 5)), said(corpus_christi, Reason.RESOLVED), said(corpus_christi, of="g/Gone")):
+        assert other[0] is None
+        assert "counts as" not in other[1]
+    store.close()
 
 
 def test_a_rule_names_a_calendar_of_the_settings() -> None:

@@ -29,6 +29,7 @@ class Words:
         chart_urls: where charts are for whoever looks; drawn only then.
         background: what was like it before, and what people have said.
         company: names of what began together with it, as of a time.
+        day: of a holiday, which day of the week it counts as and what it is called.
     """
 
     actions: Actions | None = None
@@ -37,6 +38,7 @@ class Words:
     chart_urls: Charts | None = None
     background: Backgrounds | None = None
     company: Callable[[Statement, int], str] | None = None
+    day: Callable[[Statement], str] | None = None
 
     def of(self, statement: Statement, now: int, to: Receiver) -> Rendered:
         """The words of a statement; a failure to find them is told in the message, which is sent all the same."""
@@ -62,7 +64,8 @@ class Words:
     def _background(self, statement: Statement, now: int) -> Background:
         try:
             known = self.background(statement) if self.background is not None else NO_BACKGROUND
-            return replace(known, company=self.company(statement, now)) if self.company is not None else known
+            known = replace(known, company=self.company(statement, now)) if self.company is not None else known
         except StoreError as error:
             log.warning("a message goes out without its past", rule=statement.rule, reason=error.reason)
-            return NO_BACKGROUND
+            known = NO_BACKGROUND
+        return replace(known, day=self.day(statement)) if self.day is not None else known

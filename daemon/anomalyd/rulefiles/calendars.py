@@ -10,7 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -144,7 +144,8 @@ def referred(
     """
     if isinstance(value, CalendarModel):
         written = value.model_dump(mode="json", exclude_defaults=True)
-        return resolve(value, json.dumps(_named_days(written), sort_keys=True), folder)
+        found = resolve(value, json.dumps(_named_days(written), sort_keys=True), folder)
+        return replace(found, file=str(folder / value.days_file)) if value.days_file else found
     written_name = json.dumps(value)
     if calendars is not None and value in calendars:
         known = calendars[value]
