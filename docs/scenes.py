@@ -112,6 +112,7 @@ def _extreme(rng: np.random.Generator) -> F64:
     v = daily(rng)
     v[LEARNED + 60 : LEARNED + 63] += 60
     v[LEARNED + 196 : LEARNED + 202] += 70
+    v[LEARNED + 236 : LEARNED + 252] = v[LEARNED + 236 : LEARNED + 252].mean()
     return one(v)
 
 
@@ -277,7 +278,8 @@ SCENES: Mapping[str, Scene] = {
         _extreme,
         (
             Plant(60, 3, "never so high before", True),
-            Plant(196, 6, "noon's value at night", False),
+            Plant(196, 6, "noon's value at night", True),
+            Plant(236, 16, "stuck among ordinary values", False),
         ),
     ),
     "forecast": Scene(

@@ -43,7 +43,7 @@ FINDS: dict[str, set[str]] = {
     "seasonal": {"point", "contextual", "collective", "shift"},
     "knn": {"point", "contextual"},
     "rls": {"point", "contextual"},
-    "extreme": {"point"},
+    "extreme": {"point", "contextual"},
     "auto": {"point", "contextual", "collective", "shift"},
     "ensemble": {"point", "contextual"},
 }
@@ -55,7 +55,6 @@ CANNOT: dict[str, set[str]] = {
     "mad": {"contextual", "collective"},
     "adwin": {"point"},
     "matrix_profile": {"shift"},
-    "extreme": {"contextual", "collective"},
     "forecast": {"contextual", "collective"},
 }
 """What a detector does not find by nature; its docstring says so."""

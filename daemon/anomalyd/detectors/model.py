@@ -48,7 +48,7 @@ from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.score import Scores, join_scores
 
-CODE = 6
+CODE = 7
 """Raise when the scores of an unchanged rule change; it is part of every model's version."""
 
 OLDER_SHARE = 0.6

@@ -38,7 +38,7 @@ _BUILT_IN = (
     _built_in(
         "extended_isolation_forest", "ExtendedIsolationForest", "an isolation forest whose cuts are oblique"
     ),
-    _built_in("extreme", "Extreme", "distance beyond everything seen before"),
+    _built_in("extreme", "Extreme", "distance beyond everything seen before, at this time of day"),
     _built_in("forecast", "Forecast", "a limit is reached within a horizon"),
     _built_in("half_space_trees", "HalfSpaceTrees", "how empty the place of a residual is, by random half-space trees"),
     _built_in("iqr", "Iqr", "distance from the rolling quartiles in interquartile ranges"),
