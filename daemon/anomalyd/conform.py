@@ -109,7 +109,8 @@ def _note(document: Document, model: type[BaseModel], base: Loc, data: Any, erro
         document.problem((*base, *inside), f"unknown key {raw[-1]!r}", hint, key=True)
     else:
         inside = _inside(data, raw)
-        document.problem((*base, *inside), _sentence(inside or base, _message(error)), _choice_hint(error))
+        hint = _choice_hint(error) or _shape_hint(error, model, raw)
+        document.problem((*base, *inside), _sentence(inside or base, _message(error)), hint)
 
 
 def _inside(data: Any, loc: tuple[str | int, ...]) -> Loc:
@@ -183,6 +184,15 @@ def _choice_hint(error: Any) -> str:
     if error["type"] in ("bool_type", "bool_parsing") and isinstance(value, str):
         return "without quotes; words such as yes and on are text"
     return ""
+
+
+def _shape_hint(error: Any, model: type[BaseModel], raw: tuple[str | int, ...]) -> str:
+    """How to write what is to have parts; the value itself may be a secret and is not repeated."""
+    wanted = _WANTED.get(error["type"])
+    if wanted == "a list" and isinstance(error["input"], str | int | float):
+        return "put it into brackets: [...]"
+    keys = sorted(known_keys(model, raw)) if wanted == "a mapping" else []
+    return f"its keys: {', '.join(keys)}" if 0 < len(keys) <= 12 else ""
 
 
 def _kind(value: Any) -> str:

@@ -152,6 +152,53 @@ def result_type(tree: Any) -> Literal["vector", "scalar", "matrix", "string"]:
             return "vector"
 
 
+_KEEPING = frozenset(
+    ("abs", "ceil", "clamp", "clamp_max", "clamp_min", "exp", "floor", "histogram_quantile", "ln", "log10", "log2",
+     "round", "sgn", "sqrt")
+)  # fmt: skip
+_COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
+
+
+def kept_labels(text: str) -> frozenset[str] | None:
+    """The labels that the series of an expression can have; None where an aggregation does not say so."""
+    try:
+        return _kept(promql_parser.parse(text))
+    except ValueError:
+        return None
+
+
+def _kept(tree: Any) -> frozenset[str] | None:
+    match type(tree).__name__:
+        case "ParenExpr" | "UnaryExpr":
+            return _kept(tree.expr)
+        case "AggregateExpr" if str(tree.op) not in ("topk", "bottomk", "count_values", "limitk", "limit_ratio"):
+            by = tree.modifier
+            if by is not None and by.type == promql_parser.AggModifierType.Without:
+                return None
+            return frozenset(by.labels if by is not None else ())
+        case "Call" if tree.func.name in _KEEPING:
+            inner = next((_kept(one) for one in tree.args if result_type(one) == "vector"), None)
+            return inner - {"le"} if inner is not None and tree.func.name == "histogram_quantile" else inner
+        case "BinaryExpr" if tree.modifier is None and str(tree.op) != "or":
+            sides = [_kept(one) for one in (tree.lhs, tree.rhs) if result_type(one) == "vector"]
+            return sides[0] if sides else None
+        case _:
+            return None
+
+
+def cuts_off(text: str) -> str:
+    """The comparison by which an expression leaves out samples on their value; empty without one."""
+    try:
+        tree: Any = promql_parser.parse(text)
+    except ValueError:
+        return ""
+    while type(tree).__name__ == "ParenExpr":
+        tree = tree.expr
+    if type(tree).__name__ != "BinaryExpr" or str(tree.op) not in _COMPARISONS or result_type(tree.rhs) != "scalar":
+        return ""
+    return "" if tree.modifier is not None and tree.modifier.return_bool else str(tree.op)
+
+
 def _raw_counter(tree: Any) -> str | None:
     """The name of the first counter (``*_total``) whose level itself reaches the result."""
     name = type(tree).__name__

@@ -8,6 +8,7 @@ read at each use, so a rotated credential needs no restart. Whatever prints, log
 from __future__ import annotations
 
 import hmac
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from anomalyd.errors import ConfigError, Problem
 
 PLACEHOLDER = "<secret>"
 MAX_BYTES = 64 * 1024
+_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|\A\$[A-Z_][A-Z0-9_]*\Z")
 
 
 class Secret:
@@ -64,12 +66,21 @@ class Secret:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Take a string (or a ``Secret``); dump the placeholder; show as a write-only string in the JSON Schema."""
-        from_text = core_schema.no_info_after_validator_function(cls, core_schema.str_schema(min_length=1))
+        literal = core_schema.no_info_after_validator_function(_literal, core_schema.str_schema(min_length=1))
+        from_text = core_schema.no_info_after_validator_function(cls, literal)
         return core_schema.json_or_python_schema(
             json_schema=from_text,
             python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), from_text]),
             serialization=core_schema.plain_serializer_function_ser_schema(lambda _: PLACEHOLDER),
         )
+
+
+def _literal(text: str) -> str:
+    """Refuse what other programs would fill in: it would be sent as it stands."""
+    if _VARIABLE.search(text):
+        raise ValueError("variables of the environment are not filled in; put the secret into a file, and name the"
+                         " file with the key that ends in _file")  # fmt: skip
+    return text
 
 
 def either(value: Secret | None, file: str | Path | None, key: str) -> Secret | None:

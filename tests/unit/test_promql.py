@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyd.promql import MAX_OPERATORS, check_expr, is_metricsql, reach_ms
+from anomalyd.promql import MAX_OPERATORS, check_expr, cuts_off, is_metricsql, kept_labels, reach_ms
 
 GOOD = [
     "up", "sum by (job) (rate(http_requests_total[5m]))", "time()", "vector(1)", "a > 3", "count(x_total)",
@@ -132,3 +132,28 @@ def test_a_function_of_metricsql_is_named_as_that() -> None:
     found = check_expr("median_over_time(load[5m])")
     assert found is not None
     assert "kind: victoriametrics" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("expr", "labels"),
+    [
+        ("sum by (a, b) (x)", {"a", "b"}), ("(sum(x))", set()), ("-avg by (a) (x)", {"a"}),
+        ("histogram_quantile(0.9, sum by (le, a) (rate(x_bucket[5m])))", {"a"}),
+        ("100 * sum by (a) (x)", {"a"}), ("sum by (a) (x) / sum by (a) (y)", {"a"}),
+        ("sum by (a) (x) / on (a) group_left (b) y", None), ("topk by (a) (3, x)", None), ("topk(3, x)", None),
+        ('count_values("v", x)', None), ("sum without (a) (x)", None), ("x", None), ("rate(x[5m])", None),
+        ('label_replace(sum by (a) (x), "b", "$1", "a", "(.*)")', None), ("sum by (a) (x) or y", None), ("(", None),
+    ],
+)  # fmt: skip
+def test_labels_that_series_can_have_are_known_where_an_aggregation_says_so(expr: str, labels: set[str] | None) -> None:
+    """And nowhere else: whatever may add a label makes it unknown."""
+    assert kept_labels(expr) == labels
+
+
+@pytest.mark.parametrize(
+    ("expr", "sign"),
+    [("x > 5", ">"), ("(x != 0)", "!="), ("x > bool 5", ""), ("x > y", ""), ("sum(x > 5)", ""), ("(", "")],
+)
+def test_a_comparison_with_a_number_that_leaves_out_samples_is_seen(expr: str, sign: str) -> None:
+    """At the top of the expression only: within an aggregation it chooses what is counted."""
+    assert cuts_off(expr) == sign

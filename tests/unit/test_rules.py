@@ -240,6 +240,10 @@ REFUSED = [
     (GOOD + "timezone: Europe/Berln", "'Europe/Berln' is not a time zone"),
     (GOOD + "timezone: ../../etc/passwd", "is not a time zone"),
     (GOOD + "seed: -1", "greater than or equal to 0"),
+    (GOOD + "group_by: region", "r.yml:7:19: group_by: must be a list, not text (put it into brackets: [...])"),
+    (GOOD + "min_deviation: 20%", "min_deviation: must be a mapping, not text (its keys: absolute, relative)"),
+    ("expr: up\ndirection: down\ndetector: {type: forecast, limit: 0}",
+     "when: above waits for what direction: down leaves out (write when: below"),
     (GOOD + "anomaly: B", "r.yml:7:9: duplicate key 'anomaly' (first at line 4)"),
 ]  # fmt: skip
 
@@ -448,3 +452,29 @@ def test_metricsql_is_for_sources_that_speak_it() -> None:
     assert "unknown function" in refused(one("expr: median_over_time(load[5m])\n"))
     assert "is a counter" in refused(one("expr: a_total\nsource: edge\n"), names)
     assert rules_of(one("expr: up\nsource: edge\n"), names).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("expr: up > 5", "r.yml:5:15: expr leaves out samples by a comparison (>)"),
+        ("expr: sum by (zone) (up)\ngroup_by: [zone, region]",
+         "r.yml:6:19: group_by: no series of expr has a label 'region' (its aggregation keeps zone)"),
+        ("expr: sum(up)\ngroup_by: [region]", "no series of expr has a label 'region' (its aggregation keeps none)"),
+    ],
+)  # fmt: skip
+def test_what_may_be_meant_is_noted_and_taken(keys: str, said: str) -> None:
+    """A comparison that hides what is normal, and labels that no series can have, come with a word at their place."""
+    rules = rules_of(one(keys + "\n"))
+    assert len(rules.rules) == 1
+    (notice,) = rules.notices
+    assert said in str(notice)
+
+
+def test_what_is_plain_is_not_noted() -> None:
+    """Labels that an aggregation keeps, that only the source knows, and all of them; a comparison that gives 0 or 1."""
+    for keys in (
+        "expr: sum by (zone) (up)\ngroup_by: [zone]", "expr: up\ngroup_by: [zone]", "expr: up > bool 5",
+        "expr: sum by (zone) (up)\ngroup_by: [...]", "expr: sum without (zone) (up)\ngroup_by: [region]",
+    ):  # fmt: skip
+        assert rules_of(one(keys + "\n")).notices == ()

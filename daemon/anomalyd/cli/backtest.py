@@ -54,6 +54,7 @@ from anomalyd.workbench.report.figures import (
     week_counts,
 )
 from anomalyd.workbench.report.votes import confirmed_spans
+from anomalyd.yamlfile import did_you_mean
 
 SERIES_SHOWN = 15
 
@@ -77,8 +78,11 @@ def choose(targets: Sequence[str], config: Path, old_file: Path | None) -> Wante
     chosen = rules.rules if not names else tuple(r for r in rules.rules if r.name in names or r.id in names)
     missing = [n for n in names if not any(n in (r.name, r.id) for r in chosen)]
     if missing:
-        known = ", ".join(sorted(rule.id for rule in rules.rules))
-        raise ConfigError([Problem(name, 0, 0, "no rule has this name", f"known: {known}") for name in missing])
+        known = f"known: {', '.join(sorted(rule.id for rule in rules.rules))}"
+        names = [name for rule in rules.rules for name in (rule.name, rule.id)]
+        near = {name: did_you_mean(name, names) for name in missing}
+        hints = {name: hint if hint.startswith("did") else known for name, hint in near.items()}
+        raise ConfigError([Problem(name, 0, 0, "no rule has this name", hints[name]) for name in missing])
     return Wanted(settings, chosen, _old_versions(chosen, old_file, settings), rules.rules)
 
 

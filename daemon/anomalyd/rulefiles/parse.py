@@ -17,7 +17,7 @@ from anomalyd.detectors.registry import detector_names, load_detector, make_dete
 from anomalyd.durations import format_duration
 from anomalyd.errors import DetectorError, Problem
 from anomalyd.holiday import Holidays
-from anomalyd.promql import check_expr, is_metricsql
+from anomalyd.promql import check_expr, cuts_off, is_metricsql, kept_labels
 from anomalyd.rule import DataQuality, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
 from anomalyd.rulefiles.calendars import CalendarError, referred
 from anomalyd.rulefiles.model import RULE, GroupModel, RuleModel, RulesFile, TierModel
@@ -66,6 +66,10 @@ class Names(Protocol):
 
     @property
     def calendars(self) -> Mapping[str, Holidays]: ...
+
+
+_AWAY = {"above": "down", "below": "up"}
+"""Of a detector that looks for a limit on one side the direction that leads away from it."""
 
 
 class RulesReader:
@@ -127,16 +131,23 @@ class RulesReader:
         self._bounds(loc, rule)
         return rule
 
+    def _notice(self, loc: Loc, message: str, hint: str) -> None:
+        """Note what is worth a look and may be meant."""
+        mark = self.document.mark(loc)
+        self.notices.append(Problem(self.document.file, mark.line, mark.column, message, hint))
+
     def _expr(self, loc: Loc, data: Mapping[str, Any]) -> None:
         expr = data.get("expr")
         if isinstance(expr, str) and self._speaks_metricsql(data) and is_metricsql(expr):
-            mark = self.document.mark((*loc, "expr"))
             message = "expr is no PromQL and is taken for MetricsQL: only the source can check it"
-            notice = Problem(self.document.file, mark.line, mark.column, message, "anomalyd query-cost asks it")
-            self.notices.append(notice)
+            self._notice((*loc, "expr"), message, "anomalyd query-cost asks it")
             return
         if isinstance(expr, str) and (finding := check_expr(expr, raw_counter=data.get("raw_counter") is True)):
             self.document.problem((*loc, "expr"), finding.message, finding.hint, offset=finding.offset)
+        elif isinstance(expr, str) and (sign := cuts_off(expr)):
+            message = f"expr leaves out samples by a comparison ({sign}): a detector never sees what is normal then"
+            hint = "watch the value itself: the detector finds the cut; min_deviation and valid_range are yours"
+            self._notice((*loc, "expr"), message, hint)
 
     def _holidays(self, loc: Loc, model: RuleModel) -> Holidays | None:
         if model.holidays is None:
@@ -148,10 +159,8 @@ class RulesReader:
             self.document.problem((*loc, *error.loc), f"holidays: {error.message}", error.hint)
             return None
         if not found.known:
-            mark = self.document.mark(loc)
             message = f"holidays: whether there is a calendar {model.holidays!r} only the settings know"
-            hint = "check them together with the rules: anomalyd check anomalyd.yml"
-            self.notices.append(Problem(self.document.file, mark.line, mark.column, message, hint))
+            self._notice(loc, message, "check them together with the rules: anomalyd check anomalyd.yml")
         return found
 
     def _speaks_metricsql(self, data: Mapping[str, Any]) -> bool:
@@ -200,6 +209,14 @@ class RulesReader:
             self.document.problem(at, message, did_you_mean(name, detector_names()) if unknown else "")
             return
         self._history(loc, name, detector.min_history, group, model)
+        side = getattr(getattr(detector, "params", None), "when", "")
+        away = _AWAY.get(side)
+        if model is not None and model.direction == away:
+            self.document.problem(
+                loc, f"when: {side} waits for what direction: {away} leaves out",
+                f"write when: {'below' if away == 'down' else 'above'} for a limit that is reached from the other side,"
+                " or leave direction out",
+            )  # fmt: skip
 
     def _history(self, loc: Loc, name: str, least: int, group: GroupModel, model: RuleModel | None) -> None:
         if model is not None and model.history < least * group.interval:
@@ -241,6 +258,11 @@ class RulesReader:
         for label in rule.group_by:
             if label in rule.drop_labels:
                 self.document.problem((*loc, "group_by"), f"label {label!r} is dropped by drop_labels")
+        kept = kept_labels(rule.expr)
+        for label in rule.group_by:
+            if kept is not None and label not in kept and label != "...":
+                has = f"its aggregation keeps {', '.join(sorted(kept)) or 'none'}"
+                self._notice((*loc, "group_by"), f"group_by: no series of expr has a label {label!r}", has)
         if "..." in rule.group_by and len(rule.group_by) > 1:
             self.document.problem((*loc, "group_by"), "... means all labels and stands alone")
 
