@@ -327,24 +327,25 @@ class Lane:
         self._metrics.remote_write_requests.labels(name, written.kind, written.reason).inc()
         self._metrics.remote_write_bytes.labels(name).inc(written.sent)
         if written.kind == "retry":
-            self._wait(written, now)
+            self._wait(written, now, shelf)
             return
         self._metrics.remote_write_samples.labels(name, written.kind).inc(samples)
         if self._failures:
-            log.info("the target takes scores again", target=name, after_s=(now - self._away_since) / 1000)
+            log.info("the target takes scores again", target=name, rule=shelf.id,
+                     after_s=(now - self._away_since) / 1000)  # fmt: skip
         self._failures, self._not_before, self._noted = 0, 0, False
         if written.kind == "refused" and now - self._said_at >= QUIET_MS:
             self._said_at = now
             log.error("scores were refused and are not sent again", target=name, rule=shelf.id, reason=written.reason,
                       samples=samples, error=written.message)  # fmt: skip
 
-    def _wait(self, written: Written, now: int) -> None:
+    def _wait(self, written: Written, now: int, shelf: _Shelf) -> None:
         """Leave the target alone for as long as it asks, or for a growing time with chance in it."""
         queue, name = self._target.queue, self._target.name
         if not self._failures:
             self._away_since = now
-            log.warning("scores are not taken; they are sent again", target=name, reason=written.reason,
-                        error=written.message)  # fmt: skip
+            log.warning("scores are not taken; they are sent again", target=name, rule=shelf.id,
+                        reason=written.reason, error=written.message)  # fmt: skip
         most = min(queue.max_backoff_ms, queue.min_backoff_ms << min(self._failures, 20))
         pause_ms = random.uniform(0.5, 1.0) * most if written.pause_s is None else written.pause_s * 1000
         self._failures += 1

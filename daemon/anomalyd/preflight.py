@@ -46,7 +46,7 @@ def preflight(document: Document, settings: Settings) -> None:
 
 def probe(document: Document, settings: Settings) -> None:
     """Note in the document what cannot be reached: receivers, to which nothing is sent, and targets of remote write,
-    which are asked to take no samples."""
+    which are asked to take no samples and to refuse what cannot be read."""
     from anomalyd.receivers.reach import reach  # it knows every kind of receiver: only who asks for it loads them
 
     for name, receiver in settings.receivers.items():
@@ -66,6 +66,7 @@ def probe(document: Document, settings: Settings) -> None:
 _REMEDY = {
     "not_found": "check the URL's path; Prometheus needs --web.enable-remote-write-receiver",
     "auth": "check the credentials and the tenant",
+    "protocol": "check host and path: Prometheus takes samples at /api/v1/write, Mimir at /api/v1/push",
 }
 
 

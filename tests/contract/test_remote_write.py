@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
 from anomalyd.block import fingerprint, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS, VirtualClock
@@ -497,13 +498,15 @@ def test_who_no_longer_leads_moves_no_cursor(house: House) -> None:
 
 
 def test_a_target_that_cannot_be_reached(house: House) -> None:
-    """No connection is a failure like any other."""
-    with refused_port() as url:
+    """No connection is a failure like any other; the log names target and rule, once."""
+    with refused_port() as url, capture_logs() as logs:
         lane = house.lane(url=f"{url}/api/v1/write")
         house.step(lane)
         house.slot(1, [1.0])
         assert house.step(lane) is not None
     assert house.metrics.remote_write_requests.labels("long-term", "retry", "connect")._value.get() == 1
+    (away,) = (line for line in logs if line["event"].startswith("scores are not taken"))
+    assert (away["target"], away["rule"]) == ("long-term", RULE)
 
 
 def test_credentials(house: House) -> None:

@@ -14,7 +14,7 @@ from anomalyd.cli import main
 from anomalyd.errors import StoreError
 from anomalyd.store import look, open_store
 from fakes.remotewrite import RemoteWriteReceiver
-from fakes.sink import Answer, Fault
+from fakes.sink import Answer, Fault, Request, Sink
 from fakes.smtp import FakeSmtp
 from fakes.webhook import FakeWebhook
 
@@ -222,24 +222,44 @@ def test_probing_finds_receivers_that_cannot_be_reached_and_sends_nothing(place:
     assert requests == []
 
 
+class Polite(Sink):
+    """Says 200 to whatever it is sent: as a page, as JSON, and as a receiver of Remote-Write 2.0 does."""
+
+    def handle(self, request: Request) -> Answer:
+        """Answer by the path alone."""
+        if request.path == "/page":
+            return Answer(200, b"<html>Sign in</html>", content_type="text/html; charset=utf-8")
+        counted = {"X-Prometheus-Remote-Write-Samples-Written": "0"} if request.path == "/newer" else {}
+        return Answer(200, b"{}", counted)
+
+
 def test_probing_asks_targets_of_remote_write(place: Place) -> None:
-    """Each gets a request without samples: a wrong path and a wrong token are told with their remedy."""
-    with RemoteWriteReceiver() as good, RemoteWriteReceiver() as strict:
+    """Each gets a request without samples: a wrong path, a wrong token and a server that is no receiver of remote write
+    are told with their remedy."""
+    with RemoteWriteReceiver() as good, RemoteWriteReceiver() as strict, Polite() as polite:
         strict.authorization = "Bearer right"
         place.settings(SETTINGS + f"""
 remote_write:
   - {{name: good, url: "{good.write_url}"}}
   - {{name: lost, url: "{good.url}/write"}}
   - {{name: strict, url: "{strict.write_url}", authorization: {{credentials: canary}}}}
+  - {{name: page, url: "{polite.url}/page"}}
+  - {{name: agrees, url: "{polite.url}/agrees"}}
+  - {{name: newer, url: "{polite.url}/newer"}}
 """)
         assert place.check()[0] == 0
-        good.fail(Fault(answer=Answer(204)), Fault(answer=Answer(404, b"nothing here")))
+        good.fail(Fault(answer=Answer(204)), Fault(answer=Answer(400)), Fault(answer=Answer(404, b"nothing here")))
         code, said = place.check("--probe")
     assert code == 2
     assert "good takes no samples" not in said
     assert "lost takes no samples" in said
     assert "--web.enable-remote-write-receiver" in said
     assert "strict takes no samples" in said
+    assert "page takes no samples" in said
+    assert "answers with a web page (check host and path: Prometheus takes samples at /api/v1/write" in said
+    assert "agrees takes no samples" in said
+    assert "answers 200 also to what no receiver of remote write can read (check host and path" in said
+    assert "newer takes no samples" not in said
     assert "check the credentials" in said
     assert "canary" not in said
     assert good.series == {}

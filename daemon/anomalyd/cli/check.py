@@ -203,7 +203,7 @@ def check(
     settings name are checked too, and rules against the sources and receivers of the settings. Whatever `run` would
     refuse to start for is found here, but for an address that is in use and a database server that does not answer:
     nothing is connected to, unless `--probe` asks for it. Then receivers are connected to and sent nothing, and targets
-    of remote write get a request without samples. Exit code 0: all is well; 2: it is not.
+    of remote write get a request without samples and one that they must refuse. Exit code 0: all is well; 2: it is not.
     """
     named = [*([str(config)] if config is not None else []), *(files or [])]
     checked = check_files(list(dict.fromkeys(named or [DEFAULT_FILE])), syntax_only, connect)

@@ -25,6 +25,8 @@ HEADERS = {
     "Content-Type": "application/x-protobuf",
     "X-Prometheus-Remote-Write-Version": "0.1.0",
 }
+_COUNTED = "x-prometheus-remote-write-samples-written"
+_UNREADABLE = b"anomalyd check --probe: this is not snappy and must be refused"
 _SAID = 1000
 
 
@@ -58,21 +60,40 @@ class RemoteWriter:
     def write(self, body: bytes, attempt: int = 0) -> Written:
         """Send a request's message; ``attempt`` counts those before it that may be sent again."""
         packed = snappy(body)
-        headers = {**HEADERS, **({"Retry-Attempt": str(attempt)} if attempt else {})}
-        deadline = Deadline(self._clock, self.target.http.timeout_s)
-        try:
-            answer = self._http.post_bytes(self.target.url, packed, headers, deadline)
-        except SourceError as error:
-            return Written("retry", error.reason, str(error), error.retry_after_s, len(packed))
-        return self._judged(answer, len(packed))
+        answer = self._post(packed, attempt)
+        return answer if isinstance(answer, Written) else self._judged(answer, len(packed))
 
     def probe(self) -> Written:
-        """A request without samples: it shows whether the target takes ours."""
-        return self.write(b"")
+        """Whether the target takes our requests: one without samples, and then one that cannot be read.
+
+        A page, or a gateway that answers for a receiver, says 200 to both; a receiver refuses the second, or has named
+        in the headers of Remote-Write 2.0 what it wrote of the first.
+        """
+        answer = self._post(snappy(b""))
+        if isinstance(answer, Written):
+            return answer
+        told = self._judged(answer, 0)
+        if told.kind != "ok" or _COUNTED in answer.headers:
+            return told
+        if "html" in answer.headers.get("content-type", ""):
+            return Written("refused", "protocol", f"{self._http.where} answers with a web page")
+        second = self._post(_UNREADABLE)
+        if isinstance(second, Written) or not 200 <= second.status < 300:
+            return second if isinstance(second, Written) else told
+        said = f"{self._http.where} answers {second.status} also to what no receiver of remote write can read"
+        return Written("refused", "protocol", said)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def _post(self, packed: bytes, attempt: int = 0) -> Answer | Written:
+        headers = {**HEADERS, **({"Retry-Attempt": str(attempt)} if attempt else {})}
+        deadline = Deadline(self._clock, self.target.http.timeout_s)
+        try:
+            return self._http.post_bytes(self.target.url, packed, headers, deadline)
+        except SourceError as error:
+            return Written("retry", error.reason, str(error), error.retry_after_s, len(packed))
 
     def _judged(self, answer: Answer, sent: int) -> Written:
         if 200 <= answer.status < 300:
