@@ -207,7 +207,7 @@ def build(
     deliverer = _deliverer(wiring, store, receivers, clock, fence)
     daemon = Daemon(
         store, evaluator, deliverer, metrics, clock, rules.groups, settings.retention_ms, leadership, wiring.repeats,
-        {} if inline else open_remotes(wiring, store, clock, fence, {}),
+        {} if inline else open_remotes(wiring, store, clock, fence, {}), lambda: wiring.arrangement().notices,
     )  # fmt: skip
     app = App(wiring, daemon, store, sources, (fit, background), feedback, digest_of(settings, rules))
     daemon.on_lead = app.close_orphans

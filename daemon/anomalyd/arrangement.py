@@ -16,6 +16,7 @@ from anomalyd.delivery.escalate import Escalation, Step, last_receivers
 from anomalyd.delivery.flap import Flaps
 from anomalyd.delivery.hush import InhibitRule, MuteWindow
 from anomalyd.delivery.needs import Delivery
+from anomalyd.delivery.notices import NoticePolicy
 from anomalyd.delivery.quiet import arrange
 from anomalyd.delivery.routing import Route, receivers_for
 from anomalyd.delivery.together import Company
@@ -39,6 +40,7 @@ class Arrangement:
     inhibit_rules: tuple[InhibitRule, ...] = ()
     together: Company | None = None
     escalation: tuple[Step, ...] = ()
+    notices: NoticePolicy = field(default_factory=NoticePolicy)
 
     def recipients(self, rule: Rule, incident: Incident) -> Sequence[str]:
         """Who is told of an incident: at once, or in the end when nobody acknowledges it."""
@@ -59,7 +61,7 @@ class Arrangement:
 def arrangement_of(settings: Settings) -> Arrangement:
     """What these settings say."""
     s = settings
-    return Arrangement(s.receivers, s.route, s.mute_windows, s.inhibit_rules, s.together, s.escalation)
+    return Arrangement(s.receivers, s.route, s.mute_windows, s.inhibit_rules, s.together, s.escalation, s.notices)
 
 
 def deliverer_of(

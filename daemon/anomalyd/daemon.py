@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from anomalyd.clock import MINUTE_MS, SECOND_MS, Clock, VirtualClock
 from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.notices import NoticePolicy, notices_owed
 from anomalyd.delivery.past import updates
 from anomalyd.delivery.remind import next_look, reminders
 from anomalyd.episode import Phase
@@ -53,16 +54,18 @@ class Daemon:
         leadership: Leadership | None = None,
         repeats: Callable[[], Mapping[str, int]] = dict,
         remotes: Mapping[str, RemoteWrite] | None = None,
+        notices: Callable[[], NoticePolicy] = NoticePolicy,
     ):
         """Args:
         leadership: decides between several daemons on one store; without it this one is alone.
         repeats: how often each receiver is reminded of what is still open, milliseconds.
         remotes: the targets that scores are written to, by name.
+        notices: who is told of what pages nobody.
         """
         self.store, self.evaluator, self.deliverer, self.metrics = store, evaluator, deliverer, metrics
         self.clock = clock
         self.retention_ms = retention_ms
-        self.leadership, self.repeats = leadership, repeats
+        self.leadership, self.repeats, self.notices = leadership, repeats, notices
         self.remotes: Mapping[str, RemoteWrite] = remotes or {}
         self._remotes_known = False
         self.on_lead: Callable[[], None] = lambda: None
@@ -189,7 +192,7 @@ class Daemon:
     def remind(self, now: int) -> None:
         """Owe what is due because of what is still open, what people have said, and what waits for company."""
         reminded = reminders(self.store, self.repeats(), now)
-        if owed := [*reminded, *self._verdicts(now), *self.deliverer.updates(now)]:
+        if owed := [*reminded, *self._verdicts(now), *self.deliverer.updates(now), *self._notices(now)]:
             self.store.enqueue(owed)
             for event in self.wake.values():
                 event.set()
@@ -202,6 +205,15 @@ class Daemon:
         self._said = stamp
         receivers = self.deliverer.receivers.items()
         return updates(self.store, [n for n, r in receivers if isinstance(r, ShowsVerdicts) and r.shows_verdicts], now)
+
+    def _notices(self, now: int) -> list[Notification]:
+        """What is owed about notices of rules that may tell anybody."""
+
+        def live(rule_id: str) -> bool:
+            run = self.evaluator.runs.get(rule_id)
+            return run.rule.mode == "live" if run is not None else not rule_id
+
+        return notices_owed(self.notices(), self.store, live, now)
 
     # What happened, for logs and metrics ---------------------------------------------------------------------------
 
@@ -385,4 +397,4 @@ def run_virtually(
 def _next_look(daemon: Daemon, now: int) -> int | None:
     """When something may be due of what is open: every minute where incidents wait for company."""
     waiting = any(stat.pending for stat in daemon.store.outbox_stats(now).values())
-    return now + MINUTE_MS if waiting else next_look(daemon.store, daemon.repeats(), now)
+    return now + MINUTE_MS if waiting or daemon.notices().receivers else next_look(daemon.store, daemon.repeats(), now)

@@ -1,7 +1,8 @@
 """Where computing happens: inline, threads, processes or Dask, all as one ``concurrent.futures.Executor``.
 
 A task is data and a top-level function, so it runs the same in each of them. Processes are spawned, never forked (the
-daemon has threads), and ``max_tasks_per_child`` is not used (it hangs: cpython #115634).
+daemon has threads), and ``max_tasks_per_child`` is not used (it hangs: cpython #115634). Each process is a pool by
+itself: one that is killed, for want of memory say, takes only its own task along, and the next task finds a new one.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.connection import wait
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from anomalyd.errors import ConfigError, Problem
+from anomalyd.errors import ConfigError, DetectorError, Problem
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,12 +45,79 @@ def open_executor(kind: str, workers: int = 2) -> Executor:
     if kind == "threads":
         return ThreadPoolExecutor(workers, thread_name_prefix="compute")
     if kind == "processes":
-        spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent)
+        return Processes(workers)
     if kind.startswith("dask://"):
         return _open_dask("tcp://" + kind.removeprefix("dask://"))
     remedy = "use inline, threads, processes or dask://host:port"
     raise ConfigError([Problem("anomalyd.yml", 0, 0, f"unknown executor {kind!r}", remedy)])
+
+
+class Processes(Executor):
+    """So many processes, each begun with its first task and replaced when it dies.
+
+    A task whose process dies ends with ``DetectorError`` ("worker"). One pool for all processes would break for good by
+    the first death, and end the tasks of the others too.
+    """
+
+    def __init__(self, workers: int):
+        self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+        self._all: set[ProcessPoolExecutor] = set()
+        self._lock, self._over = threading.Lock(), False
+        for _ in range(workers):
+            self._idle.put(self._begin())
+        self._waiting = ThreadPoolExecutor(workers, thread_name_prefix="fit")
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return self._waiting.submit(self._run, fn, *args, **kwargs)
+
+    def _run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        pool = self._idle.get()
+        try:
+            return pool.submit(fn, *args, **kwargs).result()
+        except BrokenExecutor as error:
+            pool = self._replace(pool)
+            text = "the process that computed it died: killed, or out of memory (fewer workers or series need less)"
+            raise DetectorError("worker", text) from error
+        finally:
+            self._idle.put(pool)
+
+    def _begin(self) -> ProcessPoolExecutor:
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=as_worker)
+        self._all.add(pool)
+        return pool
+
+    def _replace(self, pool: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._over:
+                return pool
+            self._all.discard(pool)
+            pool.shutdown(wait=False)
+            return self._begin()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._lock:
+            self._over = True
+        self._waiting.shutdown(wait=wait, cancel_futures=cancel_futures)
+        for pool in self._all:
+            pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
+FIRST_TO_GO = 500
+"""How much sooner than the daemon a worker is chosen when the machine is out of memory (``oom_score_adj``)."""
+
+NICENESS = 5
+"""Fits give way to ticks where there are not enough cores for both."""
+
+
+def as_worker() -> None:
+    """What a process does first: it ends with the daemon, gives way to it, and goes before it when memory runs out."""
+    end_with_parent()
+    os.nice(NICENESS)
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO), encoding="ascii")
+    except OSError:
+        return  # not Linux, or not allowed: the kernel chooses as it does
 
 
 def end_with_parent() -> None:

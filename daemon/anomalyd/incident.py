@@ -80,7 +80,13 @@ DATA_FAULTS: Mapping[str, str] = {
 }
 """What can be wrong with a series as data, in words that follow "is" or "series"; also the ``why`` of such an alert."""
 
-UNJUDGED = frozenset({"source", *DATA_FAULTS})
+NOTICE = "notice"
+"""The ``why`` of what is no alert at all."""
+
+NOTICES = "Notices"
+NOTICES_RULE = f"anomalyd/{NOTICES}"
+
+UNJUDGED = frozenset({"source", NOTICE, *DATA_FAULTS})
 """The ``why`` of alerts that are no episode: nobody can say whether they were right."""
 
 

@@ -113,7 +113,7 @@ class Metrics:
             registry=own,
         )  # fmt: skip
         self.notices = Counter(
-            "anomalyd_notices_total", "What was noted and paged nobody, by kind (drift, model, returned).",
+            "anomalyd_notices_total", "What was noted and paged nobody, by kind: drift, fit, model, returned, ...",
             ["rule", "kind"], registry=own,
         )  # fmt: skip
 

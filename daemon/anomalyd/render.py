@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from anomalyd.block import Labels
 from anomalyd.clock import DAY_MS
-from anomalyd.incident import DATA_FAULTS, Alert, Channel, Reason, Statement
+from anomalyd.incident import DATA_FAULTS, NOTICE, NOTICES_RULE, Alert, Channel, Reason, Statement
 from anomalyd.rendered import (
     NO_BACKGROUND,
     RUNBOOK,
@@ -75,7 +75,8 @@ def render(
     own = "" if statement.resolved else clean(annotations.get("summary", ""), 512)
     summary = own or sentence
     description = "" if statement.resolved else annotations.get("description", "")
-    shown = statement.alerts[:max_lines] if statement.total > 1 else ()
+    # Notices are spelled out in the description.
+    shown = statement.alerts[:max_lines] if statement.total > 1 and statement.rule != NOTICES_RULE else ()
     lines = tuple(_line(alert, statement, now) for alert in shown) or _channel_lines(statement, max_lines)
     more = max(0, statement.total - len(lines)) if shown else 0
     title = cut(_title(statement), 140)
@@ -114,6 +115,8 @@ _HEADS: Mapping[Reason, str] = {
 
 
 def _title(s: Statement) -> str:
+    if s.rule == NOTICES_RULE:
+        return f"[NOTICE] {s.total} of models and series" if s.total > 1 else "[NOTICE] " + _own(s.alerts[0], s)
     joined = s.reason == Reason.MORE and s.note  # by an incident of another rule
     head = "{tier}, MORE" if joined else _HEADS[Reason.RESOLVED if s.resolved else s.reason]
     head = head.format(tier=s.tier.word.upper())
@@ -150,6 +153,8 @@ def _sentence(s: Statement, now: int) -> str:
     if not s.alerts:
         return f"{clean(s.name, 80)} since {clock_time(s.opened_at, now)}"
     lead = s.alerts[0]
+    if s.rule == NOTICES_RULE:
+        return "Worth knowing; nothing was paged, and nothing has to be done at once."
     what = " ".join(part for part in (clean(s.name, 80), _where(s) or label_text(lead.labels, 120)) if part)
     if s.resolved:
         lasted = f" after {span(s.at - s.opened_at)}"
@@ -166,7 +171,7 @@ def _sentence(s: Statement, now: int) -> str:
 
 def _brief(s: Statement, sentence: str) -> str:
     """The reason for whoever has just read the title."""
-    if s.resolved or not s.alerts or s.reason == Reason.TEST:
+    if s.resolved or not s.alerts or s.reason == Reason.TEST or s.rule == NOTICES_RULE:
         return sentence
     lead = s.alerts[0]
     if s.total > 1:
@@ -218,6 +223,8 @@ def _state(alert: Alert) -> str:
         return "has stopped reporting"
     if alert.why in DATA_FAULTS:
         return f"is {DATA_FAULTS[alert.why]}"
+    if alert.why == NOTICE:
+        return "has a notice"
     if alert.value is None:
         return "does not answer" if alert.why == "source" else "is abnormal"
     outside = ", outside its valid range" if alert.why == "out_of_range" else ""

@@ -15,6 +15,7 @@ from typing import Any
 from anomalyd.conform import conform
 from anomalyd.delivery.escalate import Step
 from anomalyd.delivery.hush import InhibitRule, MuteWindow
+from anomalyd.delivery.notices import NoticePolicy
 from anomalyd.delivery.routing import Route
 from anomalyd.delivery.together import Company
 from anomalyd.feedback.cuts import FeedbackPolicy
@@ -116,6 +117,7 @@ class Settings:
     calendars: Mapping[str, Holidays] = field(default_factory=dict)
     days_files: tuple[str, ...] = ()
     remote_write: tuple[WriteTarget, ...] = ()
+    notices: NoticePolicy = field(default_factory=NoticePolicy)
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -173,6 +175,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         feedback=model.feedback.policy(),
         together=model.together.made() if model.together else None,
         escalation=tuple(step.made() for step in model.escalation),
+        notices=model.notices.made(),
         log=Log(model.log.level, model.log.format),
         executor=Executors(model.executor.fit, model.executor.workers),
         retention_ms=model.retention,
@@ -283,6 +286,7 @@ def _default_receivers(
     for loc, name in [*_route_names(model.route, ("route",)), *_window_names(model), *_last_names(model)]:
         if name not in model.receivers:
             document.problem(loc, f"unknown receiver {name!r}", did_you_mean(name, model.receivers))
+    _check_notices(document, model, receivers)
     _check_fallbacks(document, receivers)
     if (given := model.route.receivers) is not None:
         return tuple(dict.fromkeys(given))
@@ -292,6 +296,20 @@ def _default_receivers(
         said = "every receiver is told only of what nobody acknowledges: nobody is told first"
         document.problem(("escalation",), said, "add another receiver, or name one in route: receivers")
     return at_once
+
+
+def _check_notices(document: Document, model: SettingsFile, receivers: Mapping[str, ReceiverSettings]) -> None:
+    """A notice has no end: where an alert stays open until it is ended, one would stay for ever."""
+    for i, name in enumerate(model.notices.receivers):
+        loc = ("notices", "receivers", i)
+        if name not in model.receivers:
+            document.problem(loc, f"unknown receiver {name!r}", did_you_mean(name, model.receivers))
+        elif name in receivers and receivers[name].type in UNENDING:
+            said = f"{name} keeps what it is told open until it is over, and a notice is never over"
+            document.problem(loc, said, "name a receiver of another type: a chat, email or a webhook")
+
+
+UNENDING = ("pagerduty", "alertmanager")
 
 
 def _check_fallbacks(document: Document, receivers: Mapping[str, ReceiverSettings]) -> None:

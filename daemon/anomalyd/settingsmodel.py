@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from anomalyd.conform import Duration, Flag, Number, PositiveDuration, Section, Whole
+from anomalyd.delivery.notices import USUAL, NoticePolicy
 from anomalyd.feedback.cuts import FeedbackPolicy
 from anomalyd.prometheus.spec import MIB, BasicAuth, Kind, Method, OAuth2, SourceSpec
 from anomalyd.prometheus.target import QueuePolicy, WriteTarget, without_query
@@ -18,6 +19,7 @@ from anomalyd.rulefiles.calendars import CalendarModel
 from anomalyd.rulefiles.model import LabelName
 from anomalyd.scoreseries import KINDS
 from anomalyd.secret import Secret, either
+from anomalyd.slot import NoticeKind
 
 DEFAULT_LISTEN = "127.0.0.1:9640"
 DEFAULT_DATABASE = "sqlite:///anomalyd.db"
@@ -173,6 +175,9 @@ class SourceModel(ConnectionModel):
 
 What: TypeAlias = Literal["score", "value", "band", "threshold", "episode"]
 _ALL: tuple[What, ...] = ("score", "value", "band", "threshold", "episode")
+
+
+NoticeName: TypeAlias = Literal["drift", "fit", "model", "remote_write", "returned"]
 
 
 def _some(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -379,6 +384,21 @@ class LimitsModel(Section):
     max_history: PositiveDuration = Field(400 * 86_400_000, description="Longest history of a rule.")
 
 
+class NoticesModel(Section):
+    """Who is told of what pages nobody: drift, fits that failed, ... Nobody, unless receivers are named here."""
+
+    receivers: list[str] = Field([], description="Who gets them, in one message for all that has come together.")
+    kinds: Annotated[tuple[NoticeName, ...], AfterValidator(_some)] = Field(
+        tuple(kind.value for kind in USUAL), description="Which of them."
+    )
+    every: PositiveDuration = Field(NoticePolicy().every_ms, description="One message in so long at most.")
+
+    def made(self) -> NoticePolicy:
+        return NoticePolicy(
+            tuple(dict.fromkeys(self.receivers)), tuple(NoticeKind(kind) for kind in self.kinds), self.every
+        )
+
+
 class SettingsFile(Section):
     """The settings of anomalyd."""
 
@@ -393,6 +413,7 @@ class SettingsFile(Section):
     together: TogetherModel | None = Field(None, description="When incidents of several rules are told as one.")
     inhibit_rules: list[InhibitModel] = Field([], description="What stays quiet while something worse is open.")
     escalation: list[EscalationModel] = Field([], description="Who is told of what nobody acknowledges.")
+    notices: NoticesModel = NoticesModel()
     web: WebModel = WebModel()
     feedback: FeedbackModel = FeedbackModel()
     log: LogModel = LogModel()

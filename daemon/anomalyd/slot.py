@@ -56,6 +56,8 @@ class NoticeKind(StrEnum):
 
     DRIFT = "drift"
     """A series does not behave as the model learned it, without being abnormal enough to alert."""
+    FIT = "fit"
+    """A fit failed; the rule goes on with the model it has."""
     MODEL = "model"
     """What a fit has put to work, where the detector had a choice: its net, or the simpler model it falls back to."""
     REMOTE_WRITE = "remote_write"

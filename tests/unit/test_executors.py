@@ -1,4 +1,4 @@
-"""Workers of the processes executor do not outlive the daemon."""
+"""Workers of the processes executor: they do not outlive the daemon, and it outlives them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+import pytest
+
+from anomalyd.errors import DetectorError
+from anomalyd.executors import open_executor
 
 PARENT = """
 import os, sys
@@ -43,3 +48,35 @@ def test_workers_end_with_a_killed_daemon(tmp_path: Path) -> None:
     while alive(worker) and time.monotonic() < deadline:
         threading.Event().wait(0.02)
     assert not alive(worker)
+
+
+def die(how: int) -> int:
+    """What the kernel does to a process when memory runs out."""
+    os.kill(os.getpid(), how)
+    return how
+
+
+def test_a_worker_that_is_killed_takes_only_its_own_task_along() -> None:
+    """Its task says so, the task beside it ends well, and the next ones find a new process."""
+    pool = open_executor("processes", 2)
+    try:
+        beside = pool.submit(sum, range(10))
+        killed = pool.submit(die, signal.SIGKILL)
+        with pytest.raises(DetectorError, match="out of memory") as caught:
+            killed.result(60)
+        assert caught.value.reason == "worker"
+        assert beside.result(60) == 45
+        assert [pool.submit(abs, -i).result(60) for i in range(4)] == [0, 1, 2, 3]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the order in which a kernel ends processes is Linux's")
+def test_a_worker_gives_way_to_the_daemon() -> None:
+    """It is nicer, and goes first when memory runs out."""
+    pool = open_executor("processes", 1)
+    try:
+        assert pool.submit(os.nice, 0).result(60) >= os.nice(0) + 5
+        assert int(pool.submit(Path.read_text, Path("/proc/self/oom_score_adj")).result(60)) >= 500
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

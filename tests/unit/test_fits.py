@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -15,15 +16,26 @@ from anomalyd.block import Block
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
+from anomalyd.errors import DetectorError
+from anomalyd.evaluation.dataquality import Quality
 from anomalyd.evaluation.evaluate import Evaluator
-from anomalyd.evaluation.fits import DRIFT_LASTS_MS, DRIFT_PAUSE_MS, REFIT_PAUSE_MS, Fits, refit_at, scheduled
+from anomalyd.evaluation.fits import (
+    CATCH_UP_MS,
+    DRIFT_LASTS_MS,
+    DRIFT_PAUSE_MS,
+    REFIT_PAUSE_MS,
+    Fits,
+    refit_at,
+    scheduled,
+)
 from anomalyd.evaluation.memory import empty_memory
-from anomalyd.evaluation.rulerun import RuleRun
+from anomalyd.evaluation.rulerun import Fitted, RuleRun
 from anomalyd.executors import InlineExecutor
 from anomalyd.feedback.cuts import Unheard
 from anomalyd.intervals import Interval
 from anomalyd.recorded import RecordedReply, RecordedSource
 from anomalyd.rule import DetectorSpec, Rule, RuleGroup
+from anomalyd.slot import NoticeKind
 from anomalyd.store import open_store
 from anomalyd.template import render_annotations
 from life import HISTORY, START, M, hosts, recorded
@@ -179,3 +191,97 @@ def test_a_fit_does_not_learn_from_times_that_the_rule_leaves_out() -> None:
     assert states[1] is not None
     for name, array in states[0].arrays.items():
         np.testing.assert_array_equal(array, states[1].arrays[name], err_msg=name)
+
+
+class Mortal(InlineExecutor):
+    """An inline executor whose next tasks may die."""
+
+    def __init__(self) -> None:
+        self.deaths, self.tasks = 0, list[Any]()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.tasks.append(fn)
+        if not self.deaths:
+            return super().submit(fn, *args, **kwargs)
+        self.deaths -= 1
+        future: Future[Any] = Future()
+        future.set_exception(DetectorError("worker", "the process that computed it died"))
+        return future
+
+
+def _mortal_life(rule: Rule, minutes: int = 400) -> tuple[Evaluator, RuleGroup, Mortal]:
+    fit = Mortal()
+    source = RecordedSource({"load": recorded(1, minutes=minutes)})
+    evaluator = Evaluator(
+        open_store("sqlite://"), {"default": source}, annotate=render_annotations, links=lambda _: {}, fit=fit,
+        background=InlineExecutor(),
+    )  # fmt: skip
+    evaluator.add(rule)
+    return evaluator, RuleGroup("g", M, (rule,)), fit
+
+
+FITTED = Rule(
+    "R", "g", "load", detector=DetectorSpec("isolation_forest", {"trees": 5}), history_ms=6 * HOUR_MS,
+    refit_every_ms=60 * M, query_delay_ms=0,
+)  # fmt: skip
+
+
+def test_a_refit_that_fails_costs_no_slot_and_is_noted() -> None:
+    """The model there is goes on in every slot; it is noted why, and tried again later and later until it works."""
+    evaluator, group, fit = _mortal_life(FITTED)
+    run = evaluator.runs["g/R"]
+    evaluator.evaluate(group, START)
+    first, fit.deaths = run.memory.model, 3
+    tried: list[int] = []
+    for minute in range(1, 300):
+        before = len(fit.tasks)
+        slot = evaluator.evaluate(group, START + minute * M).rules["g/R"]
+        assert slot.slots[-1].outcome == "ok"
+        if len(fit.tasks) > before:
+            tried.append(minute)
+        assert (slot.memory.model == first) == (len(tried) < 4 or minute == tried[3])
+        if len(tried) > 3 and minute > tried[3]:
+            break
+    notices = evaluator._store.notices(kind=NoticeKind.FIT)
+    assert len(notices) == 3
+    assert all("the process that computed it died" in one.text and one.rule == "g/R" for one in notices)
+    assert all(later - sooner >= REFIT_PAUSE_MS // M for sooner, later in itertools.pairwise(tried))
+    assert run.failed.times == 0
+
+
+def test_a_first_fit_that_fails_is_tried_again_after_a_while_and_not_in_each_slot() -> None:
+    """A history that kills its worker must not do so every minute: after one, two, four minutes, and then it works."""
+    evaluator, group, fit = _mortal_life(FITTED)
+    fit.deaths = 3
+    failed = []
+    for minute in range(12):
+        slot = evaluator.evaluate(group, START + minute * M).rules["g/R"]
+        if slot.failure is not None:
+            failed.append((minute, slot.slots[-1].reason))
+    assert len(fit.tasks) == 4
+    assert [minute for minute, reason in failed if reason == "worker"] == [0, 1, 3]
+    assert [minute for minute, reason in failed if reason == "fit"] == [2, 4, 5, 6]
+
+
+def test_a_fit_that_comes_too_late_is_not_taken_up() -> None:
+    """A worker that was asleep for seven hours has learned what nobody can catch up with: the rule learns anew."""
+    held = Held()
+    fits = Fits(open_store("sqlite://"), lambda name: RecordedSource({}), InlineExecutor(), held, Unheard())
+    run = run_of(FITTED)
+    state = run.model.fit(Block((), np.zeros(0, np.int64), np.zeros((0, 0))))
+    for late, taken in ((CATCH_UP_MS, True), (CATCH_UP_MS + M, False)):
+        run.fitting = Future()
+        run.fitting.set_result(Fitted(np.zeros(0, np.int64), replace(state, as_of=START), START, Quality()))
+        memory = fits.adopt(run, replace(run.memory, state=None, fitted_at=0), START + late)
+        assert (memory.state is not None) == taken
+        assert run.fitting is None
+
+
+def test_a_state_too_old_to_be_caught_up_with_is_let_go() -> None:
+    """A daemon that stood still for longer than it may catch up does not score the slots of a day one by one."""
+    fits = Fits(open_store("sqlite://"), lambda name: RecordedSource({}), InlineExecutor(), Held(), Unheard())
+    run = run_of(FITTED)
+    state = replace(run.model.fit(Block((), np.zeros(0, np.int64), np.zeros((0, 0)))), as_of=START)
+    memory = replace(run.memory, state=state)
+    assert fits.adopt(run, memory, START + CATCH_UP_MS).state is not None
+    assert fits.adopt(run, memory, START + CATCH_UP_MS + M).state is None

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from anomalyd.block import fingerprint, make_labels
-from anomalyd.incident import Alert, Notification, Reason, Statement
+from anomalyd.incident import NOTICES_RULE, Alert, Notification, Reason, Statement
 from anomalyd.records import OutboxRow
 from anomalyd.render import clean
 from anomalyd.score import Tier
@@ -56,7 +56,7 @@ def instead(row: Notification, other: str, known: Sequence[OutboxRow], now: int)
         known: what the fallback was ever owed about the incident.
     """
     s = row.statement
-    if s.reason in (Reason.TEST, Reason.JUDGED) or s.rule == TROUBLE_RULE:
+    if s.reason in (Reason.TEST, Reason.JUDGED) or s.rule in (TROUBLE_RULE, NOTICES_RULE):
         return None
     for theirs in known:
         t = theirs.notification.statement

@@ -22,10 +22,11 @@ from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.detectors.base import State
 from anomalyd.detectors.grouped import left_out
 from anomalyd.detectors.model import Model, grid_of
+from anomalyd.errors import DetectorError, SourceError, StoreError
 from anomalyd.evaluation.dataquality import past_quality, positions
 from anomalyd.evaluation.jointly import rows_by_unit
 from anomalyd.evaluation.memory import Memory, align, empty_memory
-from anomalyd.evaluation.rulerun import Fitted, RuleRun, as_of, labels_of, without_windows
+from anomalyd.evaluation.rulerun import NEVER_FAILED, Fitted, RuleRun, as_of, labels_of, without_windows
 from anomalyd.feedback.cuts import Heard, Unheard, training_gaps
 from anomalyd.logs import get_logger
 from anomalyd.rule import Rule
@@ -80,6 +81,8 @@ class Fits:
     def first(self, run: RuleRun, memory: Memory, at: int) -> Memory:
         """Begin the fit a rule cannot score without; where it ends at once (inline), go on with it."""
         if run.fitting is None and len(memory.active):
+            if run.failed.times and at < run.failed.at + run.failed.pause_ms:
+                raise DetectorError("fit", run.failed.text)
             self._start_fit(run, memory, at)
         return self.adopt(run, memory, at)
 
@@ -91,7 +94,18 @@ class Fits:
         if run.fitting is None or not run.fitting.done():
             return memory
         future, run.fitting = run.fitting, None
-        fitted = future.result()
+        try:
+            fitted = future.result()
+        except (SourceError, StoreError) as error:
+            if memory.state is None:
+                raise  # held as any slot without samples; the next one tries again
+            return self._go_on(run, memory, at, error)
+        except Exception as error:  # a bug, or too little memory: what was learned before must go on
+            if memory.state is None:
+                run.failed = run.failed.again(at, error)
+                raise
+            return self._go_on(run, memory, at, error)
+        run.failed = NEVER_FAILED
         if at - fitted.until > CATCH_UP_MS:
             return memory
         state = _arrange(run.model, fitted, memory)
@@ -101,6 +115,13 @@ class Fits:
         quality = memory.quality.adopt(positions(fitted.rows, memory.active), fitted.quality)
         memory = replace(memory, quality=quality)
         return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset(), drifted_at=0)
+
+    def _go_on(self, run: RuleRun, memory: Memory, at: int, error: Exception) -> Memory:
+        """The memory as it is: a fit that fails costs neither a slot nor the model there is."""
+        run.failed = run.failed.again(at, error)
+        what = "fit failed; the model there is goes on"
+        log.warning(what, rule=run.rule.id, reason=getattr(error, "reason", "internal"), error=run.failed.text)
+        return memory
 
     def start_if_due(self, run: RuleRun, memory: Memory, at: int) -> None:
         """Begin a fit that is due, unless as many as may are under way; then a later slot asks again."""
@@ -160,6 +181,9 @@ class Fits:
 
 def news_of_models(run: RuleRun, memory: Memory, at: int) -> list[Notice]:
     """What a fit that was just taken up has put to work, where that is another model than before, or cut short."""
+    if run.failed.at == at and memory.state is not None:
+        text = f"a fit failed, and the model there is goes on: {run.failed.text}"
+        return [make_notice(NoticeKind.FIT, run.rule.id, at, text, since=memory.fitted_at)]
     if memory.state is None or memory.fitted_at == run.memory.fitted_at:
         return []
     before = run.memory.state
@@ -177,7 +201,7 @@ def news_of_models(run: RuleRun, memory: Memory, at: int) -> list[Notice]:
 
 def refit_at(run: RuleRun, memory: Memory) -> int:
     """When the next fit is due as things are."""
-    soonest = run.fit_started_at + REFIT_PAUSE_MS
+    soonest = run.fit_started_at + max(REFIT_PAUSE_MS, run.failed.pause_ms)
     if memory.relearn or (not run.rule.detector.joint and _newcomers(run, memory)):
         return soonest
     if run.model.streaming:

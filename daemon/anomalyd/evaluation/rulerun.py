@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from anomalyd.block import F64, I64, Block, Bool, Labels
-from anomalyd.clock import SECOND_MS
+from anomalyd.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from anomalyd.detectors.base import Choice, State
 from anomalyd.detectors.model import Model
 from anomalyd.episode import Episode
+from anomalyd.errors import AnomalydError
 from anomalyd.evaluation.dataquality import Found, Quality
 from anomalyd.evaluation.memory import Memory
 from anomalyd.feedback.cuts import ALONE
@@ -25,9 +26,34 @@ from anomalyd.slot import Notice, RuleSlot, SeriesRow
 from anomalyd.threshold import NEVER, initial_threshold
 
 
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Fits of a rule that have failed since the last one that did not: how many, when the newest, and why."""
+
+    times: int = 0
+    at: int = 0
+    text: str = ""
+
+    def again(self, at: int, error: Exception) -> Failures:
+        """With one more."""
+        said = str(error) if isinstance(error, AnomalydError) else f"{type(error).__name__}: {error}"
+        return Failures(self.times + 1, at, said[:400])
+
+    @property
+    def pause_ms(self) -> int:
+        """How long to wait before the next try: twice as long each time."""
+        return min(LONGEST_PAUSE_MS, MINUTE_MS << min(self.times - 1, 10)) if self.times else 0
+
+
+NEVER_FAILED = Failures()
+
+LONGEST_PAUSE_MS = 2 * HOUR_MS
+"""A rule whose fits fail on and on is tried this often."""
+
+
 @dataclass(slots=True)
 class RuleRun:
-    """A rule with its memory; ``fitting`` is a fit in flight."""
+    """A rule with its memory; ``fitting`` is a fit in flight, ``failed`` what became of those before it."""
 
     rule: Rule
     model: Model
@@ -35,6 +61,7 @@ class RuleRun:
     fitting: Future[Fitted] | None = None
     fit_started_at: int = 0
     attendance: Attendance | None = None
+    failed: Failures = NEVER_FAILED
 
     def score(self, state: State, fresh: Block, cut: float, hold: Bool) -> tuple[Scores, State]:
         """Score samples, then learn those that may be learned: of series without ``hold`` [N], at times that count."""
