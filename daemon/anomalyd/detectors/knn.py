@@ -150,7 +150,8 @@ class JointContexts(VectorDetector):
         arrays["stored"][s] = len(newest)
 
     def _score(self, vectors: F32, model: list[npt.NDArray[Any]], present: Bool, score: F64) -> None:
-        from anomalyd.detectors.kernels.knn import NEIGHBOURS, nearest_vectors
+        from anomalyd.detectors.kernels.knn import NEIGHBOURS
+        from anomalyd.detectors.kernels.vectors import nearest_vectors
 
         kept, stored = model
         nearest_vectors(vectors, kept, stored, NEIGHBOURS, present, score)
