@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anomalyd.detectors.kernels import boxes as knn_boxes
 from anomalyd.detectors.kernels import knn, rls, tail
 
 F32 = np.float32
@@ -33,11 +34,11 @@ def samples(kind: str, seed: int, n: int = 900) -> np.ndarray:
 def far(stored: np.ndarray, unit: float, q: np.ndarray) -> np.float32:
     """The distance of the fifth nearest of all contexts [n, WIDTH], looked at one and all."""
     inverse = F32(1.0 / unit)
-    scale = np.array([inverse] * knn.SCALED + [F32(1)] * (knn.WIDTH - knn.SCALED))
+    scale = np.array([inverse] * knn_boxes.SCALED + [F32(1)] * (knn_boxes.WIDTH - knn_boxes.SCALED))
     with np.errstate(over="ignore", invalid="ignore"):
         apart = (stored * scale - q * scale) ** 2
         total = apart[:, 0]
-        for k in range(1, knn.WIDTH):
+        for k in range(1, knn_boxes.WIDTH):
             total = total + apart[:, k]
     total = np.append(total[~np.isnan(total)], [knn.FARTHEST] * knn.NEIGHBOURS)
     return F32(math.sqrt(np.sort(total)[knn.NEIGHBOURS - 1]))
@@ -48,54 +49,76 @@ def far(stored: np.ndarray, unit: float, q: np.ndarray) -> np.float32:
 def test_the_nearest_contexts_are_those_of_looking_at_all(kind: str, seed: int) -> None:
     """Which blocks are opened changes no bit of the distance; boxes and hulls are those around their contexts."""
     book, boxes, hulls, line = (array[0] for array in knn.empty(1, CONTEXTS).values())
-    room = book.shape[0] * knn.BLOCK
-    scratch = np.zeros((2, knn.LANES), F32), np.zeros(knn.BLOCK, F32), np.zeros(knn.NEIGHBOURS, F32)
+    room = book.shape[0] * knn_boxes.BLOCK
+    scratch = knn.rooms(CONTEXTS)[1:-1]
     clock = knn.around_clock(2 * np.pi * np.arange(900) / 96)
-    q, recent, stored = np.zeros(knn.WIDTH, F32), np.zeros(12), np.zeros((0, knn.WIDTH), F32)
+    q, recent, stored = np.zeros(knn_boxes.WIDTH, F32), np.zeros(12), np.zeros((0, knn_boxes.WIDTH), F32)
     for t, x in enumerate(samples(kind, seed)):
         knn.context(recent, t, x, clock[t, 0], clock[t, 1], q)
         found = knn.nearest(book, boxes, hulls, line, q, *scratch)
         if t >= knn.YOUNG:
-            assert found == far(stored, line[knn.UNIT], q)
+            assert found == far(stored, line[knn_boxes.UNIT], q)
         if t % EVERY == 0:
             stored = np.concatenate([stored, q[None]])[-room:]
         knn.note(book, boxes, hulls, line, q, EVERY, np.zeros(room))
         recent = np.concatenate([[x], recent[:-1]])
     for b, block in enumerate(book):
         box = boxes[b % len(boxes), :, :, b // len(boxes)]
-        np.testing.assert_array_equal(box, np.stack([block.min(axis=1), block.max(axis=1)], axis=1))
+        cells = [[knn_boxes.cell_of(line, k, x) for x in block[k]] for k in range(knn_boxes.WIDTH)]
+        np.testing.assert_array_equal(box, np.stack([np.min(cells, axis=1), np.max(cells, axis=1)], axis=1))
     for g, group in enumerate(boxes):
-        hull = hulls[g // knn.LANES, :, :, g % knn.LANES]
+        hull = hulls[g // knn_boxes.LANES, :, :, g % knn_boxes.LANES]
         np.testing.assert_array_equal(hull, np.stack([group[:, 0].min(axis=1), group[:, 1].max(axis=1)], axis=1))
 
 
-@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e30])
-@pytest.mark.parametrize("x", [0.0, -1e30, 1e30])
-def test_nothing_is_near_an_empty_place(unit: float, x: float) -> None:
-    """A box without contexts is never opened, whatever the unit: there may be no block where it points."""
-    boxes, bounds = knn.empty(1, 64)["boxes"][0], np.zeros(knn.LANES, F32)
-    q = np.array([x] * knn.SCALED + [0.0, knn.RADIUS], F32)
-    with np.errstate(over="ignore"):
-        inverse = F32(1.0 / unit)
-    assert knn.measure(boxes[0], q, inverse, knn.FARTHEST, bounds) == 0
-    assert not (bounds < knn.FARTHEST).any()
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 1 << 32), st.sampled_from([0.0, 3.0, -1e6, 1e12, 1e30]),
+    st.sampled_from([1e-9, 1e-3, 1.0, 1e6, 1e29]), st.sampled_from([0.1, 1.0, 8.0, 1e3, 1e20]),
+)  # fmt: skip
+def test_nothing_in_a_box_is_nearer_than_the_box(seed: int, middle: float, unit: float, spread: float) -> None:
+    """The bound of a box is below the distance of all it holds as rounded, on the grid and far outside it."""
+    rng = np.random.default_rng(seed)
+    line, inverse = np.zeros(knn_boxes.LINE), F32(1 / unit)
+    line[knn_boxes.UNIT], line[knn_boxes.MIDDLE], line[knn_boxes.STEP] = unit, middle, unit / knn_boxes.PER_UNIT
+    with np.errstate(over="ignore", invalid="ignore"):
+        held = np.clip(middle + unit * spread * rng.normal(size=(knn_boxes.BLOCK, knn_boxes.WIDTH)), -1e30, 1e30).astype(F32)
+        held[:, knn_boxes.SPREAD] = np.abs(held[:, knn_boxes.SPREAD])
+        angle = rng.uniform(0, 2 * np.pi) + rng.uniform(0, 1, knn_boxes.BLOCK)
+        held[:, knn_boxes.SCALED :] = knn_boxes.RADIUS * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        q = held[0] + F32(unit * spread) * rng.normal(size=knn_boxes.WIDTH).astype(F32) * F32(rng.choice([0, 0.1, 1, 100]))
+        q = np.clip(q, -1e30, 1e30)
+        q[knn_boxes.SCALED :] = knn_boxes.RADIUS * np.array([np.sin(angle[0] + 1), np.cos(angle[0] + 1)])
+        box = knn_boxes.around_nothing(1)[0]
+        for k in range(knn_boxes.WIDTH):
+            knn_boxes.draw_box(line, k, held[:, k].copy(), knn_boxes.BLOCK, box[k], 0)
+        aims, bounds = np.zeros((knn_boxes.AIM, knn_boxes.WIDTH), F32), np.zeros(knn_boxes.LANES, F32)
+        knn_boxes.aim(line, q, inverse, aims)
+        knn_boxes.measure(box, aims, knn.FARTHEST, bounds)
+        scale = np.array([inverse] * knn_boxes.SCALED + [F32(1)] * (knn_boxes.WIDTH - knn_boxes.SCALED))
+        apart = ((held * scale - q * scale) ** 2).sum(axis=1, dtype=F32)
+    assert not (apart < bounds[0]).any()
 
 
 def test_a_box_that_is_far_stays_closed() -> None:
-    """On a daily rhythm few boxes of the book are looked at: those of the same time of day, on all days."""
+    """On a daily rhythm few blocks of the book are opened, those of the same time of day on all days; none is empty."""
     book, boxes, hulls, line = (array[0] for array in knn.empty(1, 4032).values())
-    scratch = np.zeros((2, knn.LANES), F32), np.zeros(knn.BLOCK, F32), np.zeros(knn.NEIGHBOURS, F32)
+    scratch = knn.rooms(4032)[1:-1]
     clock = knn.around_clock(2 * np.pi * np.arange(4100) / 288)
-    q, recent = np.zeros(knn.WIDTH, F32), np.zeros(12)
+    q, recent, opened = np.zeros(knn_boxes.WIDTH, F32), np.zeros(12), []
     values = 100 + 20 * np.sin(2 * np.pi * np.arange(4100) / 288) + np.random.default_rng(1).normal(size=4100)
     for t, x in enumerate(values):
         knn.context(recent, t, x, clock[t, 0], clock[t, 1], q)
+        if t >= knn.YOUNG:
+            found = knn.look(book, boxes, hulls, line, q, *scratch)
+            opened.append(found)
+            assert (scratch[-2][:found] * knn_boxes.BLOCK < t).all()
+            assert len(set(scratch[-2][:found])) == found
+            knn.decide(book, line, q, found, *scratch[2:])
         knn.note(book, boxes, hulls, line, q, 1, np.zeros(4032))
         recent = np.concatenate([[x], recent[:-1]])
-    distance, inverse = knn.nearest(book, boxes, hulls, line, q, *scratch), F32(1 / line[knn.UNIT])
-    limit = F32(distance**2)
-    assert sum(knn.measure(row, q, inverse, limit, scratch[0][0]).bit_count() for row in hulls) < 0.2 * len(boxes)
-    assert sum(knn.measure(row, q, inverse, limit, scratch[0][0]).bit_count() for row in boxes) < 0.1 * len(book)
+    assert max(opened[-288:]) < 0.2 * len(book)
+    assert np.mean(opened[-288:]) < 0.1 * len(book)
 
 
 @settings(deadline=None)

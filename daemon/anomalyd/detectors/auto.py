@@ -191,7 +191,7 @@ class Auto:
     def live(self, a: Arrays, at: _Times, values: F64, hold: Bool, raw: Raw, views: F64 | None = None) -> None:
         """Score and learn samples [N, T]; with ``hold`` [N, T] they teach nothing yet."""
         from anomalyd.detectors.kernels.auto import auto_block, rooms
-        from anomalyd.detectors.kernels.knn import BLOCK
+        from anomalyd.detectors.kernels.boxes import BLOCK
         from anomalyd.detectors.kernels.rls import FEATURES
 
         seen = np.zeros((len(values), 0, 0)) if views is None else views

@@ -23,6 +23,7 @@ Reference
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,7 +43,7 @@ from anomalyd.detectors.common import (
     span,
 )
 from anomalyd.detectors.embedding import F32
-from anomalyd.detectors.stepping import Arrays, Follow, Learn, advance, begin
+from anomalyd.detectors.stepping import Arrays, Follow, Learn, Past, advance, begin
 from anomalyd.detectors.vectors import VectorDetector
 
 LARGEST = 1e30
@@ -95,37 +96,51 @@ class Knn:
         return advance(state, fresh, hold, self._learn(fresh.times), follow=self._follow(fresh.times))
 
     def _learn(self, times: I64) -> Learn:
-        from anomalyd.detectors.kernels.knn import knn_block
+        from anomalyd.detectors.kernels.knn import around_clock
 
-        clock, room = self._prepared(times)
-
-        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
-            knn_block(
-                np.clip(values, -LARGEST, LARGEST), clock, hold, self.every, a["recent"], a["book"], a["boxes"],
-                a["hulls"], a["nearest"], room, raw.score, raw.expected,
-            )  # fmt: skip
-
-        return learn
+        phases = (civil_times(times, self.grid.timezone) % DAY_MS) * (2 * np.pi / DAY_MS)
+        return _Lesson(self, around_clock(phases))
 
     def _follow(self, times: I64) -> Follow:
-        from anomalyd.detectors.kernels.knn import follow_block
+        from anomalyd.detectors.kernels.boxes import BLOCK
+        from anomalyd.detectors.kernels.knn import rooms
+        from anomalyd.detectors.kernels.knn_blocks import follow_block, rooms_in_turn
 
-        clock, room = self._prepared(times)
+        lesson, contexts = self._learn(times), self.params.contexts + BLOCK
+        assert isinstance(lesson, _Lesson)
 
-        def follow(a: Arrays, now: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+        def follow(a: Arrays, now: Arrays, past: Past, values: F64, hold: Bool, raw: Raw) -> None:
+            last = past.learn
+            assert isinstance(last, _Lesson), "this is what learned it"
             follow_block(
-                np.clip(values, -LARGEST, LARGEST), clock, hold, self.every, a["recent"], a["book"], a["boxes"],
-                a["hulls"], a["nearest"], now["recent"], now["book"], now["nearest"], room, raw.score, raw.expected,
+                _clipped(past.values), last.clock, past.hold, _clipped(values), lesson.clock, hold, self.every,
+                a["recent"], a["book"], a["boxes"], a["hulls"], a["nearest"], now["boxes"], now["hulls"],
+                now["nearest"], rooms(contexts), rooms_in_turn(contexts), raw.score, raw.expected,
             )  # fmt: skip
 
         return follow
 
-    def _prepared(self, times: I64) -> tuple[F64, tuple[npt.NDArray[Any], ...]]:
-        """What the kernels need beside samples and state: the places of the times on the clock, and scratch."""
-        from anomalyd.detectors.kernels.knn import BLOCK, around_clock, rooms
 
-        phases = (civil_times(times, self.grid.timezone) % DAY_MS) * (2 * np.pi / DAY_MS)
-        return around_clock(phases), rooms(self.params.contexts + BLOCK)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """How samples at times whose places on the clock [T, 2] are these are learned, as ``stepping`` wants it."""
+
+    detector: Knn
+    clock: F64
+
+    def __call__(self, a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+        from anomalyd.detectors.kernels.boxes import BLOCK
+        from anomalyd.detectors.kernels.knn import rooms
+        from anomalyd.detectors.kernels.knn_blocks import knn_block
+
+        knn_block(
+            _clipped(values), self.clock, hold, self.detector.every, a["recent"], a["book"], a["boxes"], a["hulls"],
+            a["nearest"], rooms(self.detector.params.contexts + BLOCK), raw.score, raw.expected,
+        )  # fmt: skip
+
+
+def _clipped(values: F64) -> F64:
+    return np.clip(values, -LARGEST, LARGEST)
 
 
 class JointContexts(VectorDetector):

@@ -21,7 +21,7 @@ from anomalyd.detectors.common import (
     check_series,
     span,
 )
-from anomalyd.detectors.stepping import Arrays, advance, begin
+from anomalyd.detectors.stepping import Arrays, Past, advance, begin
 
 MOST_SAMPLES = 2_880
 
@@ -71,9 +71,12 @@ class Rolling(ABC):
         return advance(state, fresh, hold, self._learn, follow=self._follow)
 
     def _learn(self, arrays: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
-        self._follow(arrays, arrays, values, hold, raw)
+        self._run(arrays, arrays, values, hold, raw)
 
-    def _follow(self, mine: Arrays, now: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+    def _follow(self, mine: Arrays, now: Arrays, past: Past, values: F64, hold: Bool, raw: Raw) -> None:
+        self._run(mine, now, values, hold, raw)
+
+    def _run(self, mine: Arrays, now: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
         """Take in what the windows ``now`` are ahead of these, then score and learn: one pass over the memory."""
         self.kernel()(
             values,

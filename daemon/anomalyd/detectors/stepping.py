@@ -29,8 +29,8 @@ Learn = Callable[[Arrays, F64, Bool, Raw], None]
 """Score values [n, T] of some series and learn them: (their arrays, changed in place; values; hold [n]; the answer)."""
 CatchUp = Callable[[Arrays, Arrays], None]
 """Change the arrays of some series, in place, into those of one block later, which are given."""
-Follow = Callable[[Arrays, Arrays, F64, Bool, Raw], None]
-"""Both in one pass over the series: (arrays, those of one block later, values, hold, the answer)."""
+Follow = Callable[[Arrays, Arrays, "Past", F64, Bool, Raw], None]
+"""Both in one pass over the series: (arrays, those of one block later, that block, values, hold, the answer)."""
 Relive = Callable[[Arrays, "Past", F64, Bool, Raw], None]
 """The same by learning the last block again: (arrays, the last block, values, hold, the answer)."""
 
@@ -132,7 +132,7 @@ def advance(
         arrays = {name: np.empty_like(array, order="C", subok=False) for name, array in now.items()}
     if step is not None and taken and follow is not None:
         step.mend(slice(None), arrays, now)
-        follow(arrays, now, values, holding, raw)
+        follow(arrays, now, step.past(), values, holding, raw)
         return raw, _after(state, fresh, arrays, Step(now, again or learn, values, holding, paged))
     if step is not None and taken and relive is not None:
         step.mend(slice(None), arrays, now)

@@ -337,14 +337,14 @@ def auto_block(
     [N, P * P] are rows of the spread, ``room`` is ``rooms``, ``back`` [T] is how many days ago the last day like that
     of each time was. ``views`` [N, T or 0, VIEWS] takes what the signals are made of, where it is wanted.
     """
-    f, gain, outer, early, raw, places, tails, q, bounds, apart, best, unsorted = room
+    f, gain, outer, early, raw, places, tails, q, aims, bounds, apart, best, near, lower, unsorted = room
     fade = 1.0 / growth
     last = values.shape[1] - 1
     for i in range(values.shape[0]):
         if last >= 0:
             ahead = i + AHEAD
             fetch(recent, slots, weights, covariances, rlines, ahead, slot_of[last], day)
-            fetch_contexts(books, boxes, hulls, klines, ahead)
+            fetch_contexts(books, boxes, hulls, klines, klines, ahead)
             fetch_rest(
                 ahead, days[last], weeks[last], profiles, visits, slines, residuals, counts, lines, extremes, alines
             )
@@ -364,7 +364,7 @@ def auto_block(
             if line[HELD] > 0.0 and not hold[i, t]:
                 look_back(waitings[i], counts[i], lines[i], extremes[i], line, growth, places)
             context(recent[i], int(rline[SAMPLES]), x, clock[t, 0], clock[t, 1], q)
-            far = nearest(books[i], boxes[i], hulls[i], klines[i], q, bounds, apart, best)
+            far = nearest(books[i], boxes[i], hulls[i], klines[i], q, aims, bounds, apart, best, near, lower)
             score_members(raw, x, predicted, usual, floor, residuals[i], line, far)
             judge(tails, counts[i], lines[i], raw, places, floor)
             onset = (2.0 * tails[FORECAST] + tails[SEASON]) / 3.0
