@@ -61,7 +61,7 @@ def test_members_of_an_ensemble_are_directed() -> None:
     """An ensemble's members are calibrated as they would be alone."""
     spec = DetectorSpec("ensemble", {"members": [{"type": "mad"}, {"type": "iqr"}]})
     assert surprise_of("down", 20.0, spec, with_rises()) > WEEKLY
-    assert surprise_of("up", 20.0, spec, with_rises()) < 0.01
+    assert surprise_of("up", 20.0, spec, with_rises()) < 0.05
 
 
 def test_half_of_the_deviations_make_the_tail() -> None:

@@ -96,3 +96,44 @@ def test_bad_parameters_are_refused() -> None:
     ):
         with pytest.raises(ValidationError):
             EnsembleParams.model_validate(bad)
+
+
+def test_budgets_hold_however_members_are_combined() -> None:
+    """On noise a surprise of 3 comes once in a thousand samples, where the plain combination is far from that."""
+    rng = np.random.default_rng(4)
+    samples, history = 7_000, 4_000
+    noise = rng.normal(size=(30, samples))
+    members = tuple(Member(type=name) for name in ("mad", "ewma", "rls"))
+    rates, plain = {}, {}
+    for combine in ("mean", "max", "min", "quorum"):
+        detector = Ensemble(EnsembleParams(members=members, combine=combine), Grid(300_000))
+        whole = Block(block(noise).labels, 300_000 * np.arange(1, samples + 1, dtype=np.int64), noise)
+        state = detector.fit(whole.window(0, history), 0)
+        fresh = whole.window(history)
+        rates[combine] = 1000 * float((detector.score(state, fresh)[0].score > 3).mean())
+        said = np.stack([one.surprise for one in detector.opinions(state, fresh)])
+        plain[combine] = 1000 * float((detector._combined(said) > 3).mean())
+    assert all(0.5 < rate < 1.5 for rate in rates.values()), rates
+    assert plain["max"] > 1.8, plain
+    assert max(plain["mean"], plain["min"]) < 0.5, plain
+
+
+def test_what_is_said_together_is_judged_only_where_all_members_say_something() -> None:
+    """A member that is silent all through the history leaves the combination as it is."""
+
+    class Silent(Scaled):
+        def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+            raw, after = super().score(state, fresh, hold)
+            return Raw(np.full_like(raw.score, np.nan), raw.expected, raw.unit), after
+
+    noise = np.random.default_rng(0).normal(size=(1, 2_000))
+    fresh = block(np.array([[5.0]]), 2_000)
+    members = (Member(type="mad"), Member(type="mad"))
+    detector = Ensemble(EnsembleParams(members=members, combine="min"), GRID, [Scaled(1.0), Silent(1.0)])
+    state = detector.fit(block(noise), 0)
+    said = detector.opinions(state, fresh)[0].surprise[0, 0]
+    assert detector.score(state, fresh)[0].score[0, 0] == said
+    loud = Ensemble(EnsembleParams(members=members, combine="min"), GRID, [Scaled(1.0), Scaled(2.0)])
+    state = loud.fit(block(noise), 0)
+    plain = min(one.surprise[0, 0] for one in loud.opinions(state, fresh))
+    assert loud.score(state, fresh)[0].score[0, 0] != plain

@@ -3,8 +3,10 @@
 Idea
     Every member scores the samples and is calibrated against its own past, so that all speak of tail probabilities.
     They are combined by their weighted mean (the default: steadier than the maximum), their maximum, their minimum
-    (all must agree) or a quorum (the k-th largest: k members must agree). The expected value is that of the first
-    member with a band.
+    (all must agree) or a quorum (the k-th largest: k members must agree). A maximum is high more often than its members
+    are and a mean or a minimum less often, so what comes of it is calibrated again, once the series has a thousand
+    samples that all members could judge: budgets hold however members are combined. The expected value is that of the
+    first member with a band.
 
 Works for
     Rules where one view is not enough and the members are known; a second opinion (``combine: min``) for emergencies.
@@ -12,10 +14,12 @@ Works for
     --replay``. Members that are all ``joint`` judge groups of series, as each of them would alone.
 
 Fails when
-    Members are nearly alike (their mean is no better than one) or a weak member is added to good ones: the mean sinks.
+    Members are nearly alike (their mean is no better than one) or a weak member is added to good ones: its noise is in
+    the mean. Members that are ``joint`` are not calibrated again.
 
 Toy stream
-    Surprises 4 and 2: mean 3, max 4, min 2. With three members 4, 3 and 0 and a quorum of 2: 3.
+    Surprises 4 and 2: mean 3, max 4, min 2. With three members 4, 3 and 0 and a quorum of 2: 3. If the series had a
+    mean of 3 once in ten thousand samples, its surprise is 4.
 
 Reference
     Fisher (1932) for adding up logarithms of tail probabilities; measured on labelled series in ``docs/detection.md``.
@@ -23,21 +27,28 @@ Reference
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from anomalyd.block import F64, Block, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Choice, Detector, Grid, Opinion, Raw, State, with_step
+from anomalyd.detectors.calibrate import Calibrator
 from anomalyd.detectors.common import check_newer, newest
 from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec
 
+CALIBRATED = 1_000
+"""Samples that all members have judged, after which what they say together is calibrated."""
 BAND_AT = 3.0
 """The surprise at which the members' bands are measured to give the ensemble's unit."""
+MOST = 60.0
+"""Logarithm of the highest score that is calibrated."""
+_TOGETHER = "t.c."
 
 
 class Member(base.Params):
@@ -83,14 +94,17 @@ class Ensemble:
     Params: ClassVar[type[base.Params]] = EnsembleParams
 
     def __init__(self, params: EnsembleParams, grid: Grid, members: Sequence[Detector] | None = None) -> None:
-        from anomalyd.detectors.model import Model
+        from anomalyd.detectors.model import SETTLING_MS, Model
 
         self.params = params
+        self.grouped = any(spec.joint for spec in DetectorSpec("ensemble", params.model_dump()).members)
         given: Sequence[Detector | None] = members or [None] * len(params.members)
         self.models = [
             Model(DetectorSpec(m.type, m.params), grid, 0, own, member=True)
             for m, own in zip(params.members, given, strict=True)
         ]
+        settling = 0 if self.joint else SETTLING_MS // max(1, grid.step_ms)
+        self.calibrator = Calibrator(fewest=CALIBRATED, settling=settling)
 
     @property
     def joint(self) -> bool:
@@ -107,12 +121,17 @@ class Ensemble:
         return max(model.min_history for model in self.models)
 
     def fit(self, history: Block, seed: int) -> State:
-        """Fit every member, calibration included."""
-        states = []
+        """Fit every member, calibration included, and calibrate what they said together of the history."""
+        states, said = [], []
         for model in self.models:
             model.seed = seed
-            states.append(model.fit(history))
-        return _packed(states, newest(history))
+            state, surprise = model.fit_and_say(history)
+            states.append(state)
+            said.append(surprise)
+        together = self.calibrator.empty(len(history))
+        if not self.grouped:
+            together = self.calibrator.score(together, self._all_said(np.stack(said)), 0.0)[2]
+        return _packed(states, together, newest(history))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
@@ -125,7 +144,11 @@ class Ensemble:
         surprises = np.stack([s.surprise for s in scores])
         lead = next((s for s, m in zip(scores, self.models, strict=True) if m.detector.has_band), scores[0])
         unit = (lead.upper - lead.expected) / BAND_AT
-        return Raw(self._combined(surprises), lead.expected, unit), _packed(after, newest(fresh, state.as_of))
+        score, together = self._combined(surprises), _together(state)
+        if not self.grouped:
+            said, _, together = self.calibrator.score(together, self._all_said(surprises), 0.0, hold)
+            score = np.where(np.isnan(said), score, said)
+        return Raw(score, lead.expected, unit), _packed(after, together, newest(fresh, state.as_of))
 
     def opinions(self, state: State, fresh: Block) -> tuple[Opinion, ...]:
         """What each member says of samples, so that its quality can be seen; the state stays as it is."""
@@ -139,6 +162,18 @@ class Ensemble:
         """Which models run in those members that have a choice."""
         pairs = zip(self.models, _unpacked(state, len(self.models)), strict=True)
         return tuple(choice for model, own in pairs for choice in model.choices(own))
+
+    def _all_said(self, surprises: F64) -> F64:
+        """What the members say together of samples [N, T] where each of them says something; NaN elsewhere.
+
+        As a score with the tail that the calibration takes for the usual one: where the combination is right already,
+        its surprise comes out as it went in, also far beyond the past.
+        """
+        from anomalyd.detectors.kernels.tail import LN10, MOMENTS_SHAPE
+
+        combined = np.where(np.isnan(surprises).any(axis=0), np.nan, self._combined(surprises))
+        score: F64 = np.expm1(np.minimum(LN10 * MOMENTS_SHAPE * combined, MOST)) / MOMENTS_SHAPE
+        return score
 
     def _combined(self, surprises: F64) -> F64:
         known = ~np.isnan(surprises)
@@ -158,10 +193,19 @@ class Ensemble:
         return combined
 
 
-def _packed(states: Sequence[State], as_of: int) -> State:
+def _packed(states: Sequence[State], together: Mapping[str, npt.NDArray[Any]], as_of: int) -> State:
     arrays = {f"m{i}.{name}": array for i, s in enumerate(states) for name, array in s.arrays.items()}
+    arrays |= {_TOGETHER + name: array for name, array in together.items()}
     shared = frozenset(f"m{i}.{name}" for i, s in enumerate(states) for name in s.shared)
     return with_step(State(arrays, shared, as_of), tuple(s.step for s in states))
+
+
+def _together(state: State) -> dict[str, npt.NDArray[Any]]:
+    """The calibration of what members say together."""
+    found = {name: array for name, array in state.arrays.items() if name.startswith(_TOGETHER)}
+    if not found:
+        raise DetectorError("snapshot", "the state has no calibration of what members say together")
+    return {name.removeprefix(_TOGETHER): array for name, array in found.items()}
 
 
 def _unpacked(state: State, members: int) -> list[State]:

@@ -134,10 +134,25 @@ class Model:
     def fit(self, history: Block) -> State:
         """Learn from history [N, T] (NaN allowed, T may be 0), calibration included."""
         calibration = self._calibrator.empty(len(history)) if self._calibrator else {}
-        detector, calibration, links = self._learn(history, calibration)
+        detector, calibration, links, _ = self._learn(history, calibration)
         if self._calibrator is not None:
             calibration = self._calibrator.adopt(calibration, calibration)
         return _pack(detector, calibration | links)
+
+    def fit_and_say(self, history: Block) -> tuple[State, F64]:
+        """As ``fit``, and the surprise [N, T] of the history's own samples as far as they were judged unlearned."""
+        calibration = self._calibrator.empty(len(history)) if self._calibrator else {}
+        said = np.full(history.values.shape, np.nan)
+        if self._calibrator is None:
+            if not (self.streaming and len(history.times)):
+                return self.fit(history), said
+            nothing = history.window(0, 0)
+            raw, detector = self.detector.score(self.detector.fit(nothing, self.seed), history)
+            return _pack(detector, self._begin_links(history)), raw.score
+        detector, calibration, links, past = self._learn(history, calibration)
+        if past is not None:
+            said[:, len(history.times) - past.shape[1] :] = past
+        return _pack(detector, self._calibrator.adopt(calibration, calibration) | links), said
 
     def score(self, state: State, fresh: Block, cut: float, hold: Bool | None = None) -> tuple[Scores, State]:
         """Score each sample of ``fresh`` [N, T], then learn it.
@@ -202,7 +217,7 @@ class Model:
         calibration = self._calibrator.empty(len(newcomers)) if self._calibrator else {}
         if self._calibrator is not None and newcomers.values.shape[1] < self.min_history:
             calibration = self._calibrator.adopt(calibration, _unpack(state)[1])
-        detector, calibration, links = self._learn(newcomers, calibration)
+        detector, calibration, links, _ = self._learn(newcomers, calibration)
         return join_states([state, _pack(detector, calibration | links)])
 
     def _begin_links(self, history: Block) -> _Arrays:
@@ -221,23 +236,23 @@ class Model:
         said, known = young.score(_without(_YOUNG, links), fresh, surprise, self._grown, hold)
         return said, _named(_WATCH, watched) | _named(_YOUNG, known)
 
-    def _learn(self, history: Block, calibration: _Arrays) -> tuple[State, _Arrays, _Arrays]:
-        """The states of the detector, of the calibration and of the links behind it."""
+    def _learn(self, history: Block, calibration: _Arrays) -> tuple[State, _Arrays, _Arrays, F64 | None]:
+        """The states of the detector, of the calibration and of the links behind it; the newer samples' surprise."""
         if self._calibrator is None:
-            return self.detector.fit(history, self.seed), calibration, self._begin_links(history)
+            return self.detector.fit(history, self.seed), calibration, self._begin_links(history), None
         if self.streaming:
             nothing = history.window(0, 0)
             start, links = self.detector.fit(nothing, self.seed), self._begin_links(nothing)
             if not len(history.times):
-                return start, calibration, links
+                return start, calibration, links, None
             raw, state = self.detector.score(start, history)
             surprise, _, calibration = self._calibrator.score(calibration, self._judged(raw, history), 0.0)
-            return state, calibration, self._link(links, surprise, history)[1]
-        learned = self.detector.fit(history, self.seed)
+            return state, calibration, self._link(links, surprise, history)[1], surprise
+        learned, said = self.detector.fit(history, self.seed), None
         past = self._past_scores(history, learned)
         if past is not None:
-            calibration = self._calibrator.score(calibration, past, 0.0)[2]
-        return learned, calibration, self._begin_links(history)
+            said, _, calibration = self._calibrator.score(calibration, past, 0.0)
+        return learned, calibration, self._begin_links(history), said
 
     def _past_scores(self, history: Block, learned: State) -> F64 | None:
         """Scores of the newer part of the history by what the parts before it teach; None where those are too short."""
