@@ -57,14 +57,13 @@ def half_space_trees() -> Iterator[Figure]:
     from river.anomaly import HalfSpaceTrees
 
     from anomalyd.detectors.half_space_trees import grow_trees
-    from anomalyd.detectors.kernels.halfspace import mass_learn, mass_score, turn_window
+    from anomalyd.detectors.kernels.halfspace import mass_pass, turn_window
     from anomalyd.detectors.kernels.jit import kernel
 
     @kernel
     def through(x, feature, threshold, latest, reference, scores):  # type: ignore[no-untyped-def]
         for i in range(len(x)):
-            scores[i] = mass_score(x[i], feature, threshold, reference, 8, 250)
-            mass_learn(x[i], feature, threshold, latest, 8)
+            scores[i] = mass_pass(x[i], feature, threshold, latest, reference, 8, 250)
             if (i + 1) % 250 == 0:
                 turn_window(latest, reference)
 

@@ -12,7 +12,7 @@ from anomalyd.detectors.baseline import make_baseline
 from anomalyd.detectors.half_space_trees import HalfSpaceParams, HalfSpaceTrees, grow_trees
 from anomalyd.detectors.kernels.adwin import find_cut, forget, update
 from anomalyd.detectors.kernels.baseline import residuals
-from anomalyd.detectors.kernels.halfspace import mass_learn, mass_score, turn_window
+from anomalyd.detectors.kernels.halfspace import mass_learn, mass_pass, mass_score, turn_window
 
 DAY = 288
 
@@ -21,7 +21,7 @@ DAY = 288
     ("trees", "height", "window", "features", "seed"), [(10, 8, 250, 1, 0), (25, 8, 100, 2, 7), (3, 4, 20, 3, 42)]
 )
 def test_half_space_trees_equal_river(trees: int, height: int, window: int, features: int, seed: int) -> None:
-    """Trees drawn from a seed, and every score of a stream, are river's own."""
+    """Trees drawn from a seed, and every score of a stream, are river's own; so is that of a walk that learns."""
     from river.anomaly import HalfSpaceTrees
 
     stream = np.random.default_rng(seed).beta(2, 5, size=(3 * window + 17, features))
@@ -34,7 +34,10 @@ def test_half_space_trees_equal_river(trees: int, height: int, window: int, feat
         score = mass_score(x, feature, threshold, reference, height, window) if i >= window else 0
         assert score == library.score_one(named)
         library.learn_one(named)
-        mass_learn(x, feature, threshold, latest, height)
+        if i < window or i % 2:
+            mass_learn(x, feature, threshold, latest, height)
+        else:
+            assert mass_pass(x, feature, threshold, latest, reference, height, window) == score
         if (i + 1) % window == 0:
             turn_window(latest, reference)
 

@@ -25,6 +25,7 @@ Reference
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -37,7 +38,7 @@ from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
 from anomalyd.detectors.common import check_newer, check_series, civil_times
 from anomalyd.detectors.drift import FOUND, RECENT, SPANS
-from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
+from anomalyd.detectors.stepping import Arrays, Past, advance, begin
 
 ROWS = 24
 """Bucket sizes up to 2^23 samples: a window of years."""
@@ -95,20 +96,42 @@ class Adwin:
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "line", fresh)
-        return advance(state, fresh, hold, self._learn(fresh.times), again=self._learn(fresh.times, blind=True))
+        learn = self._learn(fresh.times)
+        return advance(state, fresh, hold, learn, relive=learn.after)
 
-    def _learn(self, times: I64, blind: bool = False) -> Learn:
+    def _learn(self, times: I64) -> _Lesson:
+        return _Lesson(self, np.ascontiguousarray(times), civil_times(times, self.grid.timezone, self.grid.holidays))
+
+    def live(self, a: Arrays, lesson: _Lesson, past: Past | None, values: F64, hold: Bool, raw: Raw) -> None:
+        """Learn the past, if there is one, then score and learn the values; one pass over the series."""
         from anomalyd.detectors.kernels.adwin import drift
 
-        civil = civil_times(times, self.grid.timezone, self.grid.holidays)
         b, p = self.baseline, self.params
-        stamps = np.ascontiguousarray(times)
+        again, last_hold = 0, hold
+        if past is not None:
+            again, last_hold = past.values.shape[1], past.hold
+            values = np.concatenate([past.values, values], axis=1)
+        drift(
+            values, again, lesson.times, lesson.civil, last_hold, hold, a["line"], a["day"], a["week"], b.memories,
+            b.floors, a["totals"], a["variances"], a["fill"], a["window"], a["drifted"], a[FOUND], a[SPANS], QUIET_MS,
+            SETTLED, REACH, p.delta, p.clock, MOST_BUCKETS, LEAST_PART, raw.score, raw.expected,
+        )  # fmt: skip
 
-        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
-            drift(
-                values, stamps, civil, hold, a["line"], a["day"], a["week"], b.memories, b.floors, a["totals"],
-                a["variances"], a["fill"], a["window"], a["drifted"], a[FOUND], a[SPANS], QUIET_MS, SETTLED, REACH,
-                p.delta, p.clock, MOST_BUCKETS, LEAST_PART, blind, raw.score, raw.expected,
-            )  # fmt: skip
 
-        return learn
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """How samples at these times are learned, as ``stepping`` wants it."""
+
+    detector: Adwin
+    times: I64
+    civil: I64
+
+    def __call__(self, a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+        self.detector.live(a, self, None, values, hold, raw)
+
+    def after(self, a: Arrays, past: Past, values: F64, hold: Bool, raw: Raw) -> None:
+        """Learn the past once more, then these."""
+        last = past.learn
+        assert isinstance(last, _Lesson), "this is what learned it"
+        times, civil = np.concatenate([last.times, self.times]), np.concatenate([last.civil, self.civil])
+        self.detector.live(a, _Lesson(self.detector, times, civil), past, values, hold, raw)

@@ -26,6 +26,7 @@ Reference
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +38,7 @@ from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
 from anomalyd.detectors.common import advanced, blank, check_newer, check_series, civil_times, clean, held
-from anomalyd.detectors.stepping import Arrays, Learn, advance, begin
+from anomalyd.detectors.stepping import Arrays, Past, advance, begin
 from anomalyd.errors import DetectorError
 
 FEATURES = 2
@@ -133,8 +134,8 @@ class HalfSpaceTrees:
             if channels != len(fresh):
                 raise DetectorError("shape", f"a joint model of {channels} channels cannot score {len(fresh)}")
             return self._joint(state, fresh, hold)
-        trees = state.arrays["feature"], state.arrays["threshold"]
-        return advance(state, fresh, hold, self._learn(fresh.times, *trees))
+        learn = self._learn(fresh.times, state.arrays["feature"], state.arrays["threshold"])
+        return advance(state, fresh, hold, learn, relive=learn.after)
 
     def stretched(self, score: F64) -> F64:
         """Emptiness on a logarithmic scale: the trees' score ends at 1, wherever beyond the known a sample falls."""
@@ -154,17 +155,40 @@ class HalfSpaceTrees:
             )  # fmt: skip
         return raw, advanced(state, a, fresh)
 
-    def _learn(self, times: I64, feature: Any, threshold: Any) -> Learn:
+    def _learn(self, times: I64, feature: Any, threshold: Any) -> _Lesson:
+        return _Lesson(self, civil_times(times, self.grid.timezone, self.grid.holidays), feature, threshold)
+
+    def live(self, a: Arrays, lesson: _Lesson, past: Past | None, values: F64, hold: Bool, raw: Raw) -> None:
+        """Learn the past, if there is one, then score and learn the values; one pass over the series."""
         from anomalyd.detectors.kernels.halfspace import half_space
 
-        civil = civil_times(times, self.grid.timezone, self.grid.holidays)
         b, p = self.baseline, self.params
+        again, last_hold = 0, hold
+        if past is not None:
+            again, last_hold = past.values.shape[1], past.hold
+            values = np.concatenate([past.values, values], axis=1)
+        half_space(
+            values, again, lesson.civil, last_hold, hold, a["line"], a["day"], a["week"], b.memories, b.floors,
+            lesson.feature, lesson.threshold, a["latest"], a["reference"], a["seen"], a["before"], p.window, p.height,
+            p.reach, raw.score, raw.expected,
+        )  # fmt: skip
 
-        def learn(a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
-            half_space(
-                values, civil, hold, a["line"], a["day"], a["week"], b.memories, b.floors, feature, threshold,
-                a["latest"], a["reference"], a["seen"], a["before"], p.window, p.height, p.reach,
-                raw.score, raw.expected,
-            )  # fmt: skip
 
-        return learn
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """How samples at these civil times are learned with these trees, as ``stepping`` wants it."""
+
+    detector: HalfSpaceTrees
+    civil: I64
+    feature: npt.NDArray[np.int8]
+    threshold: F64
+
+    def __call__(self, a: Arrays, values: F64, hold: Bool, raw: Raw) -> None:
+        self.detector.live(a, self, None, values, hold, raw)
+
+    def after(self, a: Arrays, past: Past, values: F64, hold: Bool, raw: Raw) -> None:
+        """Learn the past once more, then these."""
+        last = past.learn
+        assert isinstance(last, _Lesson), "this is what learned it"
+        both = replace(self, civil=np.concatenate([last.civil, self.civil]))
+        self.detector.live(a, both, past, values, hold, raw)

@@ -209,17 +209,20 @@ def fetch_window(totals: F64, variances: F64, fill: Counts, window: F64, drifted
 
 @kernel
 def drift(
-    values: F64, times: I64, civil: I64, hold: Bool, line: F64, day: F64, week: F64, memories: F64, floors: F64,
-    totals: F64, variances: F64, fill: Counts, window: F64, drifted: I64, found: I64, spans: I64, quiet_ms: int,
-    settled: int, reach: float, delta: float, clock: int, most: int, least: int, blind: bool, score: F64,
-    expected: F64,
+    values: F64, again: int, times: I64, civil: I64, last_hold: Bool, hold: Bool, line: F64, day: F64, week: F64,
+    memories: F64, floors: F64, totals: F64, variances: F64, fill: Counts, window: F64, drifted: I64, found: I64,
+    spans: I64, quiet_ms: int, settled: int, reach: float, delta: float, clock: int, most: int, least: int,
+    score: F64, expected: F64,
 ) -> None:  # fmt: skip
     """Score each residual by the evidence that the window with it holds two means, then take it into the window.
+
+    The first ``again`` columns were scored before and are learned once more, with their own ``last_hold``; ``score``
+    and ``expected`` are those of the columns behind them.
 
     ``drifted`` [N, 2]: whether the last update found a drift, number of drifts so far. After a drift the expectation's
     level moves to the mean of what is left of the window (if by more than a spread), and the window starts anew. It is
     noted in ``found`` and ``spans`` (see ``drift.py``), unless one was within ``quiet_ms``; when it began is left open,
-    because the window still holds some of what was before. With ``blind`` set samples are learned and not scored.
+    because the window still holds some of what was before.
     """
     scratch = np.zeros(4)
     cells = totals.shape[1] * totals.shape[2]
@@ -230,17 +233,22 @@ def drift(
             fetch_window(all_totals, all_variances, fill, window, drifted, s + AHEAD)
         for t in range(values.shape[1]):
             value = values[s, t]
+            normal = np.nan
             if line[s, 2] > 0.0:
-                expected[s, t] = expect(line[s], day[s], week[s], civil[t])
+                normal = expect(line[s], day[s], week[s], civil[t])
+            if t >= again:
+                expected[s, t - again] = normal
             if np.isnan(value):
                 continue
             ready = line[s, 2] >= settled
             spread = spread_of(line[s], floors[0], floors[1])
-            z = min(max((value - expected[s, t]) / spread, -reach), reach) if ready else 0.0
-            if ready and not blind:
-                fresh = drifted[s, 0] == 1
-                score[s, t] = 0.0 if fresh else evidence(totals[s], fill[s], window[s], z, delta, least, scratch)
-            if hold[s]:
+            z = min(max((value - normal) / spread, -reach), reach) if ready else 0.0
+            if ready and t >= again:
+                found_now = 0.0  # right after a drift there is no window to compare with
+                if drifted[s, 0] == 0:
+                    found_now = evidence(totals[s], fill[s], window[s], z, delta, least, scratch)
+                score[s, t - again] = found_now
+            if (last_hold if t < again else hold)[s]:
                 continue
             teach(line[s], day[s], week[s], civil[t], value, memories, floors)
             if not ready:
