@@ -103,6 +103,20 @@ def test_a_fault_of_the_data_is_told_and_ends(name: str) -> None:
     assert life.store.open_incidents() == []
 
 
+def test_lost_resolution_is_told_where_neighbours_still_differ() -> None:
+    """Four values in turn where there were always sixty of 64: no sample repeats the one before, and it is told."""
+
+    def few(part: F64) -> F64:
+        return np.resize(np.array([9.0, 10.0, 11.0, 10.5]), len(part))
+
+    life = Life(spoiled(long(minutes=480), few, 70, 230), WATCHED)
+    life.live(0, 480)
+    opened, closed = statements(life)
+    assert [alert.why for alert in opened.alerts] == ["resolution"]
+    assert 70 < (opened.at - START) // M <= 70 + 2 * 64
+    assert (closed.reason, closed.at >= START + 230 * M) == (Reason.RESOLVED, True)
+
+
 def test_many_series_are_one_notification() -> None:
     """Twenty frozen hosts and a gappy one are one incident, worst first; what joins later is told hourly at most."""
     block = spoiled(long(30, 300), frozen, rows=tuple(range(20)))

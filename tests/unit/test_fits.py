@@ -16,6 +16,7 @@ from anomalyd.block import Block
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.model import Model
+from anomalyd.episode import Close
 from anomalyd.errors import DetectorError
 from anomalyd.evaluation.dataquality import Quality
 from anomalyd.evaluation.evaluate import Evaluator
@@ -35,10 +36,11 @@ from anomalyd.feedback.cuts import Unheard
 from anomalyd.intervals import Interval
 from anomalyd.recorded import RecordedReply, RecordedSource
 from anomalyd.rule import DetectorSpec, Rule, RuleGroup
+from anomalyd.score import Kind
 from anomalyd.slot import NoticeKind
 from anomalyd.store import open_store
 from anomalyd.template import render_annotations
-from life import HISTORY, START, M, hosts, recorded
+from life import HISTORY, RULE, START, M, change, hosts, recorded
 
 RULES = [Rule(f"R{i}", "g", "load", detector=DetectorSpec("isolation_forest")) for i in range(500)]
 
@@ -285,3 +287,40 @@ def test_a_state_too_old_to_be_caught_up_with_is_let_go() -> None:
     memory = replace(run.memory, state=state)
     assert fits.adopt(run, memory, START + CATCH_UP_MS).state is not None
     assert fits.adopt(run, memory, START + CATCH_UP_MS + M).state is None
+
+
+def test_what_new_series_and_levels_ask_for_waits_for_the_last_fit() -> None:
+    """An accepted level asks for a fit at once, but ten minutes after the begin of the last one at the soonest."""
+    run = run_of(FITTED, relearn=frozenset({0}))
+    assert refit_at(run, run.memory) == START + REFIT_PAUSE_MS
+
+
+class Gated(InlineExecutor):
+    """An inline executor that stops working when it is closed."""
+
+    closed = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return Future() if self.closed else super().submit(fn, *args, **kwargs)
+
+
+def test_a_series_whose_level_was_accepted_says_nothing_until_it_is_learned() -> None:
+    """The model still knows the old level: until the fit is there the series is warming up, and opens nothing."""
+    rule = replace(RULE, accept_after_ms=60 * M, learn="normal_only")
+    source, gate = RecordedSource({"load": change(recorded(2), 0, 30, 300, 60.0)}), Gated()
+    store = open_store("sqlite://")
+    evaluator = Evaluator(
+        store, {"default": source}, annotate=render_annotations, links=lambda _: {}, fit=InlineExecutor(),
+        background=gate,
+    )  # fmt: skip
+    evaluator.add(rule)
+    kinds = []
+    for minute in range(120):
+        slot = evaluator.evaluate(RuleGroup("g", M, (rule,)), START + minute * M).rules[rule.id].slots[-1]
+        gate.closed = True
+        assert slot.observation is not None
+        kinds.append(Kind(int(slot.observation.verdicts.kind[0])))
+    (episode,) = store.episodes(rule=rule.id)
+    accepted = (episode.closed_at - START) // M
+    assert episode.close == Close.NEW_LEVEL
+    assert set(kinds[accepted + 1 :]) == {Kind.WARMING_UP}

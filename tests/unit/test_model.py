@@ -15,6 +15,7 @@ from anomalyd.detectors.calibrate import FEWEST
 from anomalyd.detectors.kernels import tail
 from anomalyd.detectors.model import Model, model_of
 from anomalyd.errors import DetectorError
+from anomalyd.holiday import Holidays
 from anomalyd.intervals import Interval
 from anomalyd.rule import DetectorSpec, Rule
 
@@ -166,6 +167,23 @@ def test_version_names_everything_that_decides_a_score() -> None:
     ]
     assert base.version == same.version
     assert len({m.version for m in [base, *others]}) == 4
+
+
+class Newer(Model):
+    """A model as the next release may make it."""
+
+    code = Model.code + 1
+
+
+def test_a_version_names_the_code_and_the_days() -> None:
+    """States of other code or of other holidays are not taken for ours, whatever the release is called."""
+    spec = DetectorSpec("level", {"a": 1})
+    some = [Holidays("x", digest, ()) for digest in ("1", "2")]
+    models = [
+        Model(spec, GRID, 0, Level(True)), Newer(spec, GRID, 0, Level(True)),
+        *(Model(spec, replace(GRID, holidays=days), 0, Level(True)) for days in some),
+    ]  # fmt: skip
+    assert len({model.version for model in models}) == 4
 
 
 def test_min_history_is_enough_for_a_surprise() -> None:

@@ -301,6 +301,9 @@ def test_an_episode_keeps_a_series_that_is_away() -> None:
     life = Hourly(Block(block.labels, block.times, values), replace(RULE, missing="hold"))
     life.hours(0, hours)
     assert "a" in life.living()
+    memory = life.memory
+    kept = {dict(memory.registry.rows[row].labels)["host"] for row in memory.active.tolist()}
+    assert "a" in kept, "and what was learned of it stays too"
     assert [span[0] for span in life.spans()] == ["a"]
 
 

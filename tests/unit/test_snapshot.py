@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -138,13 +139,28 @@ def test_a_rule_that_has_changed_learns_anew() -> None:
     assert fits(life) == 2
 
 
-def test_a_snapshot_that_is_too_old_is_not_used() -> None:
-    """Beyond what is caught up with, history is read anew."""
+def test_a_snapshot_of_other_code_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
+    """An update that changes what a state means, of a rule that has not changed at all, learns anew."""
+    life = Life(recorded(), EMA, snapshots=EVERY)
+    life.live(0, 15)
+    head = life.store.model(RULE.id, HEAD)
+    assert head is not None
+    meta = json.loads(head.meta_json) | {"code": "of another release"}
+    life.store.save_model(RULE.id, HEAD, json.dumps(meta), b"", at=head.at)
+    life.evaluator = life.born()
+    life.live(15, 16)
+    assert fits(life) == 2
+    assert "anomalyd has changed since" in capsys.readouterr().out
+
+
+def test_a_snapshot_that_is_too_old_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beyond what is caught up with, history is read anew, and the log says so."""
     life = Life(recorded(minutes=600), EMA, snapshots=EVERY)
     life.live(0, 15)
     life.evaluator = life.born()
     life.live(500, 501)
     assert life.evaluator.runs[RULE.id].memory.fitted_at == START + 499 * M
+    assert "minutes old" in capsys.readouterr().out
 
 
 def test_snapshots_come_after_a_fit_then_every_ten_minutes_and_replace_each_other() -> None:

@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,8 @@ APART = ("forecast", "peer")
 class Model:
     """A detector spec made ready to fit and score. It holds no memory of samples: that is ``State``."""
 
+    code: ClassVar[int] = CODE
+
     def __init__(
         self, spec: DetectorSpec, grid: Grid, seed: int = 0, detector: Detector | None = None, *, key: str = "",
         history_ms: int = young.GROWN_MS, member: bool = False,
@@ -127,7 +129,7 @@ class Model:
         del grid["holidays"]
         own = [self.spec.type, dict(self.spec.params), grid, self.seed, self.key]
         days = [self.grid.holidays.digest] if self.grid.holidays is not None else []
-        parts = [*own, CODE, anomalyd.__version__, *days]
+        parts = [*own, self.code, anomalyd.__version__, *days]
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
