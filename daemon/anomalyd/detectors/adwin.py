@@ -38,7 +38,7 @@ from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
 from anomalyd.detectors.common import check_newer, check_series, civil_times
 from anomalyd.detectors.drift import FOUND, RECENT, SPANS
-from anomalyd.detectors.stepping import Arrays, Past, advance, begin
+from anomalyd.detectors.stepping import Arrays, Past, advance, begin, with_past
 
 ROWS = 24
 """Bucket sizes up to 2^23 samples: a window of years."""
@@ -107,10 +107,7 @@ class Adwin:
         from anomalyd.detectors.kernels.adwin import drift
 
         b, p = self.baseline, self.params
-        again, last_hold = 0, hold
-        if past is not None:
-            again, last_hold = past.values.shape[1], past.hold
-            values = np.concatenate([past.values, values], axis=1)
+        values, again, last_hold = with_past(past, values, hold)
         drift(
             values, again, lesson.times, lesson.civil, last_hold, hold, a["line"], a["day"], a["week"], b.memories,
             b.floors, a["totals"], a["variances"], a["fill"], a["window"], a["drifted"], a[FOUND], a[SPANS], QUIET_MS,

@@ -38,7 +38,7 @@ from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.baseline import make_baseline
 from anomalyd.detectors.common import advanced, blank, check_newer, check_series, civil_times, clean, held
-from anomalyd.detectors.stepping import Arrays, Past, advance, begin
+from anomalyd.detectors.stepping import Arrays, Past, advance, begin, with_past
 from anomalyd.errors import DetectorError
 
 FEATURES = 2
@@ -163,10 +163,7 @@ class HalfSpaceTrees:
         from anomalyd.detectors.kernels.halfspace import half_space
 
         b, p = self.baseline, self.params
-        again, last_hold = 0, hold
-        if past is not None:
-            again, last_hold = past.values.shape[1], past.hold
-            values = np.concatenate([past.values, values], axis=1)
+        values, again, last_hold = with_past(past, values, hold)
         half_space(
             values, again, lesson.civil, last_hold, hold, a["line"], a["day"], a["week"], b.memories, b.floors,
             lesson.feature, lesson.threshold, a["latest"], a["reference"], a["seen"], a["before"], p.window, p.height,

@@ -66,6 +66,13 @@ def _ours(arrays: Arrays, name: str) -> bool:
     return flags.owndata and flags.writeable and flags.c_contiguous
 
 
+def with_past(past: Past | None, values: F64, hold: Bool) -> tuple[F64, int, Bool]:
+    """Values [N, T] of the last block, if there is one, before these; how many are its, and who was held then [N]."""
+    if past is None:
+        return values, 0, hold
+    return np.concatenate([past.values, values], axis=1), past.values.shape[1], past.hold
+
+
 class Step:
     """What led to a state: the arrays before its last block, and how to learn that block again."""
 
@@ -114,14 +121,13 @@ class Step:
 
 def advance(
     state: State, fresh: Block, hold: Bool | None, learn: Learn, catch_up: CatchUp | None = None, paged: bool = False,
-    follow: Follow | None = None, again: Learn | None = None, relive: Relive | None = None,
+    follow: Follow | None = None, relive: Relive | None = None,
 ) -> tuple[Raw, State]:  # fmt: skip
     """Score and learn a block: the answer and the new state; the old one stays as it was.
 
     ``learn`` must depend on nothing but what it is given and the block's times. ``catch_up`` is a cheaper way than
     learning the last block again, where a detector has one; ``follow`` and ``relive`` do either in one pass with the
-    fresh block, and ``again`` learns without an answer. Shared arrays are passed on as they are. With ``paged`` there
-    is room for ``Raw.page`` too.
+    fresh block. Shared arrays are passed on as they are. With ``paged`` there is room for ``Raw.page`` too.
     """
     values, holding, raw = clean(fresh.values), held(hold, len(fresh)), _room(fresh.values.shape, paged)
     now = {name: array for name, array in state.arrays.items() if name not in state.shared}
@@ -133,11 +139,11 @@ def advance(
     if step is not None and taken and follow is not None:
         step.mend(slice(None), arrays, now)
         follow(arrays, now, step.past(), values, holding, raw)
-        return raw, _after(state, fresh, arrays, Step(now, again or learn, values, holding, paged))
+        return raw, _after(state, fresh, arrays, Step(now, learn, values, holding, paged))
     if step is not None and taken and relive is not None:
         step.mend(slice(None), arrays, now)
         relive(arrays, step.past(), values, holding, raw)
-        return raw, _after(state, fresh, arrays, Step(now, again or learn, values, holding, paged))
+        return raw, _after(state, fresh, arrays, Step(now, learn, values, holding, paged))
     for rows in chunks(now, len(fresh)):
         mine = {name: array[rows] for name, array in arrays.items()}
         theirs = {name: array[rows] for name, array in now.items()}
@@ -147,7 +153,7 @@ def advance(
             for name, array in theirs.items():
                 mine[name][...] = array
         learn(mine, values[rows], holding[rows], _part(raw, rows))
-    return raw, _after(state, fresh, arrays, Step(now, again or learn, values, holding, paged))
+    return raw, _after(state, fresh, arrays, Step(now, learn, values, holding, paged))
 
 
 def _after(state: State, fresh: Block, arrays: Arrays, step: Step) -> State:
