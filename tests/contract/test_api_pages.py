@@ -18,7 +18,7 @@ from anomalyd.console.links import Signer, Ticket, link_actions, link_places, st
 from anomalyd.console.pageview import view_of
 from anomalyd.incident import Reason
 from anomalyd.records import FeedbackLabel
-from anomalyd.render import rfc3339
+from anomalyd.render import number, rfc3339
 from anomalyd.score import Tier
 from anomalyd.secret import Secret
 from anomalyd.settings import Token, Web
@@ -242,7 +242,7 @@ def test_a_user_of_the_api_sees_the_page_without_a_signature() -> None:
 
 
 def test_the_front_page_tells_what_is_open_and_what_was() -> None:
-    """The worst first, each with a link to its page; labels stay text; nothing open is said so."""
+    """The worst first, each with its value and a link to its page; labels stay text; nothing open is said so."""
     console = Console()
     client = console.client()
     assert "Nothing is open" in client.get("/").text
@@ -252,6 +252,8 @@ def test_the_front_page_tells_what_is_open_and_what_was() -> None:
     ])  # fmt: skip
     page = client.get("/")
     assert (page.status_code, "2 open alerts" in page.text, "<b>eu" in page.text) == (200, True, False)
+    one = episode("bad")
+    assert f"; {number(one.peak_value)}, expected {number(one.peak_expected)} at its worst" in page.text
     assert page.text.index("episodes/bad") < page.text.index("episodes/calm") < page.text.index("episodes/e1")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for path in re.findall('href="([^"]+)"', page.text):

@@ -113,7 +113,7 @@ def test_history_from_the_source(config: Path, tmp_path: Path) -> None:
         (("--labels", "absent.csv"), 2, "absent.csv: cannot be read"),
         (("--replay", "--with", "madd"), 2, "did you mean 'mad'?"),
         (("--time", "soon"), 2, "--time: 'soon' is not a duration"),
-        (("Lode",), 2, "known: g/Load"),
+        (("Lode",), 2, "did you mean 'Load'?"),
         (("--replay",), 1, "127.0.0.1"),
     ],
 )

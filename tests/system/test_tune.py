@@ -128,7 +128,8 @@ def test_the_patch_changes_the_file_and_the_result_passes_the_check(config: Path
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("Lode",), "known: g/Load"),
+        (("Lode",), "Lode: no rule has this name (did you mean 'Load'?)"),
+        (("Traffic",), "Traffic: no rule has this name (known: g/Load)"),
         (("Load", "--budget", "lots"), "--budget: 'lots' is not a budget"),
         (("Load", "--budget", "9 per 1m"), "--budget: allows more alerts than g/Load has samples"),
         (("Load", "--labels", "absent.csv"), "absent.csv: cannot be read"),

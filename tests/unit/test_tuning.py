@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalyd.block import Block
+from anomalyd.cli.tune import verdict
 from anomalyd.durations import parse_budget
 from anomalyd.errors import ConfigError
 from anomalyd.rule import Budget, DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
@@ -26,11 +27,13 @@ from anomalyd.workbench.report.figures import Span
 from anomalyd.workbench.truth import Truth
 from anomalyd.workbench.tuneview import around, consequence, peaks, sparkline, threshold_lines, yaml_diff
 from anomalyd.workbench.tuning import (
+    Trial,
     Tuned,
     allowed,
     better,
     candidates,
     holds,
+    leading,
     live_within,
     lowest_budget,
     rank,
@@ -169,13 +172,56 @@ def test_without_labels_budget_comes_first_and_clarity_second() -> None:
     assert math.isnan(base.f1)
     assert base.excess == base.alerts - base.allowed
     calmer = replace(base, excess=base.excess - 3)
-    clearer = replace(base, clarity=replace(base.clarity, separation=base.clarity.separation + 0.06))
-    barely = replace(base, clarity=replace(base.clarity, separation=base.clarity.separation + 0.04))
+    clearer = replace(base, clarity=replace(base.clarity, separation=base.clarity.separation + 0.11))
+    barely = replace(base, clarity=replace(base.clarity, separation=base.clarity.separation + 0.09))
     silent = replace(base, clarity=replace(base.clarity, separation=math.nan))
-    assert better(calmer, base, nothing)
+    calm = weigh("calm", replace(loose(), episodes=()), nothing, WEEKLY)
+    assert better(calm, base, nothing)
+    assert not better(calmer, base, nothing)
     assert better(clearer, base, nothing)
     assert not better(barely, base, nothing)
     assert not better(silent, base, nothing)
+
+
+@pytest.mark.parametrize(("mine", "theirs", "wins"), [(0, 4, True), (1, 5, False), (0, 2, False), (3, 16, True)])
+def test_without_labels_a_few_alerts_less_are_chance(mine: int, theirs: int, wins: bool) -> None:
+    """Nobody said that they were wrong, so the rule stays unless the counts differ by more than two deviations."""
+    nothing = Truth((), complete=False)
+    base = weigh("base", loose(), nothing, WEEKLY)
+
+    def raising(n: int) -> Trial:
+        return replace(base, test=replace(base.test, episodes=base.test.episodes[:n]), excess=float(n))
+
+    assert better(raising(mine), raising(theirs), nothing) == wins
+
+
+def test_without_labels_clearer_scores_must_exceed_what_the_parts_differ_by() -> None:
+    """And hold on the part that was held out: where it is less clear there, it was luck."""
+    nothing = Truth((), complete=False)
+    base = weigh("base", loose(), nothing, WEEKLY)
+
+    def speaking(first: float, later: float) -> Trial:
+        parts = [replace(base, clarity=replace(base.clarity, separation=one)) for one in (first, later)]
+        return replace(parts[0], later=parts[1])
+
+    own = speaking(0.30, 0.38)
+    assert better(speaking(0.39, 0.40), own, nothing)
+    assert not better(speaking(0.37, 0.40), own, nothing)
+    assert not better(speaking(0.45, 0.25), own, nothing)
+    assert holds(speaking(0.45, 0.39), own)
+    assert not holds(speaking(0.45, 0.37), own)
+
+
+def test_what_looks_better_by_chance_is_named_and_not_proposed() -> None:
+    """Without labels the rule stays, and the sentence says by how little it was beaten."""
+    nothing = Truth((), complete=False)
+    base = weigh("base", loose(), nothing, WEEKLY)
+    luckier = replace(base, name="mad, window 6h", excess=base.excess - 1)
+    assert leading([base, luckier], base, nothing) is luckier
+    assert leading([base], base, nothing) is leading([], base, nothing) is leading([luckier], base, real()) is None
+    words = verdict(Tuned(base, (luckier,), (), None, nothing, WEEKLY, thin=luckier))
+    assert words.startswith(f"mad, window 6h looks better ({base.alerts} alerts for {base.alerts}, separation 0.")
+    assert words.endswith("by no more than chance gives: the rule stays as it is")
 
 
 def test_time_that_is_over_is_said() -> None:

@@ -45,6 +45,8 @@ from anomalyd.workbench.tuneview import (
 from anomalyd.workbench.tuning import Trial, Tuned, tune
 from anomalyd.workbench.tuning import within as within_span
 
+WIDE = 120
+"""Columns of a terminal in which the pictures of the highest scores have their full width."""
 SHOWN = 10
 CHARTS_MAX = 12
 
@@ -102,16 +104,22 @@ def verdict(tuned: Tuned) -> str:
         return consequence(tuned)
     if tuned.refuted is not None:
         return f"{tuned.refuted.name} is better on the first part and not on the rest, so nothing is proposed"
+    if (one := tuned.thin) is not None:
+        return (
+            f"{one.name} looks better ({counted(one.alerts, 'alert')} for {tuned.base.alerts}, separation"
+            f" {number(one.clarity.separation)} for {number(tuned.base.clarity.separation)}), by no more than chance"
+            " gives: the rule stays as it is"
+        )
     return "nothing tried is better than the rule as it is, by a margin"
 
 
 # Telling -------------------------------------------------------------------------------------------------------------
 
 
-def peak_rows(f: Findings) -> list[tuple[str, ...]]:
+def peak_rows(f: Findings, width: int = 32) -> list[tuple[str, ...]]:
     cut, zone = f.test.cut, f.test.rule.timezone
     return [
-        (when(p.at, zone), label_text(p.labels), sparkline(around(f.test, p)), short(p.value), short(p.expected),
+        (when(p.at, zone), label_text(p.labels), sparkline(around(f.test, p, width)), short(p.value), short(p.expected),
          f"{p.surprise / cut:.2f}" if 0 < cut < math.inf else "–", "paged" if p.paged else "")
         for p in f.peaks
     ]  # fmt: skip
@@ -168,7 +176,8 @@ def basis(f: Findings) -> str:
     known = len(within_span(t.truth, t.base.test).real)
     if known:
         return f"Judged by {known} anomalies known from {t.truth.origin}: F1, then delay; {granted}."
-    return f"Judged without labels: alerts within the budget, then separation; {granted}."
+    rests = f"it rests on {counted(t.base.alerts, 'alert')} that nobody has judged: vote on them, or give --labels"
+    return f"Judged without labels: alerts within the budget, then separation; {granted}; {rests}."
 
 
 def fixed(rule: Rule) -> str:
@@ -189,7 +198,8 @@ def print_findings(console: Console, f: Findings) -> None:
         f"\n[bold]{escape(test.rule.id)}[/]  {span_of(test)}; "
         f"{counted(len(test.labels), 'series', 'series')}, {counted(len(test.episodes), 'alert')}", highlight=False,
     )  # fmt: skip
-    console.print(_table("The highest scores", PEAK_HEAD, peak_rows(f)[:SHOWN]))
+    width = 32 if console.width >= WIDE else 12
+    console.print(_table("The highest scores", PEAK_HEAD, peak_rows(f, width)[:SHOWN]))
     console.print(_table("What each threshold would have paged", THRESHOLD_HEAD, threshold_rows(f)))
     console.print(_table(tried_title(f), TRIAL_HEAD, trial_rows(f)))
     if f.tuned.split is not None:
@@ -217,7 +227,11 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> T
     table = Table(title=title, title_justify="left")
     for i, head in enumerate(heads):
         left = i == 0 or head in ("series", "around it", "")
-        table.add_column(head, justify="left" if left else "right", no_wrap=head == "around it")
+        cells = max((len(row[i]) for row in rows), default=0)
+        table.add_column(
+            head, justify="left" if left else "right", no_wrap=head == "around it", overflow="fold",
+            min_width=min(cells, 10) if i else None,
+        )  # fmt: skip
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table

@@ -119,7 +119,7 @@ def _axes(low: float, high: float, first: int, last: int, x: OfTime, y: OfValue)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{number(v)}</text>')
     for tick in time_ticks(first, last, about=6):
-        anchor = "end" if tick.at > 0.97 else "middle"
+        anchor = "end" if tick.at > 0.97 else "start" if tick.at < 0.03 else "middle"
         at = x(first + round(tick.at * (last - first)))
         parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{tick.text}</text>')
     parts.append(f'<text class="tick" x="{LEFT - 24}" y="{HEIGHT - 8}" text-anchor="end">UTC</text>')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -13,7 +14,7 @@ from anomalyd.console.page import HEADERS
 from anomalyd.console.pageview import environment
 from anomalyd.console.parts import Parts
 from anomalyd.episode import Episode, Phase
-from anomalyd.render import clock_time, label_text, span
+from anomalyd.render import clock_time, label_text, number, span
 from anomalyd.score import Tier
 
 MOST = 100
@@ -43,14 +44,18 @@ def _view(parts: Parts) -> dict[str, Any]:
     return {
         "version": __version__,
         "rules": len(parts.rules()),
-        "open": [_row(e, now) for e in live],
-        "over": [_row(e, now) for e in over],
+        "open": [_row(e, parts, now) for e in live],
+        "over": [_row(e, parts, now) for e in over],
         "more": len(live) == MOST,
     }
 
 
-def _row(e: Episode, now: int) -> dict[str, str]:
+def _row(e: Episode, parts: Parts, now: int) -> dict[str, str]:
+    rule = parts.rules().get(e.rule)
+    alone = rule is None or not rule.detector.joint
+    expected = f", expected {number(e.peak_expected)}" if alone and math.isfinite(e.peak_expected) else ""
     return {
+        "worst": f"{number(e.peak_value)}{expected}" if alone else f"a score of {number(e.peak_value)}",
         "id": e.id,
         "tier": Tier(e.tier).name.lower(),
         "rule": e.rule,

@@ -11,7 +11,7 @@ rest, which nothing was chosen on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +35,8 @@ LEAST_SAMPLES = 60
 """Shorter windows are not tried."""
 MARGIN_F1 = 0.02
 MARGIN_SEPARATION = 0.05
+CLEAR = 2.0
+"""Without labels fewer alerts count from so many standard deviations of the difference of two chance counts on."""
 
 Still = Callable[[], bool]
 """Whether there is time left."""
@@ -255,6 +257,8 @@ def holds(trial: Trial, base: Trial) -> bool:
         return True
     if theirs.found - mine.found or mine.excess > theirs.excess:
         return False
+    if math.isnan(mine.f1) and mine.excess == theirs.excess and mine.clarity.separation < theirs.clarity.separation:
+        return False
     return not theirs.f1 - mine.f1 > MARGIN_F1  # also where nothing is known of that part
 
 
@@ -263,12 +267,28 @@ def better(trial: Trial, base: Trial, truth: Truth) -> bool:
     mine, theirs = rank(trial, base, truth), rank(base, base, truth)
     if mine[0] > 0 or mine[1] > theirs[1] or mine >= theirs:
         return False
+    if not truth.real:
+        return _clear_of_chance(trial, base)
     if theirs[1] - mine[1] >= 1:
         return True
-    if not truth.real:
-        return theirs[2] - mine[2] >= MARGIN_SEPARATION
     sooner = mine[2] <= theirs[2] and theirs[3] - mine[3] >= base.rule.interval_ms
     return theirs[2] - mine[2] >= MARGIN_F1 or sooner
+
+
+def _clear_of_chance(trial: Trial, base: Trial) -> bool:
+    """Whether so many fewer alerts, or so much clearer scores, are more than two spans of the same rule differ by."""
+    fewer = base.excess - trial.excess
+    if fewer >= 1 and fewer >= CLEAR * math.sqrt(base.alerts + trial.alerts):
+        return True
+    gain = trial.clarity.separation - base.clarity.separation
+    return gain >= max(MARGIN_SEPARATION, _wobble(trial), _wobble(base))
+
+
+def _wobble(trial: Trial) -> float:
+    """How far a version's separation differs between the two parts; twice the margin where that is not known."""
+    later = trial.later.clarity.separation if trial.later is not None else math.nan
+    apart = abs(trial.clarity.separation - later)
+    return 2 * MARGIN_SEPARATION if math.isnan(apart) else apart
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,6 +301,7 @@ class Tuned:
         best: the trial that beats the rule by a margin and holds, if it does.
         split: the first slot of what was held out; None where nothing was.
         refuted: the trial that won and did not hold on what was held out.
+        thin: where nothing won and nothing is known of the past, the trial that looks best by no more than chance.
     """
 
     base: Trial
@@ -291,6 +312,7 @@ class Tuned:
     budget: Budget
     split: int | None = None
     refuted: Trial | None = None
+    thin: Trial | None = None
 
 
 def tune(base: Backtest, truth: Truth, asked: Budget | None, still: Still, held_out: float = 0.0) -> Tuned:
@@ -330,8 +352,17 @@ def tune(base: Backtest, truth: Truth, asked: Budget | None, still: Still, held_
     won = next((trial for trial in trials if better(trial, own, known)), None)
     held = won is not None and holds(won, own)
     return Tuned(
-        own, tuple(trials), tuple(untried), won if held else None, truth, budget, split, None if held else won
+        own, tuple(trials), tuple(untried), won if held else None, truth, budget, split, None if held else won,
+        leading(trials, own, known) if won is None else None,
     )  # fmt: skip
+
+
+def leading(trials: Sequence[Trial], own: Trial, known: Truth) -> Trial | None:
+    """Without labels the trial that ranks before the rule as it is, however little that says."""
+    first = min(trials, key=lambda trial: rank(trial, own, known), default=None)
+    if first is None or known.real or rank(first, own, known) >= rank(own, own, known):
+        return None
+    return first
 
 
 def _other_budgets(best: Trial) -> list[tuple[str, Rule]]:
