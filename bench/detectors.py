@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import numpy as np
 
 from anomalyd.block import Block, make_labels
 from anomalyd.detectors.base import Detector, Grid, State
+from anomalyd.detectors.grouped import grouped
 from anomalyd.detectors.registry import make_detector
 from anomalyd.rule import DetectorSpec
 from bench.harness import Context, Figure, best_of, cost, limit, quality, timed
@@ -27,6 +29,7 @@ def run(context: Context) -> Iterator[Figure]:
     yield from flatness(context.full)
     yield from stl(context.full)
     yield from lstm()
+    yield from shared_net()
 
 
 def series(n: int, samples: int, period: int, seed: int = 1) -> np.ndarray:
@@ -222,6 +225,49 @@ def lstm() -> Iterator[Figure]:
             _one_net(torch, (row - row.mean()) / row.std())
     theirs = three.cpu_s / 3 * n
     yield cost(f"LSTM training for {n:,} series, CPU s", ours.cpu_s, theirs, at_least=100, note="theirs from 3 series")
+
+
+def shared_net() -> Iterator[Figure]:
+    """The same for groups of three channels (``joint``): one net for all of them against one for each (three trained,
+    scaled); and a tick of them against as many ticks of one."""
+    if find_spec("torch") is None:
+        return
+    groups, samples, step = 300, 2016, 10 * MINUTE
+    load = series(groups, samples + TICKS, 144)
+    values = np.stack([load, 2 * load, load**2], axis=1).reshape(3 * groups, -1)
+    values *= 1 + 0.01 * np.random.default_rng(2).normal(size=values.shape)
+    labels = tuple(make_labels({"i": str(i // 3), "signal": str(i % 3)}) for i in range(len(values)))
+    data = Block(labels, START + step * np.arange(samples + TICKS), values)
+    detector = grouped(make("lstm", step, joint=True), ("i",))
+    past, few = data.window(0, samples), data.take(range(3))
+    detector.fit(data.take(range(6)).window(0, 400), 0)  # kernels are compiled
+    with timed() as ours:
+        state = detector.fit(past, 0)
+    with timed() as three:
+        alone, *_ = [detector.fit(past.take(range(3 * i, 3 * i + 3)), 0) for i in range(3)]
+    yield cost(
+        f"LSTM training for {groups} groups of 3, CPU s", ours.cpu_s, three.cpu_s / 3 * groups, at_least=100,
+        note="theirs: a net for each group, from 3 groups",
+    )  # fmt: skip
+    whole, one = (_ticks(detector, begun, fresh) for begun, fresh in ((state, data), (alone, few)))
+    yield cost(
+        f"LSTM, a tick of {groups} groups of 3, CPU us", whole * 1e6, one * groups * 1e6, at_least=50,
+        note="theirs: a tick of one group, so many times",
+    )  # fmt: skip
+
+
+TICKS = 50
+"""Ticks of which the quickest counts."""
+
+
+def _ticks(detector: Detector, state: State, data: Block) -> float:
+    """CPU seconds of the quickest of the last ticks."""
+    costs = []
+    for t in range(len(data.times) - TICKS, len(data.times)):
+        with timed() as timing:
+            _, state = detector.score(state, data.window(t, t + 1))
+        costs.append(timing.cpu_s)
+    return min(costs)
 
 
 def _one_net(torch, z: np.ndarray) -> None:  # type: ignore[no-untyped-def]

@@ -74,7 +74,7 @@ def explain(
             Said(one.name, one.weight, float(np.fmax.reduce(one.surprise[peak.places, 0], initial=np.nan)))
             for one in opinions
         )
-        chosen = peak.model.choices(peak.state)
+        chosen = peak.model.choices(peak.state.take(peak.places))
         models = tuple(str(one) for one in chosen if one.labels in ((), episode.labels))
     day = rule.day_at(episode.peak_at) if rule is not None else ""
     policy = (feedback or Unheard()).policy

@@ -1,4 +1,4 @@
-"""Joint detectors by group: each group its own vector and model, whatever company it is in; channels come and go."""
+"""Joint detectors by group: each group its own vector, whatever company it is in; kinds of groups share nets."""
 
 from __future__ import annotations
 
@@ -195,3 +195,95 @@ def test_the_state_says_which_series_is_which_channel() -> None:
     state = detector.fit(machines().window(0, PAST).take([4, 0, 2, 1, 3]), 0)
     assert state.arrays[OF_GROUP].tolist() == [1, 0, 0, 0, 1]
     assert state.arrays[CHANNEL].tolist() == [1, 0, 2, 1, 0]
+
+
+def fleet(hosts: str = "abc", samples: int = PAST + LIVE) -> Block:
+    """Machines with the same two metrics, at levels of their own, and machine z with another pair of them."""
+    rng = np.random.default_rng(6)
+    labels, values = [], []
+    for i, host in enumerate((*hosts, "z")):
+        load = np.sin(np.arange(samples) * 2 * np.pi / 72) + rng.normal(size=samples) * 0.3
+        labels += [label(host, "cpu"), label(host, "net" if host != "z" else "disk")]
+        values += [10 * i + load, 100 + 5**i * load + rng.normal(size=samples) * 0.1]
+    return Block(tuple(labels), START + STEP * np.arange(samples, dtype=np.int64), np.stack(values))
+
+
+def nets() -> list[object]:
+    return [one for one in names() if one.values[0] in TORCH]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", nets())
+def test_groups_of_one_kind_share_one_net_and_nothing_else(name: str) -> None:
+    """There is one net for the machines with the same metrics and one for the other; each has scale and memory."""
+    model = Model(joint(name), GRID, seed=3)
+    state = model.fit(fleet().window(0, PAST))
+    weights = [array for key, array in state.arrays.items() if key.rpartition(".")[2] in ("w_in", "w1")]
+    assert len(weights) == 2
+    assert len(state.arrays["d.g0.c.scale"]) == 6
+    assert len(state.arrays["d.g1.c.scale"]) == 2
+    three, other = model.choices(state)
+    assert (three.groups, three.kind, three.labels) == (3, "cpu, net", ())
+    assert " for 3 groups of cpu, net: " in str(three)
+    assert (other.groups, other.labels) == (0, (("host", "z"),))
+    assert [one.groups for one in model.choices(state.take([2, 3]))] == [3], "what runs for the series of one machine"
+
+
+@pytest.mark.parametrize("name", nets())
+def test_between_fits_groups_that_share_a_net_do_not_meet(name: str) -> None:
+    """A machine's scores are the same to the bit alone, in another order, and whatever happens to the others."""
+    model, block = Model(joint(name), GRID, seed=3), fleet()
+    state, fresh = model.fit(block.window(0, PAST)), block.window(PAST)
+    wanted = model.score(state, fresh, 3.0)[0]
+    assert np.isfinite(wanted.surprise).all()
+    order = [5, 0, 3, 6, 1, 7, 2, 4]
+    shuffled = model.score(model.fit(block.window(0, PAST).take(order)), fresh.take(order), 3.0)[0]
+    np.testing.assert_array_equal(shuffled.surprise, wanted.surprise[order])
+    alone = model.score(state.take([3, 2]), fresh.take([3, 2]), 3.0)[0]
+    np.testing.assert_array_equal(alone.surprise, wanted.surprise[[3, 2]])
+    np.testing.assert_array_equal(alone.expected, wanted.expected[[3, 2]])
+    wild = Block(fresh.labels, fresh.times, fresh.values.copy())
+    wild.values[[0, 1]] += 1e6
+    disturbed = model.score(state, wild, 3.0)[0]
+    np.testing.assert_array_equal(disturbed.surprise[2:], wanted.surprise[2:])
+    assert disturbed.surprise[0, 0] > wanted.surprise[0].max()
+
+
+@pytest.mark.parametrize("name", nets())
+def test_groups_that_share_a_net_step_alike_however_the_samples_come(name: str) -> None:
+    """A block at once and one sample at a time give the same scores."""
+    model, block = Model(joint(name), GRID, seed=3), fleet()
+    one = state = model.fit(block.window(0, PAST))
+    at_once = model.score(state, block.window(PAST), 3.0)[0].surprise
+    parts = []
+    for t in range(PAST, PAST + LIVE):
+        said, one = model.score(one, block.window(t, t + 1), 3.0)
+        parts.append(said.surprise)
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), at_once)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the lstm extra is not installed")
+def test_a_held_group_does_not_hold_those_it_shares_a_net_with() -> None:
+    """Usual errors stay in the group of a held channel, and are followed in the other groups of its kind."""
+    model, block = Model(joint("lstm"), GRID, seed=3), fleet()
+    state = model.fit(block.window(0, PAST))
+    hold = np.zeros(8, np.bool_)
+    hold[3] = True
+    held = model.score(state, block.window(PAST), 3.0, hold)[1].arrays["d.g0.c.error"]
+    free = model.score(state, block.window(PAST), 3.0)[1].arrays["d.g0.c.error"]
+    before = state.arrays["d.g0.c.error"]
+    np.testing.assert_array_equal(held[2:4], before[2:4])
+    np.testing.assert_array_equal(held[[0, 1, 4, 5]], free[[0, 1, 4, 5]])
+    assert (free != before).all()
+
+
+@pytest.mark.parametrize("name", names())
+def test_nothing_to_learn_from_and_nothing_to_score_is_no_error(name: str) -> None:
+    """A fit without samples leaves all series out; a block without samples changes nothing."""
+    model, block = Model(joint(name), GRID, seed=3), machines()
+    young = model.fit(block.window(0, 0))
+    assert np.isnan(model.score(young, block.window(0, 5), 3.0)[0].surprise).all()
+    state = model.fit(block.window(0, PAST))
+    nothing, after = model.score(state, block.window(PAST, PAST), 3.0)
+    assert nothing.surprise.shape == (5, 0)
+    again = model.score(after, block.window(PAST), 3.0)[0].surprise
+    np.testing.assert_array_equal(again, model.score(state, block.window(PAST), 3.0)[0].surprise)

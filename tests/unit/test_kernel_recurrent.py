@@ -7,8 +7,9 @@ import pytest
 
 from anomalyd.block import Block, make_labels
 from anomalyd.detectors.base import Grid
-from anomalyd.detectors.kernels.recurrent import dense, lstm_step, pca_rebuild
-from anomalyd.detectors.lstm import Lstm, cut_windows
+from anomalyd.detectors.kernels.recurrent import dense, lstm_step, pca_rebuild, turned
+from anomalyd.detectors.lstm import Lstm
+from anomalyd.detectors.lstm_joint import cut_windows
 from anomalyd.detectors.registry import make_detector
 from anomalyd.rule import DetectorSpec
 
@@ -37,7 +38,7 @@ def test_lstm_step_equals_torch() -> None:
     h, c, gates = np.zeros(12), np.zeros(12), np.empty(48)
     bias = weights["bias_ih_l0"] + weights["bias_hh_l0"]
     for t in range(50):
-        lstm_step(x[0, t].numpy(), h, c, weights["weight_ih_l0"], weights["weight_hh_l0"], bias, gates)
+        lstm_step(x[0, t].numpy(), h, c, turned(weights["weight_ih_l0"]), turned(weights["weight_hh_l0"]), bias, gates)
         np.testing.assert_allclose(h, wanted[t], atol=1e-12, rtol=0)
 
 
@@ -105,9 +106,9 @@ def test_windows_are_cut_from_the_samples_before_their_target() -> None:
     z = np.arange(40.0)[None] / 10
     z[0, 20] = np.nan
     civil = STEP * np.arange(40)
-    inputs, targets = cut_windows(z, civil, 16, 50, np.random.default_rng(1))
+    inputs, targets = cut_windows(z[None], civil, 16, 50, np.random.default_rng(1))
     for window, target in zip(inputs, targets, strict=True):
-        last = round(float(target[-1]) * 10) if not np.isnan(target[-1]) else 20
+        last = round(float(target[-1, 0]) * 10) if not np.isnan(target[-1, 0]) else 20
         before = 19 if last - 1 == 20 else last - 1
         assert window[-1, 0] == pytest.approx(before / 10)
         assert window[-1, 1] == pytest.approx(np.sin(2 * np.pi * last * STEP / 86_400_000), abs=1e-6)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ import pytest
 from anomalyd.block import Block, make_labels
 from anomalyd.clock import VirtualClock
 from anomalyd.detectors.autoencoder import Autoencoder, AutoencoderParams
-from anomalyd.detectors.base import Choice, Grid
-from anomalyd.detectors.lstm import Lstm, LstmParams, choice_of
+from anomalyd.detectors.base import Choice, Grid, Shaped, State
+from anomalyd.detectors.lstm import Lstm, LstmParams
+from anomalyd.detectors.lstm_joint import choice_of
 from anomalyd.detectors.model import Model
-from anomalyd.detectors.training import ROUNDS, Effort, _device, train_autoencoder, train_lstm
+from anomalyd.detectors.registry import make_detector
+from anomalyd.detectors.training import ROUNDS, Effort, processors, train_autoencoder, train_lstm
 from anomalyd.rule import DetectorSpec
 from anomalyd.slot import NoticeKind
 from life import RULE, START, Life, M, recorded
@@ -94,23 +98,123 @@ def test_more_rounds_are_never_worse_on_what_was_kept_aside() -> None:
 
 
 def test_the_processor_is_the_graphics_card_where_there_is_one() -> None:
-    """And the ordinary one where there is none, as on the machine that runs this unless it has one."""
-    assert _device(Card(True)) == "cuda"
-    assert _device(Card(False)) == "cpu"
-    assert _device(torch).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    """Then the ordinary one, and that alone where there is none, as on the machine that runs this unless it has one."""
+    assert processors(Card(True)) == ("cuda", "cpu")
+    assert processors(Card(False)) == ("cpu",)
+    assert [d.type for d in processors(torch)] == [*(["cuda"] if torch.cuda.is_available() else []), "cpu"]
+
+
+ABSENT = "mps" if torch.cuda.is_available() else "cuda"
+"""A graphics processor that is not there."""
+
+
+@pytest.mark.parametrize("device", [ABSENT, "meta"])
+def test_training_goes_on_on_the_ordinary_processor_where_another_one_fails(device: str) -> None:
+    """One that is absent fails at once, one that can hold no values in the midst; the weights are as without it."""
+    plain = train_autoencoder(vectors(), 8, 2, Effort(4_000), 3)
+    chosen: list[str] = []
+
+    def devices(torch: Any) -> tuple[Any, ...]:
+        chosen.append(device)
+        return torch.device(device), torch.device("cpu")
+
+    tried = train_autoencoder(vectors(), 8, 2, Effort(4_000), 3, devices)
+    assert chosen == [device]
+    assert tried.trouble
+    assert not plain.trouble
+    for name, weights in plain.weights.items():
+        np.testing.assert_array_equal(weights, tried.weights[name])
+    told = choice_of(gate([0.5, 1.0, 1.0, 0.0, 20.0, 0.0], tried.trouble), "the linear forecast")
+    assert str(told).endswith(f"since the graphics processor failed ({tried.trouble})")
+
+
+def test_what_fails_on_the_ordinary_processor_is_an_error() -> None:
+    """There is nothing else to go on with."""
+    with pytest.raises((RuntimeError, AssertionError)):
+        train_autoencoder(vectors(), 8, 2, Effort(4_000), 3, lambda torch: (torch.device(ABSENT),))
+
+
+def test_time_lost_on_another_processor_counts() -> None:
+    """What is left of the limit is what the ordinary one has: here nothing, so it stops after its first round."""
+    late = train_autoencoder(
+        vectors(), 8, 2, Effort(40_000, 1.5, Hasty(1.0)), 3, lambda torch: (torch.device(ABSENT), torch.device("cpu"))
+    )
+    assert late.stopped == 1
+
+
+def test_trainings_in_threads_do_not_disturb_each_other() -> None:
+    """Two at a time give the weights of one after the other, and torch is as before when both are done."""
+    threads, random = torch.get_num_threads(), torch.random.get_rng_state()
+    alone = [train_autoencoder(vectors(), 8, 2, Effort(20_000), seed) for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda seed: train_autoencoder(vectors(), 8, 2, Effort(20_000), seed), (1, 2)))
+    for one, other in zip(alone, both, strict=True):
+        for name, weights in one.weights.items():
+            np.testing.assert_array_equal(weights, other.weights[name])
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_a_net_that_is_hopeless_is_given_up_and_any_other_is_not() -> None:
+    """It is asked once, at the end of the first round with steps enough; what it says changes nothing else."""
+    asked: list[int] = []
+
+    def answer(hopeless: bool) -> Any:
+        def say(weights: dict[str, np.ndarray]) -> bool:
+            asked.append(len(weights))
+            return hopeless
+
+        return say
+
+    whole = train_autoencoder(vectors(), 8, 2, Effort(40_000), 3)
+    trusted = train_autoencoder(vectors(), 8, 2, Effort(40_000), 3, hopeless=answer(False))
+    left = train_autoencoder(vectors(), 8, 2, Effort(40_000), 3, hopeless=answer(True))
+    assert asked == [8, 8]
+    assert (whole.given_up, trusted.given_up, left.given_up) == (0, 0, 13), "96 of 156 steps are done in round 13 of 20"
+    np.testing.assert_array_equal(trusted.weights["w1"], whole.weights["w1"])
+    short = train_autoencoder(vectors(), 8, 2, Effort(10_000), 3, hopeless=answer(True))
+    assert (short.given_up, len(asked)) == (0, 2), "39 steps say nothing yet"
+    told = str(choice_of(gate([9.0, 1.0, 0.0, 0.0, 20.0, 5.0]), "the linear forecast"))
+    assert told.endswith("9 against 1 of the linear forecast and was given up after 5 of 20 rounds")
+
+
+def test_no_example_is_trained_on_for_ever() -> None:
+    """Four examples are worth two batches, whatever the effort allows."""
+    assert train_autoencoder(vectors()[:4], 8, 2, Effort(100_000), 3).rounds == 2
+
+
+@pytest.mark.parametrize("name", ["lstm", "autoencoder"])
+def test_a_part_of_a_history_is_learned_by_what_the_whole_chose(name: str) -> None:
+    """The net where it runs, however badly it does; else the simpler model, and no net is trained."""
+    detector = make_detector(DetectorSpec(name, {"window": 16, "hidden": 4, "windows": 512}), GRID)
+    assert isinstance(detector, Shaped)
+    past = walk(2, 400)
+    state = detector.fit(past, 1)
+    for runs in (0.0, 1.0):
+        chosen = State({**state.arrays, "gate": np.array([1.0, 1.0, runs, 0.0, 20.0, 0.0])}, state.shared, state.as_of)
+        part = detector.fit_as(past.window(0, 300), 1, chosen)
+        assert part.arrays["gate"][2] == runs
+        trained = any(part.arrays[key].any() for key in ("w_rec", "w2") if key in part.arrays)
+        assert trained == bool(runs)
+        assert np.isfinite(detector.score(part, past.window(300))[0].score).all()
+
+
+def gate(numbers: list[float], trouble: str = "") -> dict[str, np.ndarray]:
+    """The arrays that a training leaves of its verdict."""
+    return {"gate": np.array(numbers), "trouble": np.array([trouble])}
 
 
 def test_a_choice_says_what_runs_and_why() -> None:
     """The net, or the simpler model with the errors of both; nothing without a past; and where training was cut."""
-    won = choice_of(np.array([0.5, 1.0, 1.0, 0.0, 20.0]), "the linear forecast")
+    won = choice_of(gate([0.5, 1.0, 1.0, 0.0, 20.0, 0.0]), "the linear forecast")
     assert str(won) == "the net runs: mean squared error on hold-out 0.5 against 1 of the linear forecast"
-    lost = choice_of(np.array([2.0, 1.0, 0.0, 3.0, 20.0]), "the linear forecast")
+    lost = choice_of(gate([2.0, 1.0, 0.0, 3.0, 20.0, 0.0]), "the linear forecast")
     assert not lost.learned
     assert str(lost) == (
         "the linear forecast runs: the net has mean squared error on hold-out 2 against 1 of the linear forecast; "
         "training was stopped by its limit of time after 3 of 20 rounds"
     )
-    assert choice_of(np.array([np.nan, np.nan, -1.0, 0.0, 0.0]), "x") == Choice(
+    assert choice_of(gate([np.nan, np.nan, -1.0, 0.0, 0.0, 0.0]), "x") == Choice(
         "nothing", False, "there is not enough history to train on"
     )
 

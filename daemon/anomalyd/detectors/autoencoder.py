@@ -8,7 +8,8 @@ Idea
 
 Works for
     Collective anomalies (a stretch of a shape never seen) and, jointly, channels that leave their common pattern: the
-    principal plane is the best simple method on multivariate benchmarks.
+    principal plane is the best simple method on multivariate benchmarks. Groups that have the same channels share one
+    net, trained on all of them.
 
 Fails when
     The stretch is simple (a flat line is rebuilt easily), or normal behaviour needs more numbers than the code has.
@@ -19,11 +20,13 @@ Toy stream
 
 Reference
     Sakurada and Yairi, Anomaly Detection Using Autoencoders with Nonlinear Dimensionality Reduction (2014). Trained
-    with torch (extra ``lstm``), scored without.
+    with torch (extra ``lstm``), on a graphics processor where there is one (set ``CUDA_VISIBLE_DEVICES`` to nothing if
+    it must not be used), and scored without.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,18 +49,18 @@ from anomalyd.detectors.common import (
     newest,
     span,
 )
-from anomalyd.detectors.embedding import F32, Embedding, joint_vectors
-from anomalyd.detectors.lstm import choice_of
-from anomalyd.errors import DetectorError
+from anomalyd.detectors.embedding import CHUNK, F32, Embedding
+from anomalyd.detectors.lstm_joint import UNDECIDED, choice_of, decided, kept
+from anomalyd.detectors.training import Effort, Hopeless, Trained, Weights, train_autoencoder
 
 Arrays = dict[str, npt.NDArray[Any]]
 LAYERS = ("w1", "b1", "w2", "b2", "w3", "b3", "w4", "b4")
-SHARED = (*LAYERS, "mean", "basis", "gate")
+SHARED = (*LAYERS, "mean", "basis", "gate", "trouble")
 FARTHEST = 8.0
 FLOOR = 0.02
 LEAST_VECTORS = 64
 HOLD_OUT = 0.2
-MOST_CHECKED = 20_000
+MOST_DRAWN, MOST_CHECKED = 50_000, 20_000
 
 
 class AutoencoderParams(base.Params):
@@ -99,51 +102,90 @@ class Autoencoder:
         return max(2 * LEAST_VECTORS, 4 * self.params.window)
 
     def fit(self, history: Block, seed: int) -> State:
+        return self._fit(history, seed, 1, None)
+
+    def fit_as(self, history: Block, seed: int, model: State) -> State:
+        """With the net, or with the plane, as the model has it; the latter needs no training."""
+        return self._fit(history, seed, 1, kept(model))
+
+    def fit_alike(self, history: Block, seed: int, groups: int) -> State:
+        """One net for groups with channels of one kind (``joint``)."""
+        return self._fit(history, seed, groups, None)
+
+    def _fit(self, history: Block, seed: int, groups: int, runs: bool | None) -> State:
         values, civil = clean(history.values), civil_times(history.times, self.grid.timezone)
         arrays = self.embedding.learn(values, civil)
-        rows = 1 if self.params.joint else len(values)
-        vectors, present = self._vectors(arrays, values, civil)
-        arrays |= self._train(vectors, present, seed)
-        arrays["error"] = np.full(rows, np.nan)
         shared = {*SHARED}
         if self.params.joint:
-            arrays["channels"] = np.array([len(values)])
+            arrays["channels"] = np.array([len(values) // groups])
             shared |= {"channels", "error"}
-        if arrays["gate"][2] >= 0 and vectors.shape[1]:
-            errors = self._errors(arrays, vectors, present)
-            for s in np.flatnonzero((~np.isnan(errors)).any(axis=1)):
-                arrays["error"][s] = max(FLOOR, float(np.nanmedian(errors[s])))
+        arrays["error"] = np.full(groups if self.params.joint else len(values), np.nan)
+        arrays |= self._train(*self._drawn(arrays, values, civil, np.random.default_rng(seed)), seed, runs)
+        for rows, vectors, present in self._parts(arrays, values, civil):
+            if arrays["gate"][2] >= 0:
+                errors = self._errors(arrays, vectors, present)
+                for s in np.flatnonzero(present.any(axis=1)):
+                    arrays["error"][rows.start + s] = max(FLOOR, float(np.nanmedian(errors[s])))
         return State(arrays, frozenset(shared), newest(history))
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         check_newer(state, fresh)
         check_series(state, "scale", fresh)
-        if self.params.joint and int(state.arrays["channels"][0]) != len(fresh):
-            raise DetectorError("shape", f"a joint model of {state.arrays['channels'][0]} channels, not {len(fresh)}")
         values, civil = clean(fresh.values), civil_times(fresh.times, self.grid.timezone)
         arrays: Arrays = dict(state.arrays)
         arrays["recent"], arrays["seen"] = state.arrays["recent"].copy(), state.arrays["seen"].copy()
         raw = blank(values.shape)
         raw.expected[:] = self.embedding.expected(arrays, civil)
-        vectors, present = self._vectors(arrays, values, civil)
-        if arrays["gate"][2] >= 0 and len(vectors):
-            score = self._errors(arrays, vectors, present) / arrays["error"][:, None]
-            raw.score[:] = np.where(np.isnan(values), np.nan, np.minimum(score, HIGHEST_SCORE))
+        wide = int(arrays["channels"][0]) if self.params.joint else 1
+        for rows, vectors, present in self._parts(arrays, values, civil):
+            if arrays["gate"][2] >= 0:
+                score = self._errors(arrays, vectors, present) / arrays["error"][rows, None]
+                own = slice(rows.start * wide, rows.stop * wide)
+                said = np.repeat(np.minimum(score, HIGHEST_SCORE), wide, axis=0)
+                raw.score[own] = np.where(np.isnan(values[own]), np.nan, said)
         return raw, advanced(state, arrays, fresh)
 
     def choices(self, state: State) -> tuple[Choice, ...]:
         """Which model runs and by what right."""
-        return (choice_of(state.arrays["gate"], "the principal plane"),)
+        return (choice_of(state.arrays, "the principal plane"),)
 
-    def _vectors(self, arrays: Arrays, values: F64, civil: I64) -> tuple[F32, Bool]:
-        """Vectors [N, T, F] (one row when joint), limited, and where there are any; the lags move on in place."""
-        if self.params.joint:
-            joined, some = joint_vectors(self.embedding, arrays, values, civil)
-            return np.clip(joined[None], -FARTHEST, 1e4), some[None]
-        parts = np.zeros((len(values), len(civil), self.embedding.width), np.float32)
-        for rows, chunk in self.embedding.chunks(arrays, values, civil):
-            parts[rows] = chunk
-        return parts, ~np.isnan(values)
+    def _parts(self, arrays: Arrays, values: F64, civil: I64) -> Iterator[tuple[slice, F32, Bool]]:
+        """Limited vectors [n, T, F] of some series, or groups, at a time, which they are, and where there are any.
+
+        The lags move on in place.
+        """
+        if not self.params.joint:
+            for rows, chunk in self.embedding.chunks(arrays, values, civil):
+                yield rows, chunk, np.isfinite(values[rows])
+            return
+        wide, times, width = int(arrays["channels"][0]), len(civil), self.embedding.width
+        size = max(1, CHUNK // max(1, wide * times))
+        for first in range(0, len(arrays["error"]), size):
+            groups = slice(first, min(first + size, len(arrays["error"])))
+            own = slice(groups.start * wide, groups.stop * wide)
+            mine = {name: arrays[name][own] for name in ("scale", "recent", "seen")}
+            n = groups.stop - groups.start
+            flat = np.concatenate([chunk for _, chunk in self.embedding.chunks(mine, values[own], civil)])
+            vectors = flat.reshape(n, wide, times, width).transpose(0, 2, 1, 3)
+            present = np.asarray(np.isfinite(values[own]).reshape(n, wide, times).any(axis=1))
+            joined = np.ascontiguousarray(vectors).reshape(n, times, wide * width)
+            yield groups, np.clip(joined, -FARTHEST, 1e4), present
+
+    def _drawn(self, arrays: Arrays, values: F64, civil: I64, rng: np.random.Generator) -> tuple[F32, F32]:
+        """Vectors to train on, from the older part of the history, and to choose by, from the newer one [W, F]."""
+        wide = int(arrays["channels"][0]) if self.params.joint else 1
+        several = len(arrays["error"])
+        present = np.asarray(np.isfinite(values).reshape(several, wide, len(civil)).any(axis=1))
+        cut = int(len(civil) * (1 - HOLD_OUT))
+        train = _places(present, 0, cut, min(self.params.windows, MOST_DRAWN), rng)
+        check = _places(present, cut, len(civil), MOST_CHECKED, rng)
+        found = [np.empty((len(part), wide * self.embedding.width), np.float32) for part in (train, check)]
+        untouched = {**arrays, "recent": arrays["recent"].copy(), "seen": arrays["seen"].copy()}
+        for rows, vectors, _ in self._parts(untouched, values, civil):
+            for places, out in zip((train, check), found, strict=True):
+                mine = (places[:, 0] >= rows.start) & (places[:, 0] < rows.stop)
+                out[mine] = np.clip(vectors[places[mine, 0] - rows.start, places[mine, 1]], -FARTHEST, FARTHEST)
+        return found[0], found[1]
 
     def _errors(self, arrays: Arrays, vectors: F32, present: Bool) -> F64:
         from anomalyd.detectors.kernels.recurrent import rebuild_errors
@@ -155,42 +197,35 @@ class Autoencoder:
         rebuild_errors(vectors, present, net, w1, b1, w2, b2, w3, b3, w4, b4, arrays["mean"], arrays["basis"], out)
         return out
 
-    def _train(self, vectors: F32, present: Bool, seed: int) -> Arrays:
-        """Weights, plane and gate: the errors of both, 1 net / 0 plane / -1 none, round stopped in, rounds."""
-        p, width = self.params, vectors.shape[2]
+    def _train(self, train: F32, check: F32, seed: int, runs: bool | None) -> Arrays:
+        """Weights, plane and gate."""
+        p, width = self.params, train.shape[1]
         code = min(p.code, width)
         sizes = (width, p.hidden, code, p.hidden, width)
         arrays: Arrays = {"mean": np.zeros(width), "basis": np.zeros((code, width))}
         for layer in range(4):
             arrays[f"w{layer + 1}"] = np.zeros((sizes[layer + 1], sizes[layer]))
             arrays[f"b{layer + 1}"] = np.zeros(sizes[layer + 1])
-        arrays["gate"] = np.array([np.nan, np.nan, -1.0, 0.0, 0.0])
-        cut = int(vectors.shape[1] * (1 - HOLD_OUT))
-        rng = np.random.default_rng(seed)
-        train = _draw(vectors[:, :cut], present[:, :cut], p.windows, rng)
-        check = _draw(vectors[:, cut:], present[:, cut:], MOST_CHECKED, rng)
         if len(train) < LEAST_VECTORS or not len(check):
-            return arrays
-        from anomalyd.detectors.training import Effort, train_autoencoder
-
+            return arrays | UNDECIDED
         arrays["mean"] = train.mean(axis=0).astype(np.float64)
         directions = np.linalg.svd((train - train.mean(axis=0)).astype(np.float64), full_matrices=False)[2]
         arrays["basis"][: len(directions[:code])] = directions[:code]
         seconds = self.share * p.train_time.milliseconds(self.grid.step_ms) / 1000
-        effort = Effort(p.windows, seconds, self.clock)
-        trained = train_autoencoder(train, p.hidden, code, effort, seed)
-        arrays |= trained.weights
-        every = np.ones((1, len(check)), np.bool_)
-        errors = []
-        for net in (1.0, 0.0):
-            arrays["gate"] = np.array([np.nan, np.nan, net])
-            errors.append(float((self._errors(arrays, check[None], every) ** 2).mean()))
-        arrays["gate"] = np.array([*errors, float(errors[0] < errors[1]), trained.stopped, trained.rounds])
-        return arrays
+        effort, every = Effort(p.windows, seconds, self.clock), np.ones((1, len(check)), np.bool_)
+
+        def error_of(weights: Weights, net: float = 1.0) -> float:
+            model = arrays | weights | {"gate": np.array([0.0, 0.0, net])}
+            return float((self._errors(model, check[None], every) ** 2).mean())
+
+        def trained(hopeless: Hopeless | None) -> Trained:
+            return train_autoencoder(train, p.hidden, code, effort, seed, hopeless=hopeless)
+
+        return arrays | decided(trained, error_of, error_of({}, 0.0), runs)
 
 
-def _draw(vectors: F32, present: Bool, most: int, rng: np.random.Generator) -> F32:
-    """At most so many of the vectors [N, T, F] that are present, limited, in random order [W, F]."""
-    places = np.flatnonzero(present.reshape(-1))
-    chosen = rng.permutation(places)[: min(most, 50_000)]
-    return np.ascontiguousarray(np.clip(vectors.reshape(-1, vectors.shape[2])[chosen], -FARTHEST, FARTHEST))
+def _places(present: Bool, first: int, stop: int, most: int, rng: np.random.Generator) -> I64:
+    """At most so many places (row, time) [W, 2] of the times from ``first`` to ``stop`` where something is present."""
+    row, time = np.nonzero(present[:, first:stop])
+    chosen = rng.permutation(len(row))[:most]
+    return np.column_stack([row[chosen], first + time[chosen]])

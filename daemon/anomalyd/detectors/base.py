@@ -222,8 +222,10 @@ class Choice:
         runs: its name.
         learned: whether it is the one that the detector is named after, and not the simpler one it falls back to.
         why: by what right, in words.
-        labels: the labels of the group of series that it was made for; empty where it is for all.
+        labels: the labels of the group of series that it was made for; empty where it is for all, or for several.
+        kind, groups: of a model that several groups share, the channels that each of them has, and how many they are.
         stopped: training was stopped by its limit of time after so many of ``rounds``; 0 where it ran to its end.
+        trouble: why a graphics processor that is there could not be used; empty where it could, or where there is none.
     """
 
     runs: str
@@ -232,10 +234,20 @@ class Choice:
     labels: Labels = ()
     stopped: int = 0
     rounds: int = 0
+    trouble: str = ""
+    kind: str = ""
+    groups: int = 0
+
+    @property
+    def key(self) -> tuple[Labels, str, str]:
+        """What it is for, and what runs: the same from fit to fit unless another model was chosen."""
+        return self.labels, self.kind, self.runs
 
     def __str__(self) -> str:
+        of = f" for {self.groups:,} groups of {self.kind}" if self.groups else ""
         cut = f"; training was stopped by its limit of time after {self.stopped} of {self.rounds} rounds"
-        return f"{self.runs} runs: {self.why}{cut if self.stopped else ''}"
+        ran = f"; it was trained on the ordinary processor, since the graphics processor failed ({self.trouble})"
+        return f"{self.runs} runs{of}: {self.why}{cut if self.stopped else ''}{ran if self.trouble else ''}"
 
 
 @runtime_checkable
@@ -271,6 +283,18 @@ class Limited(Protocol):
 
     def with_share(self, share: float) -> Detector:
         """The same detector with only this share of its time: several are learned one after another."""
+        ...
+
+
+@runtime_checkable
+class Alike(Protocol):
+    """What a ``joint`` detector has besides whose model can be that of several groups with channels of one kind."""
+
+    def fit_alike(self, history: Block, seed: int, groups: int) -> State:
+        """Learn one model from so many groups, the channels of one after those of the other, each with as many.
+
+        ``score`` takes them in the same order; what it says of a group, and then knows of it, depends on no other.
+        """
         ...
 
 

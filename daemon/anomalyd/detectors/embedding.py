@@ -40,6 +40,16 @@ class Embedding:
 
     def learn(self, values: F64, civil: I64) -> dict[str, npt.NDArray[Any]]:
         """Scale and usual values of each series from its history [N, T]."""
+        n, scale = len(values), self.scales(values)
+        return {
+            "scale": scale,
+            "recent": np.zeros((n, self.lags)),
+            "seen": np.zeros(n, np.int64),
+            "usual": self._usual(values, civil, np.ascontiguousarray(scale[:, 0])),
+        }
+
+    def scales(self, values: F64) -> F64:
+        """Middle and spread of each series, and the range of what is usual in spreads around the middle [N, 4]."""
         n = len(values)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a series without samples has no median
@@ -53,12 +63,7 @@ class Embedding:
         spread = np.maximum(spread, np.maximum(RELATIVE_FLOOR * np.abs(centre), ABSOLUTE_FLOOR))
         low, high = (np.nan_to_num((quantiles[i] - centre) / spread) for i in (0, 2))
         slack = np.maximum(1.0, (high - low) / 2)
-        return {
-            "scale": np.stack([centre, spread, low - slack, high + slack], axis=1),
-            "recent": np.zeros((n, self.lags)),
-            "seen": np.zeros(n, np.int64),
-            "usual": self._usual(values, civil, centre),
-        }
+        return np.stack([centre, spread, low - slack, high + slack], axis=1)
 
     def _usual(self, values: F64, civil: I64, centre: F64) -> F64:
         usual = np.repeat(centre[:, None], 24, axis=1)

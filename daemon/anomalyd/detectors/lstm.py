@@ -5,12 +5,14 @@ Idea
     from the samples before and the time of day. Between fits it is stepped once per sample, with each series' own
     memory; the score is the forecast's error in usual errors. The net is used only if it beats a linear forecast
     (autoregression with time of day) on the last fifth of the history; otherwise that forecast is used. Which one runs
-    is told as a notice.
+    is told as a notice. A net that errs twice as much as the linear forecast after a quarter of its training is given
+    up.
 
 Works for
     Many series of one kind with a shape that repeats but is not a plain period: bursts, ramps, responses to load. With
     ``joint: true`` the series of a group are the channels of one vector, and each is forecast from all: what one does
-    without the others is found.
+    without the others is found. Groups that have the same channels (the same labels but for those of ``group_by``)
+    share one net, trained on all of them.
 
 Fails when
     There is little history or one simple series: the linear forecast is better and is then what runs. A slow drift is
@@ -21,8 +23,9 @@ Toy stream
 
 Reference
     Hochreiter and Schmidhuber (1997); Malhotra et al., Long Short Term Memory Networks for Anomaly Detection in Time
-    Series (2015). Trained with torch (extra ``lstm``), on a graphics processor where there is one, and scored without:
-    the steps equal torch's within 1e-9.
+    Series (2015). Trained with torch (extra ``lstm``), on a graphics processor where there is one (set
+    ``CUDA_VISIBLE_DEVICES`` to nothing if it must not be used; where it fails, training goes to the ordinary
+    processor, which is told), and scored without: the steps equal torch's within 1e-9.
 """
 
 from __future__ import annotations
@@ -51,19 +54,28 @@ from anomalyd.detectors.common import (
     span,
 )
 from anomalyd.detectors.embedding import Embedding
-from anomalyd.detectors.lstm_joint import JointLstm, brought_up_to_date
-from anomalyd.detectors.training import Effort, Trained
+from anomalyd.detectors.lstm_joint import (
+    FARTHEST,
+    FLOOR,
+    HOLD_OUT,
+    LEAST_WINDOWS,
+    MOST_CHECKED,
+    SETTLED,
+    UNDECIDED,
+    JointLstm,
+    brought_up_to_date,
+    choice_of,
+    cut_windows,
+    decided,
+    kept,
+    net_error,
+)
+from anomalyd.detectors.training import Effort, Hopeless, Trained
 
 F32 = npt.NDArray[np.float32]
-SHARED = ("w_in", "w_rec", "bias", "head", "linear", "gate")
-FARTHEST = 8.0
-FLOOR = 0.02
-"""Smallest usual error, in spreads of the series."""
-SETTLED = 30
-LEAST_WINDOWS = 64
-HOLD_OUT = 0.2
-MOST_CHECKED = 4_096
-"""Windows on which net and linear forecast are compared."""
+SHARED = ("w_in", "w_rec", "bias", "head", "linear", "gate", "trouble")
+APART = 4
+"""Distance of the beginnings of windows, on average, at the least."""
 
 
 class LstmParams(base.Params):
@@ -99,12 +111,12 @@ class Lstm:
     def with_share(self, share: float) -> Detector:
         return Lstm(self.params, self.grid, self.clock, self.share * share)
 
-    def _trained(self, inputs: F32, targets: F32, seed: int) -> Trained:
+    def _trained(self, inputs: F32, targets: F32, seed: int, hopeless: Hopeless | None) -> Trained:
         from anomalyd.detectors.training import train_lstm
 
         seconds = self.share * self.params.train_time.milliseconds(self.grid.step_ms) / 1000
         effort = Effort(self.params.windows, seconds, self.clock)
-        return train_lstm(inputs, targets, self.params.hidden, effort, seed)
+        return train_lstm(inputs, targets, self.params.hidden, effort, seed, hopeless=hopeless)
 
     @property
     def min_history(self) -> int:
@@ -113,19 +125,31 @@ class Lstm:
     def fit(self, history: Block, seed: int) -> State:
         if self.params.joint:
             return self.vectors.fit(history, seed)
+        return self._fit(history, seed, None)
+
+    def fit_as(self, history: Block, seed: int, model: State) -> State:
+        """With the net, or with the linear forecast, as the model has it; the latter needs no training."""
+        if self.params.joint:
+            return self.vectors.fit(history, seed)
+        return self._fit(history, seed, kept(model))
+
+    def _fit(self, history: Block, seed: int, runs: bool | None) -> State:
         values, civil = clean(history.values), civil_times(history.times, self.grid.timezone)
         n, hidden, window = len(values), self.params.hidden, self.params.window
-        learned = self.embedding.learn(values, civil)
         arrays: dict[str, npt.NDArray[Any]] = {
-            "scale": learned["scale"][:, :2],
+            "scale": self.embedding.scales(values)[:, :2],
             "hidden": np.zeros((n, hidden)),
             "cell": np.zeros((n, hidden)),
             "lags": np.zeros((n, window)),
             "last": np.zeros((n, 2)),
             "error": np.zeros(n),
         }
-        arrays |= self._train(values, civil, arrays["scale"], seed)
+        arrays |= self._train(values, civil, arrays["scale"], seed, runs)
         return brought_up_to_date(arrays, SHARED, history, self._run)
+
+    def fit_alike(self, history: Block, seed: int, groups: int) -> State:
+        """One net for groups with channels of one kind (``joint``)."""
+        return self.vectors.fit(history, seed, groups)
 
     def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
         if self.params.joint:
@@ -140,36 +164,35 @@ class Lstm:
 
     def choices(self, state: State) -> tuple[Choice, ...]:
         """Which forecast runs and by what right."""
-        return (choice_of(state.arrays["gate"], "the linear forecast"),)
+        return (choice_of(state.arrays, "the linear forecast"),)
 
-    def _train(self, values: F64, civil: I64, scale: F64, seed: int) -> dict[str, npt.NDArray[Any]]:
-        """Weights of net and linear forecast and the gate.
-
-        The gate: net's error, linear's error, 1 net / 0 linear / -1 none, round that training was stopped in, rounds.
-        """
+    def _train(
+        self, values: F64, civil: I64, scale: F64, seed: int, runs: bool | None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Weights of net and linear forecast, and the gate."""
         hidden, window = self.params.hidden, self.params.window
-        z = np.clip((values - scale[:, :1]) / scale[:, 1:2], -FARTHEST, FARTHEST)
-        cut = int(z.shape[1] * (1 - HOLD_OUT))
+        z = np.clip((values - scale[:, :1]) / scale[:, 1:2], -FARTHEST, FARTHEST)[:, None]
+        cut = int(z.shape[2] * (1 - HOLD_OUT))
         rng = np.random.default_rng(seed)
-        train = cut_windows(z[:, :cut], civil[:cut], window, self.params.windows, rng)
-        check = cut_windows(z[:, cut:], civil[cut:], window, MOST_CHECKED, rng)
+        train = cut_windows(z[:, :, :cut], civil[:cut], window, self.params.windows, rng, APART)
+        check = cut_windows(z[:, :, cut:], civil[cut:], window, MOST_CHECKED, rng, APART)
         weights: dict[str, npt.NDArray[Any]] = {
             "w_in": np.zeros((4 * hidden, 3)),
             "w_rec": np.zeros((4 * hidden, hidden)),
             "bias": np.zeros(4 * hidden),
             "head": np.zeros(hidden + 1),
             "linear": np.zeros(window + 3),
-            "gate": np.array([np.nan, np.nan, -1.0, 0.0, 0.0]),
         }
         if len(train[0]) < LEAST_WINDOWS or not len(check[0]):
-            return weights
-        trained = self._trained(train[0], train[1][..., None], seed)
-        weights |= trained.weights
-        weights["head"] = trained.weights["head"][0]
-        weights["linear"] = fit_linear(*train)
-        errors = net_error(*check, weights), linear_error(*check, weights["linear"])
-        weights["gate"] = np.array([*errors, float(errors[0] < errors[1]), trained.stopped, trained.rounds])
-        return weights
+            return weights | UNDECIDED
+        linear = fit_linear(*train)
+        found = decided(
+            lambda hopeless: self._trained(*train, seed, hopeless), lambda net: net_error(*check, net),
+            linear_error(*check, linear), runs,
+        )  # fmt: skip
+        if "head" in found:
+            found["head"] = found["head"][0]
+        return weights | found | {"linear": linear}
 
     def _run(self, state: State, fresh: Block, hold: Bool | None) -> tuple[Raw, State]:
         from anomalyd.detectors.kernels.recurrent import forecast_errors
@@ -202,37 +225,6 @@ class Lstm:
         return raw, advanced(state, arrays, fresh)
 
 
-def choice_of(gate: F64, simpler: str) -> Choice:
-    """What a gate says for people; ``simpler`` is the model that a net has to beat."""
-    net, other, deployed, stopped, rounds = gate.tolist()
-    if deployed < 0:
-        return Choice("nothing", False, "there is not enough history to train on")
-    errors = f"mean squared error on hold-out {net:.4g} against {other:.4g} of {simpler}"
-    runs, why = ("the net", errors) if deployed else (simpler, f"the net has {errors}")
-    return Choice(runs, bool(deployed), why, stopped=int(stopped), rounds=int(rounds))
-
-
-def cut_windows(z: F64, civil: I64, window: int, most: int, rng: np.random.Generator) -> tuple[F32, F32]:
-    """Windows of inputs [W, window, 3] and targets [W, window] at random places of the series z [N, T].
-
-    An input is the sample before (the last one present, where it is missing) and the time of day of the target.
-    """
-    n, t = z.shape
-    if t <= window or n == 0:
-        return np.zeros((0, window, 3), np.float32), np.zeros((0, window), np.float32)
-    present = ~np.isnan(z)
-    place = np.maximum.accumulate(np.where(present, np.arange(t), 0), axis=1)
-    filled = np.nan_to_num(np.take_along_axis(z, place, axis=1))
-    count = min(most, n * max(1, (t - window) // 4))
-    series, start = rng.integers(0, n, count), rng.integers(1, t - window + 1, count)
-    steps = start[:, None] + np.arange(window)
-    angle = 2 * np.pi * (civil[steps] % 86_400_000) / 86_400_000
-    inputs = np.stack([filled[series[:, None], steps - 1], np.sin(angle), np.cos(angle)], axis=2)
-    targets = z[series[:, None], steps]
-    some = ~np.isnan(targets).all(axis=1)
-    return inputs[some].astype(np.float32), targets[some].astype(np.float32)
-
-
 def _design(inputs: F32) -> F64:
     """What the linear forecast sees at the last step of each window: lags newest first, time of day, a constant."""
     lags = inputs[:, ::-1, 0]
@@ -241,27 +233,12 @@ def _design(inputs: F32) -> F64:
 
 def fit_linear(inputs: F32, targets: F32) -> F64:
     """Ridge regression of the last target of each window on its samples and time of day [window + 3]."""
-    known = ~np.isnan(targets[:, -1])
-    x, y = _design(inputs)[known], targets[known, -1].astype(np.float64)
+    known = ~np.isnan(targets[:, -1, 0])
+    x, y = _design(inputs)[known], targets[known, -1, 0].astype(np.float64)
     weights: F64 = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ y)
     return weights
 
 
 def linear_error(inputs: F32, targets: F32, weights: F64) -> float:
     """Mean squared error of the linear forecast at the last step."""
-    return float(np.nanmean((_design(inputs) @ weights - targets[:, -1]) ** 2))
-
-
-def net_error(inputs: F32, targets: F32, weights: dict[str, npt.NDArray[Any]]) -> float:
-    """Mean squared error of the net at the last step of each window, begun from an empty memory."""
-    from anomalyd.detectors.kernels.recurrent import lstm_step
-
-    size = len(weights["head"]) - 1
-    errors = np.full(len(inputs), np.nan)
-    gates = np.empty(4 * size)
-    for i, window in enumerate(inputs.astype(np.float64)):
-        h, c = np.zeros(size), np.zeros(size)
-        for x in window:
-            lstm_step(x, h, c, weights["w_in"], weights["w_rec"], weights["bias"], gates)
-        errors[i] = h @ weights["head"][:-1] + weights["head"][-1] - targets[i, -1]
-    return float(np.nanmean(errors**2))
+    return float(np.nanmean((_design(inputs) @ weights - targets[:, -1, 0]) ** 2))

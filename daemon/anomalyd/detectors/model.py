@@ -34,6 +34,7 @@ from anomalyd.detectors.base import (
     Forecasting,
     Forecasts,
     Grid,
+    Limited,
     Opinion,
     Raw,
     Shaped,
@@ -55,7 +56,8 @@ OLDER_SHARE = 0.6
 """Share of the history that a batch detector learns from before it scores the rest for the calibration."""
 
 FOLDS = (0.5, 0.75)
-"""Where the history is cut where a detector's fit is cheap (``Shaped``): what each part teaches scores the next one."""
+"""Where the history is cut where a detector's fit is cheap (``Shaped``, not ``Limited``): what each part teaches scores
+the next one."""
 
 SETTLING_MS = 7 * DAY_MS
 """So long a series is new to a detector that learns with every sample: its first scores fade as fast as they came."""
@@ -259,7 +261,8 @@ class Model:
     def _past_scores(self, history: Block, learned: State) -> F64 | None:
         """Scores of the newer part of the history by what the parts before it teach; None where those are too short."""
         samples, least = len(history.times), self.detector.min_history
-        shares = FOLDS if isinstance(self.detector, Shaped) and int(samples * FOLDS[0]) >= least else (OLDER_SHARE,)
+        cheap = isinstance(self.detector, Shaped) and not isinstance(self.detector, Limited)
+        shares = FOLDS if cheap and int(samples * FOLDS[0]) >= least else (OLDER_SHARE,)
         cuts = [int(samples * share) for share in shares]
         if cuts[0] < least or cuts[0] >= samples:
             return None

@@ -187,10 +187,10 @@ def news_of_models(run: RuleRun, memory: Memory, at: int) -> list[Notice]:
     if memory.state is None or memory.fitted_at == run.memory.fitted_at:
         return []
     before = run.memory.state
-    known = {(c.labels, c.runs) for c in run.model.choices(before)} if before is not None else set()
+    known = {choice.key for choice in run.model.choices(before)} if before is not None else set()
     texts: dict[Labels, list[str]] = {}
     for choice in run.model.choices(memory.state):
-        if choice.stopped or (choice.labels, choice.runs) not in known:
+        if choice.stopped or choice.trouble or choice.key not in known:
             texts.setdefault(choice.labels, []).append(str(choice))
     return [
         make_notice(NoticeKind.MODEL, run.rule.id, at, "; ".join(said), labels=labels,

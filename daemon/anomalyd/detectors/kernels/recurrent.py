@@ -26,21 +26,36 @@ FARTHEST = 8.0
 
 @kernel
 def lstm_step(x: F64, h: F64, c: F64, w_in: F64, w_rec: F64, bias: F64, gates: F64) -> None:
-    """Move the hidden state [H] and cell [H] one step; ``w_in`` [4H, I], ``w_rec`` [4H, H], ``bias`` [4H]."""
+    """Move the hidden state [H] and cell [H] one step; ``w_in`` [I, 4H], ``w_rec`` [H, 4H], ``bias`` [4H].
+
+    The weights are torch's turned over (``turned``): so the gates are summed side by side, each in torch's order.
+    """
     size = len(h)
     for g in range(4 * size):
-        total = bias[g]
-        for i in range(len(x)):
-            total += w_in[g, i] * x[i]
-        for i in range(size):
-            total += w_rec[g, i] * h[i]
-        gates[g] = total
+        gates[g] = bias[g]
+    for i in range(len(x)):
+        for g in range(4 * size):
+            gates[g] += w_in[i, g] * x[i]
+    for i in range(size):
+        for g in range(4 * size):
+            gates[g] += w_rec[i, g] * h[i]
     for i in range(size):
         keep = 1.0 / (1.0 + math.exp(-gates[size + i]))
         write = 1.0 / (1.0 + math.exp(-gates[i]))
         show = 1.0 / (1.0 + math.exp(-gates[3 * size + i]))
         c[i] = keep * c[i] + write * math.tanh(gates[2 * size + i])
         h[i] = show * math.tanh(c[i])
+
+
+@kernel
+def turned(weights: F64) -> F64:
+    """The transpose of a matrix, in order in memory."""
+    rows, columns = weights.shape
+    out = np.empty((columns, rows))
+    for i in range(rows):
+        for j in range(columns):
+            out[j, i] = weights[i, j]
+    return out
 
 
 @kernel
@@ -84,16 +99,17 @@ def forecast_errors(
     """Score each sample by the error of its forecast in usual errors of the series.
 
     ``last`` [N, 2]: what the forecast sees of the last sample, samples so far; ``error`` [N]: usual error. ``head``
-    [H + 1]: weights from hidden state to forecast, then the constant.
+    [H + 1]: weights from hidden state to forecast, a constant; ``w_in`` [4H, 3] and ``w_rec`` [4H, H] are torch's.
     """
     size = hidden.shape[1]
+    into, again = turned(w_in), turned(w_rec)
     gates, x = np.empty(4 * size), np.empty(INPUTS)
     for s in range(values.shape[0]):
         for t in range(values.shape[1]):
             angle = 2.0 * np.pi * (civil[t] % 86_400_000) / 86_400_000.0
             x[0], x[1], x[2] = last[s, 0], math.sin(angle), math.cos(angle)
             if net:
-                lstm_step(x, hidden[s], cell[s], w_in, w_rec, bias, gates)
+                lstm_step(x, hidden[s], cell[s], into, again, bias, gates)
                 forecast = float(head[size])
                 for i in range(size):
                     forecast += head[i] * hidden[s, i]
