@@ -20,21 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Block
+from anomalyd.block import I64
 from anomalyd.clock import MINUTE_MS
 from anomalyd.detectors.base import STATE_FORMAT, State, join_states, state_from_bytes
-from anomalyd.episode import Close, Episode
-from anomalyd.errors import AnomalydError, DetectorError, StoreError
-from anomalyd.evaluation.dataquality import observe
+from anomalyd.errors import DetectorError, StoreError
 from anomalyd.evaluation.fits import CATCH_UP_MS
-from anomalyd.evaluation.intake import expire
-from anomalyd.evaluation.jointly import series_only
-from anomalyd.evaluation.memory import Memory, align, empty_memory, keep_rows
+from anomalyd.evaluation.memory import Memory
 from anomalyd.evaluation.registry import registry_of
-from anomalyd.evaluation.rulerun import RuleRun, band_cut, cuts_of, hold_of
+from anomalyd.evaluation.rulerun import RuleRun, cuts_of
+from anomalyd.evaluation.since import Unusable, as_last_said, brought_up, with_living
 from anomalyd.logs import get_logger
 from anomalyd.records import Fence, SnapshotPolicy
-from anomalyd.score import REFUSED, Kind, Observation, Why
 from anomalyd.sources import Source
 from anomalyd.store import Store
 
@@ -73,10 +69,6 @@ class _Head:
     relearn: tuple[int, ...]
     parts: tuple[str, ...]
     bytes: int
-
-
-class _Unusable(AnomalydError):
-    """The snapshot cannot be used; the message says why."""
 
 
 class Snapshots:
@@ -183,13 +175,13 @@ class Snapshots:
         try:
             head = self._head(run, memory, at)
             if head is not None:
-                restored = _brought_up(run, self._load(run, self._whole(run, memory), head), self._store, source)
-                restored = _with_living(_as_last_said(restored, self._store), memory)
+                restored = brought_up(run, self._load(run, self._whole(run, memory), head), self._store, source)
+                restored = with_living(as_last_said(restored, self._store), memory)
                 run.fit_started_at = head.fit_started_at
                 self.kept[rule] = Kept(head.as_of, head.bytes, head.model, at)
                 log.info("state restored", rule=rule, series=len(restored.active), as_of=head.as_of, model=head.model)
                 memory = restored
-        except (_Unusable, DetectorError) as error:
+        except (Unusable, DetectorError) as error:
             log.warning("snapshot not used; the rule is fitted anew", rule=rule, cause=str(error))
         self._waiting.discard(rule)
         return memory
@@ -208,16 +200,16 @@ class Snapshots:
         try:
             meta = json.loads(row.meta_json)
             if meta.pop("format") != FORMAT:
-                raise _Unusable("it has another format")
+                raise Unusable("it has another format")
             head = _Head(**meta | {"relearn": tuple(meta["relearn"]), "parts": tuple(meta["parts"])})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _Unusable(f"its head cannot be read: {error}") from error
+            raise Unusable(f"its head cannot be read: {error}") from error
         if head.model_key != run.rule.model_key or head.code != run.model.version:
-            raise _Unusable("the rule, its detector or anomalyd has changed since")
+            raise Unusable("the rule, its detector or anomalyd has changed since")
         if at - head.as_of > CATCH_UP_MS:
-            raise _Unusable(f"it is {(at - head.as_of) // MINUTE_MS} minutes old")
+            raise Unusable(f"it is {(at - head.as_of) // MINUTE_MS} minutes old")
         if head.as_of > memory.at:
-            raise _Unusable("it is newer than the newest slot in the database")
+            raise Unusable("it is newer than the newest slot in the database")
         return head
 
     def _load(self, run: RuleRun, memory: Memory, head: _Head) -> Memory:
@@ -225,7 +217,7 @@ class Snapshots:
         for number, digest in enumerate(head.parts):
             row = self._store.model(run.rule.id, f"{HEAD}/{head.as_of}/{number}")
             if row is None or _digest(row.blob) != digest:
-                raise _Unusable(f"part {number} of {len(head.parts)} is {'missing' if row is None else 'damaged'}")
+                raise Unusable(f"part {number} of {len(head.parts)} is {'missing' if row is None else 'damaged'}")
             states.append(state_from_bytes(row.blob))
         return _memory_of(run, memory, join_states(states), head)
 
@@ -283,7 +275,7 @@ def _memory_of(run: RuleRun, memory: Memory, whole: State, head: _Head) -> Memor
     arrays = {name[cut:]: array for name, array in whole.arrays.items() if name.startswith(_STATE)}
     active, last_seen, lines, bits, told = (whole.arrays[_MEMORY + name] for name in _KNOWN)
     if any(row not in memory.registry.rows for row in active.tolist()):
-        raise _Unusable("it has series that the database does not know")
+        raise Unusable("it has series that the database does not know")
     state = State(arrays, frozenset(name[cut:] for name in whole.shared), whole.as_of)
     q = memory.quality
     quality = replace(
@@ -294,116 +286,4 @@ def _memory_of(run: RuleRun, memory: Memory, whole: State, head: _Head) -> Memor
         memory, active=active, last_seen=last_seen, cuts=cuts, state=state, quality=quality,
         fitted_at=head.fitted_at, drifted_at=head.drifted_at, model=head.model,
         relearn=frozenset(head.relearn), source_labels=(),
-    )  # fmt: skip
-
-
-# What was lived through since ---------------------------------------------------------------------------------------
-
-
-def _brought_up(run: RuleRun, memory: Memory, store: Store, source: Source) -> Memory:
-    """Learn what was evaluated after the snapshot, just as it was learned then."""
-    rule, since, until = run.rule, _as_of(memory), memory.at
-    if since >= until:
-        return memory
-    slots = [slot for slot in store.rule_slots(rule.id, since + 1, until + 1) if slot.outcome == "ok"]
-    seen = [series_only(memory.registry, o) for o in store.scores(rule.id, since + 1, until + 1)]
-    if any(slot.model != memory.model for slot in slots):
-        raise _Unusable("another model has scored since")
-    times = np.arange(since + rule.interval_ms, until + 1, rule.interval_ms, dtype=np.int64)
-    if [o.at for o in seen if o.at in {slot.at for slot in slots}] != times.tolist():
-        raise _Unusable("not every slot since has scores")
-    rows = np.unique(np.concatenate([o.series for o in seen]))
-    values = _samples(run, memory, source, rows, int(times[0]), until)
-    episodes = store.episodes(rule=rule.id, start=since, end=until + 1, limit=100_000)
-    by_at = {o.at: o for o in seen}
-    for column, at in enumerate(times.tolist()):
-        o, live = by_at[at], _live_at(episodes, memory, at)
-        memory = _relived(run, memory, o, values[np.searchsorted(rows, o.series), column], live)
-    ended = [e for e in episodes if since < e.closed_at <= until and e.close in (Close.NEW_LEVEL, Close.NEW_NORMAL)]
-    memory = replace(memory, relearn=memory.relearn | {memory.registry.index[e.labels] for e in ended})
-    return replace(expire(rule, memory, until)[0], registry=memory.registry)
-
-
-def _with_living(restored: Memory, memory: Memory) -> Memory:
-    """What was restored, with the registry of now: who has gone since the snapshot was lived with, and is not here."""
-    here = np.fromiter(memory.registry.rows, np.int64, len(memory.registry.rows))
-    kept = keep_rows(restored, np.isin(restored.active, here))
-    return replace(
-        kept, registry=memory.registry, awaited=memory.awaited, awaited_until=memory.awaited_until
-    )
-
-
-def _as_last_said(memory: Memory, store: Store) -> Memory:
-    """What the newest verdicts go on from: stretches that an analyst dismissed, news that the rule refused."""
-    for seen in store.scores(memory.registry.rule, memory.at, memory.at + 1):
-        why = seen.verdicts.why
-        units = memory.registry.unit(seen.series)
-        dismissed, refused = units[why == Why.DISMISSED], units[np.isin(why, REFUSED)]
-        memory = replace(memory, excused=frozenset(dismissed.tolist()), stirred=frozenset(refused.tolist()))
-    return memory
-
-
-def _as_of(memory: Memory) -> int:
-    assert memory.state is not None, "a snapshot has a state"
-    return memory.state.as_of
-
-
-def _samples(run: RuleRun, memory: Memory, source: Source, rows: I64, start: int, end: int) -> F64:
-    """The samples [rows, T] of these slots."""
-    rule = run.rule
-    reply = source.range(rule.expr, start, end, rule.interval_ms)
-    if reply.partial and rule.partial_response == "hold":
-        raise _Unusable("the source answers in part")
-    known = replace(
-        empty_memory(rule.id), registry=memory.registry, active=rows, last_seen=np.zeros(len(rows), np.int64)
-    )
-    return align(known, reply.block, rule.drop_labels, len(rows)).values
-
-
-def _live_at(episodes: Iterable[Episode], memory: Memory, at: int) -> dict[int, Episode]:
-    """The episodes that were live before the slot ``at``, by row."""
-    live = {}
-    for e in episodes:
-        # What an analyst closed was closed before the slot was scored; what recovered in it, after.
-        until = e.closed_at - (e.close == Close.NEW_NORMAL) if e.closed_at else at
-        if e.started_at < at <= until:
-            live[memory.registry.index[e.labels]] = e
-    return live
-
-
-def _relived(run: RuleRun, memory: Memory, seen: Observation, value: F64, live: dict[int, Episode]) -> Memory:
-    """One slot: the series that were there, and of them learned what was learned."""
-    memory = _with_series(run, memory, seen.series, seen.at)
-    state, rule = memory.state, run.rule
-    assert state is not None, "a snapshot has a state"
-    hold = hold_of(rule, replace(memory, episodes=live))
-    if rule.learn == "normal_only":
-        hold = hold | (seen.verdicts.kind == Kind.ANOMALOUS)
-    labels = tuple(memory.registry.rows[row].labels for row in seen.series.tolist())
-    fresh = Block(labels, np.array([seen.at], np.int64), value[:, None])
-    _, state = run.score(state, fresh, band_cut(memory), hold)
-    quality, _ = observe(rule, memory.quality, fresh)
-    last_seen = np.where(np.isfinite(value), seen.at, memory.last_seen)
-    return replace(memory, state=state, quality=quality, last_seen=last_seen)
-
-
-def _with_series(run: RuleRun, memory: Memory, rows: I64, at: int) -> Memory:
-    """The memory with exactly these series, in this order; those it has not join as newcomers do."""
-    if np.array_equal(memory.active, rows):
-        return memory
-    state = memory.state
-    assert state is not None, "a snapshot has a state"
-    place = {int(row): i for i, row in enumerate(memory.active)}
-    fresh = [row for row in rows.tolist() if row not in place]
-    if fresh:
-        labels = tuple(memory.registry.rows[row].labels for row in fresh)
-        nothing = Block(labels, np.zeros(0, np.int64), np.zeros((len(labels), 0)))
-        state = replace(run.model.join(state, nothing), as_of=state.as_of)
-        place |= {row: len(memory.active) + i for i, row in enumerate(fresh)}
-    last_seen = np.concatenate([memory.last_seen, np.full(len(fresh), at, np.int64)])
-    order = np.array([place[row] for row in rows.tolist()], np.int64)
-    cuts = cuts_of(run.rule, memory.registry.unit(rows))
-    return replace(
-        memory, active=rows, last_seen=last_seen[order], state=state.take(order), cuts=cuts,
-        quality=memory.quality.grown(len(fresh)).take(order), source_labels=(),
     )  # fmt: skip
