@@ -35,7 +35,7 @@ from anomalyd.clock import DAY_MS, MINUTE_MS
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.calibrate import HALF_LIFE
-from anomalyd.detectors.kernels import auto, auto_joint, memories, promise
+from anomalyd.detectors.kernels import auto, auto_joint, levels, memories, promise
 from bench._nab import COPIES, Lived, Page, live_file, pages, write_copy
 from bench._series import increasing, read_npz, stems, usual_step
 from bench.detection import find_evaluator
@@ -345,7 +345,7 @@ def _machine(judge: ModuleType, path: Path) -> Machine:
 def _calendar(name: str, samples: int) -> tuple[I64, I64]:
     """Bins of the day and days of a group's samples, as ``score_group`` has them."""
     times = (MINUTE_MS if name == "smd" else 5 * MINUTE_MS) * np.arange(1, samples + 1, dtype=np.int64)
-    return times % DAY_MS * auto_joint.BINS // DAY_MS, times // DAY_MS
+    return times % DAY_MS * levels.BINS // DAY_MS, times // DAY_MS
 
 
 def _vus(judge: ModuleType, machines: Sequence[Machine], choice: Joint) -> float:

@@ -12,7 +12,7 @@ from anomalyd.clock import MINUTE_MS
 from anomalyd.detectors.auto import Auto, AutoParams
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.kernels import auto_joint as kernels
-from anomalyd.detectors.kernels import memories
+from anomalyd.detectors.kernels import levels, memories
 
 STEP = 5 * MINUTE_MS
 DAY = 288
@@ -156,7 +156,7 @@ def test_a_rhythm_is_believed_as_far_as_odd_days_show_that_of_even_ones() -> Non
     rng = np.random.default_rng(6)
     t = np.arange(14 * DAY)
     values = np.stack([rng.normal(size=len(t)), 3 * np.sin(2 * np.pi * t / DAY) + rng.normal(size=len(t))])
-    found = kernels._rhythm(values, t % DAY * kernels.BINS // DAY, t // DAY)
+    found = levels.rhythm(values, t % DAY * levels.BINS // DAY, t // DAY)
     assert np.abs(found[0]).max() < 0.3
     np.testing.assert_allclose(found[1], 3 * np.sin(2 * np.pi * (np.arange(48) + 0.5) / 48), atol=0.5)
 
@@ -165,7 +165,7 @@ def test_hours_without_a_sample_lie_between_their_neighbours() -> None:
     """With a step of two hours most bins of the day are empty; the rhythm is known between them all the same."""
     t = np.arange(14 * 12)
     wave = 5 * np.sin(2 * np.pi * t / 12)[None, :] + 0.01 * np.random.default_rng(7).normal(size=(1, len(t)))
-    found = kernels._rhythm(wave, t % 12 * kernels.BINS // 12, t // 12)
+    found = levels.rhythm(wave, t % 12 * levels.BINS // 12, t // 12)
     assert np.abs(np.diff(found[0])).max() < 1.5
     assert found[0].max() > 4
 

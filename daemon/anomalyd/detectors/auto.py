@@ -225,7 +225,8 @@ class Auto:
 
     def _run_joint(self, state: State, fresh: Block) -> tuple[Raw, F64, State]:
         """All channels carry the score of their common vector; each has its own expected value and unit."""
-        from anomalyd.detectors.kernels.auto_joint import surprise, usual_level
+        from anomalyd.detectors.kernels.auto_joint import surprise
+        from anomalyd.detectors.kernels.levels import usual_level
 
         a, raw = dict(state.arrays), blank(fresh.values.shape)
         page = np.full(fresh.values.shape, np.nan)
@@ -242,7 +243,7 @@ class Auto:
 
     def _bins(self, times: I64) -> tuple[I64, I64]:
         """Bin of the day of each time [T] for joint scores (all 0 where the step is too long), and the day."""
-        from anomalyd.detectors.kernels.auto_joint import BINS
+        from anomalyd.detectors.kernels.levels import BINS
 
         civil = civil_times(times, self.grid.timezone)
         bins = civil % DAY_MS * BINS // DAY_MS if self.day_slots else np.zeros(len(times), np.int64)

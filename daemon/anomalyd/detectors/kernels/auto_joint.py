@@ -33,13 +33,12 @@ import numpy.typing as npt
 
 from anomalyd.block import F64, I64
 from anomalyd.detectors.kernels.jit import kernel
+from anomalyd.detectors.kernels.levels import levels, usual_level
 from anomalyd.detectors.kernels.memories import AVERAGED, FADES, hold_and_fade
 from anomalyd.detectors.kernels.peaks import fit_peaks, follow_peaks, weekly
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-BINS = 48
-"""Bins of the day in which the usual level may differ."""
 RESIDUALS = 4
 """Level, level given the others, forecast, forecast given the others."""
 VIEWS = 2 * RESIDUALS
@@ -166,7 +165,7 @@ def averaged(found: Any) -> Any:
 
 
 def fit_joint(values: F64, bins: I64, days: I64, half_day: int = 144, average: int = 1) -> Arrays:
-    """Learn from history [C, T], NaN allowed; ``bins`` [T] of the day, below ``BINS``, and ``days`` counted [T].
+    """Learn from history [C, T], NaN allowed; ``bins`` [T] of the day, below ``levels.BINS``, and ``days`` counted [T].
 
     ``half_day``: samples in half a day; ``average`` samples, at most ``AVERAGED``, are as good as one.
     """
@@ -199,7 +198,7 @@ def _crossed(values: F64, bins: I64, days: I64) -> F64:
 def _learned(values: F64, bins: I64, days: I64) -> tuple[Arrays, F64]:
     """A model without the tail of the whole, and the mean of its views over its own history [T]."""
     channels, samples = values.shape
-    arrays = _levels(values, bins, days) | _blank(channels)
+    arrays = levels(values, bins, days) | _blank(channels)
     if samples < 2 or not channels:
         return arrays, np.zeros(0)
     there = np.ascontiguousarray(~np.isnan(values.T))
@@ -235,69 +234,6 @@ def _blank(channels: int) -> Arrays:
 def _most(channels: int) -> int:
     """How many channels stand out together at most: the root of their number."""
     return max(1, round(math.sqrt(channels)))
-
-
-def _levels(values: F64, bins: I64, days: I64) -> Arrays:
-    """Middle and range of each channel, plain and without the day's rhythm, and that rhythm."""
-    some = values if values.shape[1] else np.zeros((len(values), 1))
-    some = np.where(np.isnan(some).all(axis=1, keepdims=True), 0.0, some)
-    profile = _rhythm(some, bins, days) if values.shape[1] else np.zeros((len(values), BINS))
-    rest = some - profile[:, bins] if values.shape[1] else some
-    range_ = _range(some)
-    ranges = np.stack([range_, np.maximum(_range(rest), 0.1 * range_)], axis=1)
-    middle = np.stack([np.nanmean(some, axis=1), np.nanmean(rest, axis=1)], axis=1)
-    return {"middle": middle, "range": np.where(ranges > 0, ranges, 1.0), "profile": profile}
-
-
-def _range(some: F64) -> F64:
-    """Deviation of each channel, at least a thousandth of its level and of its reach; 0 if it is always 0."""
-    reach = np.nanmax(some, axis=1) - np.nanmin(some, axis=1)
-    least = 1e-3 * np.maximum(np.abs(np.nanmedian(some, axis=1)), reach)
-    found: F64 = np.maximum(np.nanstd(some, axis=1), least)
-    return found
-
-
-def _rhythm(values: F64, bins: I64, days: I64) -> F64:
-    """The day's profile [C, BINS], as far as the profile of even days shows in that of odd days."""
-    both = [_profile(values, bins, days % 2 == odd) for odd in (0, 1)]
-    whole = _profile(values, bins, np.ones(len(bins), np.bool_))
-    shared = (both[0] * both[1]).mean(axis=1)
-    sizes = np.sqrt((both[0] ** 2).mean(axis=1) * (both[1] ** 2).mean(axis=1))
-    half = np.clip(np.divide(shared, sizes, out=np.zeros_like(shared), where=sizes > 0), 0.0, 1.0)
-    told: F64 = whole * (2 * half / (1 + half))[:, None]  # Spearman and Brown: what both halves tell together
-    return told
-
-
-def _profile(values: F64, bins: I64, which: npt.NDArray[np.bool_]) -> F64:
-    """Median of each channel in each bin of the chosen samples, smoothed around the clock, around 0; 0 if unknown."""
-    found = np.full((len(values), BINS), np.nan)
-    for b in range(BINS):
-        part = values[:, which & (bins == b)]
-        missing = np.isnan(part)
-        known = ~missing.all(axis=1) if part.shape[1] else np.zeros(len(values), np.bool_)
-        if known.any():
-            # Where nothing is missing the plain median is the same at a fraction of the cost.
-            middle = np.nanmedian if missing[known].any() else np.median
-            found[known, b] = middle(part[known], axis=1)
-    profile = np.stack([_around(row) for row in found])
-    smooth = (np.roll(profile, 1, axis=1) + 2 * profile + np.roll(profile, -1, axis=1)) / 4
-    centred: F64 = smooth - smooth.mean(axis=1, keepdims=True)
-    return centred
-
-
-def _around(row: F64) -> F64:
-    """A channel's bins with unknown ones between their neighbours around the clock; 0 if none is known."""
-    known = np.flatnonzero(~np.isnan(row))
-    if not len(known):
-        return np.zeros(BINS)
-    filled: F64 = np.interp(np.arange(BINS), known, row[known], period=BINS)
-    return filled
-
-
-def usual_level(arrays: Arrays, bins: I64) -> F64:
-    """What is usual of each channel at these bins of the day [C, T]."""
-    found: F64 = arrays["middle"][:, 1:] + arrays["profile"][:, bins]
-    return found
 
 
 def standardised(arrays: Arrays, values: F64, bins: I64, how: int) -> F64:
