@@ -17,6 +17,7 @@ from anomalyd.delivery.past import updates
 from anomalyd.delivery.remind import next_look, reminders
 from anomalyd.episode import Phase
 from anomalyd.errors import SourceError, StoreError
+from anomalyd.evaluation.datafeatures import features_of, worst_of
 from anomalyd.evaluation.evaluate import Evaluated, Evaluator
 from anomalyd.evaluation.jointly import groups_seen, with_groups
 from anomalyd.evaluation.rulerun import Advanced
@@ -271,6 +272,10 @@ class Daemon:
         self.metrics.series_duplicate.labels(rule_id).set(one.duplicates)
         for fault, count in one.memory.quality.counts().items():
             self.metrics.series_faulty.labels(rule_id, fault).set(count)
+        for feature, value in worst_of(features_of(one.memory.quality, rule.interval_ms)).items():
+            self.metrics.data_quality.labels(rule_id, feature).set(value)
+        if one.memory.fitted_at:
+            self.metrics.model_fitted_at.labels(rule_id).set(one.memory.fitted_at / 1000)
         self._notice_duplicate(rule_id, one.duplicates)
         self._notice_limited(rule_id, one.limited)
         if one.failure is None:

@@ -108,6 +108,14 @@ class Metrics:
             "anomalyd_series_faulty", "Series whose data are faulty: frozen, with gaps, ...", ["rule", "fault"],
             registry=own,
         )  # fmt: skip
+        self.data_quality = Gauge(
+            "anomalyd_data_quality", "Worst of a rule's series as data: gap_share, repeat_share, entropy, ...",
+            ["rule", "feature"], registry=own,
+        )  # fmt: skip
+        self.model_fitted_at = Gauge(
+            "anomalyd_model_fitted_timestamp_seconds", "Where the history that a rule's model was fitted to ends.",
+            ["rule"], registry=own,
+        )  # fmt: skip
         self.series_duplicate = Gauge(
             "anomalyd_series_duplicate", "Series that `drop_labels` made equal to another, not scored.", ["rule"],
             registry=own,

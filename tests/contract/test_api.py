@@ -116,10 +116,13 @@ def test_a_rule_says_what_became_of_its_series() -> None:
     console = Console()
     client = console.client()
     assert data(client.get(f"{V1}/rules"))["rules"][0]["series"] is None
-    console.attendance = Attendance(7, 2, 1, 3, (((("host", "a"),), ("gaps", "range")),))
+    console.attendance = Attendance(
+        7, 2, 1, 3, (((("host", "a"),), ("gaps", "range")),), model="abc-5", fitted_at=5000
+    )
     assert data(client.get(f"{V1}/rules"))["rules"][0]["series"] == {
         "watched": 7, "waiting": 2, "limited": 1, "duplicate": 3, "faulty": 1,
-        "worst": [{"labels": {"host": "a"}, "faults": ["gaps", "range"]}], "models": [],
+        "worst": [{"labels": {"host": "a"}, "faults": ["gaps", "range"]}], "models": [], "model": "abc-5",
+        "fitted_at": "1970-01-01T00:00:05.000Z",
     }  # fmt: skip
     choice = Choice("the plane", False, "it is better", (("host", "a"),), 3, 20)
     console.attendance = replace(console.attendance, choices=(choice,))

@@ -18,6 +18,7 @@ from anomalyd import __version__
 from anomalyd.ballot import Refused
 from anomalyd.console import apiview as view
 from anomalyd.console.auth import User
+from anomalyd.console.dataview import add_quality
 from anomalyd.console.forecast import add_forecast
 from anomalyd.console.parts import BadRequest, Json, Parts, check_silence, shown_settings, time_of
 from anomalyd.console.snooze import snooze
@@ -104,6 +105,7 @@ def api_router(parts: Parts) -> APIRouter:
     _add_told(router, parts.store, readers)
     _add_rules(router, parts, readers)
     add_forecast(router, parts, readers)
+    add_quality(router, parts, readers)
     _add_feedback(router, parts, readers, actor)
     _add_silences(router, parts, readers, actor)
     _add_snoozes(router, parts, actor)

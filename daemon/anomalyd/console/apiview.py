@@ -140,7 +140,7 @@ def _attendance(a: Attendance | None) -> dict[str, Any] | None:
     return {
         "watched": a.watched, "waiting": a.waiting, "limited": a.limited, "duplicate": a.duplicate,
         "faulty": len(a.faulty), "worst": faulty,
-        "models": [_choice(c) for c in a.choices[:MAX_FAULTY]],
+        "models": [_choice(c) for c in a.choices[:MAX_FAULTY]], "model": a.model, "fitted_at": _time(a.fitted_at),
     }  # fmt: skip
 
 

@@ -108,6 +108,7 @@ class Attendance:
         watched, waiting, limited, duplicate: how many are scored, wait at the door, are beyond the limit, are twins.
         faulty: those whose data are faulty, with the faults, worst first.
         choices: which models run, where the detector had a choice.
+        model, fitted_at: the version that scores, and where the history that it was fitted to ends; empty before.
     """
 
     watched: int
@@ -116,6 +117,8 @@ class Attendance:
     duplicate: int
     faulty: tuple[tuple[Labels, tuple[str, ...]], ...] = ()
     choices: tuple[Choice, ...] = ()
+    model: str = ""
+    fitted_at: int = 0
 
 
 def attendance_of(one: Advanced, model: Model) -> Attendance:
@@ -124,7 +127,8 @@ def attendance_of(one: Advanced, model: Model) -> Attendance:
     rows, active = memory.registry.rows, memory.active
     faulty = tuple((rows[int(active[i])].labels, names) for i, names in memory.quality.faults().items())
     choices = model.choices(memory.state) if memory.state is not None else ()
-    return Attendance(len(active), one.waiting, one.limited, one.duplicates, faulty, choices)
+    counts = (len(active), one.waiting, one.limited, one.duplicates)
+    return Attendance(*counts, faulty, choices, memory.model, memory.fitted_at)
 
 
 @dataclass(slots=True)
