@@ -32,7 +32,7 @@ from anomalyd.block import F64, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.embedding import F32
-from anomalyd.detectors.vectors import Arrays, VectorDetector
+from anomalyd.detectors.vectors import Arrays, VectorDetector, isolation
 
 
 class ExtendedIsolationForestParams(base.Params):
@@ -89,3 +89,7 @@ class ExtendedIsolationForest(VectorDetector):
 
         features, weights, offset, right, samples = model
         score_extended(vectors, features, weights, offset, right, samples, present, score)
+
+    def stretched(self, score: F64) -> F64:
+        """What the calibration sees; see ``isolation``."""
+        return isolation(score)

@@ -33,7 +33,7 @@ from anomalyd.block import F64, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.embedding import F32
-from anomalyd.detectors.vectors import Arrays, VectorDetector
+from anomalyd.detectors.vectors import Arrays, VectorDetector, isolation
 
 
 class IsolationForestParams(base.Params):
@@ -119,3 +119,7 @@ class IsolationForest(VectorDetector):
 
         feature, threshold, right, samples = model
         score_forests(vectors, feature, threshold, right, samples, present, score)
+
+    def stretched(self, score: F64) -> F64:
+        """What the calibration sees; see ``isolation``."""
+        return isolation(score)

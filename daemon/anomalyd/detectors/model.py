@@ -285,7 +285,8 @@ class Model:
 
     def _judged(self, raw: Raw, samples: Block) -> F64:
         """The scores that make the tail: without an end, on the rule's side; vectors of several series have none."""
-        score = self.detector.stretched(raw.score) if isinstance(self.detector, Ending) else raw.score
+        own = self.detector if self._groups is None else self._groups.detector
+        score = own.stretched(raw.score) if isinstance(own, Ending) else raw.score
         if self.grid.direction == "both" or self.joint:
             return score
         with np.errstate(over="ignore", invalid="ignore"):

@@ -29,6 +29,19 @@ from anomalyd.errors import DetectorError
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+ISOLATED = 20.0
+"""Isolation scores of noise fall off by so much per unit, as a logarithm, where the calibration's usual tail does."""
+
+
+def isolation(score: F64) -> F64:
+    """A forest's scores on a scale for the calibration.
+
+    They end at 1, half is ordinary, and what no tree has ever seen may have 0.65: taken as they are, with a tail of the
+    usual kind, nothing would be as rare as once a week.
+    """
+    stretched: F64 = np.exp(ISOLATED * score)
+    return stretched
+
 
 class VectorDetector(abc.ABC):
     """Fits a model per series over lag vectors, or one model over all channels when ``joint``.
