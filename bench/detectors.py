@@ -288,7 +288,7 @@ ROOM = 4 << 30
 """Bytes that the states of one detector may take while its flatness is measured (two sets of arrays take turns)."""
 DISTINCT = 1_000
 """Series with noise of their own; more are these again. Equal ones would let the processor guess every branch."""
-LIVES, TICKS = 6, 3
+LIVES, TICKS = 3, 8
 """Times that each size is measured, in turn, so that a busy machine does not hit one of them; ticks each time."""
 FLAT: dict[str, dict[str, object]] = {
     "zscore": {}, "iqr": {}, "mad": {}, "ewma": {}, "cusum": {}, "seasonal": {}, "rls": {}, "extreme": {}, "knn": {},
