@@ -51,9 +51,13 @@ class Day:
         """By how many days it is moved; 0 where it counts as what it is anyway."""
         return self.like - self.date.weekday()
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the day is special."""
+        return (self.first, self.last) == (0, DAY_MINUTES)
+
     def __str__(self) -> str:
-        whole = (self.first, self.last) == (0, DAY_MINUTES)
-        hours = "" if whole else f", {_clock(self.first)} to {_clock(self.last)},"
+        hours = "" if self.whole else f", {_clock(self.first)} to {_clock(self.last)},"
         name = f": {self.name}" if self.name else ""
         return f"{self.date:%a} {self.date.day} {self.date:%b}{hours} counts as a {DAYS[self.like].capitalize()}{name}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -33,6 +33,7 @@ class Interval:
         times: minutes of the day, start included and end not; an end before the start runs past midnight.
         weekdays: 0 is Monday.
         days_of_month: 1 to 31, or -1 for the last day and so on.
+        dates: days as ``date.toordinal`` counts them; None does not restrict, no day at all never holds.
     """
 
     times: tuple[Range, ...] = ()
@@ -41,6 +42,7 @@ class Interval:
     months: tuple[Range, ...] = ()
     years: tuple[Range, ...] = ()
     timezone: str = "UTC"
+    dates: frozenset[int] | None = field(default=None, repr=False)
 
     def holds(self, now: int) -> bool:
         """Whether the moment (milliseconds) lies in the interval. Past midnight it is the day it began that counts."""
@@ -60,7 +62,8 @@ class Interval:
     def _day(self, day: datetime) -> bool:
         last = ((day.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)).day
         return (
-            _within(self.weekdays, day.weekday())
+            (self.dates is None or day.toordinal() in self.dates)
+            and _within(self.weekdays, day.weekday())
             and _within(self.months, day.month)
             and _within(self.years, day.year)
             and (not self.days_of_month or any(_of_month(r, day.day, last) for r in self.days_of_month))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
@@ -11,8 +14,11 @@ from anomalyd.delivery.escalate import Step
 from anomalyd.delivery.hush import InhibitRule, MuteWindow
 from anomalyd.delivery.routing import Route
 from anomalyd.delivery.together import Company
+from anomalyd.holiday import Holidays
+from anomalyd.intervals import Interval
 from anomalyd.matcher import parse_matchers
 from anomalyd.records import Matcher
+from anomalyd.rulefiles.calendars import CalendarField, referred
 from anomalyd.rulefiles.intervalmodel import IntervalModel
 from anomalyd.score import Tier
 
@@ -36,17 +42,35 @@ def _tiers(words: list[TierWord]) -> tuple[Tier, ...]:
     return tuple(Tier[word.upper()] for word in words)
 
 
+class MuteIntervalModel(IntervalModel):
+    """A recurring time: everything that is given must hold."""
+
+    holidays: CalendarField | None = Field(
+        None, description="Only on these days, if whole: a calendar of the settings, a country (DE-BY), or a mapping."
+    )
+
+    def on(self, calendars: Mapping[str, Holidays], folder: Path) -> Interval:
+        """The interval with the days of its calendar; raise ``CalendarError``."""
+        made = self.made()
+        if self.holidays is None:
+            return made
+        days = referred(self.holidays, calendars, folder).days
+        return replace(made, dates=frozenset(day.ordinal for day in days if day.whole))
+
+
 class MuteWindowModel(Section):
     """A time in which some notifications are not wanted; what is still true when it ends is told then."""
 
-    intervals: list[IntervalModel] = Field(min_length=1, description="Any of these times.")
+    intervals: list[MuteIntervalModel] = Field(min_length=1, description="Any of these times.")
     matchers: list[MatcherText] = Field([], description="About which incidents; all by default.")
     receivers: list[str] = Field([], description="Which receivers; all by default.")
     tiers: list[TierWord] = Field(["warning", "critical"], description="Emergencies pass unless they are named.")
 
-    def made(self, name: str) -> MuteWindow:
+    def made(self, name: str, intervals: Sequence[Interval] | None = None) -> MuteWindow:
+        """The window; ``intervals`` are its own with the days of their calendars."""
+        times = [one.made() for one in self.intervals] if intervals is None else intervals
         return MuteWindow(
-            name, tuple(i.made() for i in self.intervals), _all(list(self.matchers)), tuple(self.receivers),
+            name, tuple(times), _all(list(self.matchers)), tuple(self.receivers),
             _tiers(self.tiers),
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ wherever the daemon is started. Loading reads no secret and opens no connection.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from anomalyd.quietmodel import RouteNodeModel
 from anomalyd.receivers import RECEIVER_SETTINGS
 from anomalyd.receivers.base import ReceiverSettings
 from anomalyd.records import SnapshotPolicy
-from anomalyd.rulefiles.calendars import CalendarError, resolve
+from anomalyd.rulefiles.calendars import CalendarError, CalendarModel, resolve
 from anomalyd.secret import Secret
 from anomalyd.settingsmodel import DatabaseModel, SettingsFile, WebModel, split_listen
 from anomalyd.yamlfile import Document, Loc, did_you_mean, read_file
@@ -158,6 +158,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
     remote_write = _remote_write(document, model)
     receivers = _receivers(document)
     calendars = _calendars(document, model, base)
+    mute_windows = _mute_windows(document, model, calendars, base)
     default = _default_receivers(document, model, receivers)
     document.raise_problems()
     assert model is not None
@@ -169,7 +170,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         receivers=receivers,
         default_receivers=default,
         route=replace(model.route.made(), receivers=default),
-        mute_windows=tuple(window.made(name) for name, window in model.mute_windows.items()),
+        mute_windows=mute_windows,
         inhibit_rules=tuple(rule.made() for rule in model.inhibit_rules),
         web=_web(model.web),
         feedback=model.feedback.policy(),
@@ -182,7 +183,7 @@ def read_settings(document: Document, folder: Path | None = None) -> Settings:
         remote_write=remote_write,
         snapshots=SnapshotPolicy(model.snapshots.every, model.snapshots.max_bytes),
         calendars=calendars,
-        days_files=tuple(str(base / one.days_file) for one in model.calendars.values() if one.days_file),
+        days_files=tuple(str(base / one.days_file) for one in _calendars_in(model) if one.days_file),
         limits=Limits(model.limits.max_series, model.limits.min_interval, model.limits.max_history),
     )
 
@@ -252,6 +253,29 @@ def _calendars(document: Document, model: SettingsFile | None, base: Path) -> di
         except CalendarError as error:
             document.problem(("calendars", name, *error.loc), f"{name}: {error.message}", error.hint)
     return found
+
+
+def _calendars_in(model: SettingsFile) -> Iterator[CalendarModel]:
+    """The calendars that stand in the settings themselves."""
+    yield from model.calendars.values()
+    for window in model.mute_windows.values():
+        yield from (one.holidays for one in window.intervals if isinstance(one.holidays, CalendarModel))
+
+
+def _mute_windows(
+    document: Document, model: SettingsFile | None, calendars: Mapping[str, Holidays], base: Path
+) -> tuple[MuteWindow, ...]:
+    found = []
+    for name, window in (model.mute_windows if model else {}).items():
+        intervals = []
+        for i, one in enumerate(window.intervals):
+            try:
+                intervals.append(one.on(calendars, base))
+            except CalendarError as error:
+                loc = ("mute_windows", name, "intervals", i, "holidays", *error.loc)
+                document.problem(loc, f"holidays: {error.message}", error.hint)
+        found.append(window.made(name, intervals))
+    return tuple(found)
 
 
 def _receivers(document: Document) -> dict[str, ReceiverSettings]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalyd.clock import DAY_MS
+from anomalyd.delivery.hush import MuteWindow
 from anomalyd.delivery.routing import receivers_for
 from anomalyd.errors import ConfigError
 from anomalyd.prometheus.spec import BasicAuth, SourceSpec
@@ -18,6 +20,7 @@ from anomalyd.secret import Secret
 from anomalyd.settings import Executors, Limits, Log, Settings, Web, is_settings, load_settings, read_settings
 from anomalyd.settingsmodel import split_listen
 from anomalyd.yamlfile import read_yaml
+from fakes.statements import a_statement
 
 CANARY = "hunter2-canary"
 
@@ -123,6 +126,35 @@ def test_routes_mute_windows_and_inhibition() -> None:
     assert receivers_for(settings.route, {"team": "payments"}, Tier.CRITICAL) == ("slack", "pager")
     assert [(window.name, window.receivers) for window in settings.mute_windows] == [("nights", ("slack",))]
     assert settings.inhibit_rules[0].equal == ("cluster",)
+
+
+def test_a_mute_window_can_be_the_holidays_of_a_calendar(tmp_path: Path) -> None:
+    """Of the settings or of a country; other keys restrict it further, the night counts to the day that it began on."""
+    windows = """\
+calendars: {ours: {country: DE, days: ["2026-12-24 14:00-24:00", "2026-11-27"]}}
+mute_windows:
+  ours: {intervals: [{holidays: ours, times: ["22:00-06:00"], location: Europe/Berlin}]}
+  bavaria: {intervals: [{holidays: DE-BY, months: [june]}]}
+"""
+    ours, bavaria = settings_of(LEAST + windows).mute_windows
+
+    def mutes(window: MuteWindow, *when: int) -> bool:
+        at = int(datetime(*when, tzinfo=UTC).timestamp() * 1000)  # type: ignore[arg-type,misc]
+        return window.mutes(a_statement(), "r", at)
+
+    assert mutes(ours, 2026, 11, 27, 22)
+    assert mutes(ours, 2026, 11, 28, 4)
+    assert not mutes(ours, 2026, 11, 27, 12)
+    assert not mutes(ours, 2026, 11, 28, 22)
+    assert not mutes(ours, 2026, 12, 24, 22)  # special in part only
+    assert mutes(ours, 2027, 5, 1, 21)  # a holiday on a Saturday; 23:00 in Berlin
+    assert mutes(bavaria, 2026, 6, 4, 12)  # Corpus Christi
+    assert not mutes(bavaria, 2026, 10, 3, 12)
+    wrong = LEAST + 'mute_windows: {w: {intervals: [{holidays: germny}]}}\ncalendars: {germany: {country: DE}}\n'
+    assert "anomalyd.yml:2:43: holidays: unknown calendar 'germny' (did you mean 'germany'?)" in refused(wrong)
+    own = LEAST + "mute_windows: {w: {intervals: [{holidays: {days_file: days.txt}}]}}\n"
+    (tmp_path / "days.txt").write_text("2026-11-27\n")
+    assert read_settings(read_yaml(own, "anomalyd.yml"), tmp_path).days_files == (str(tmp_path / "days.txt"),)
 
 
 @pytest.mark.parametrize(
