@@ -10,8 +10,9 @@ Works for
     A cleanup (a jump of the level) is understood after five samples, and the slope is kept.
 
 Fails when
-    Growth is not a line over the ``memory``: exponential growth is seen late. It says nothing of a contextual or
-    collective anomaly that has no trend.
+    Growth is not a line over the ``memory``: exponential growth is seen late. Samples wander from one to the next, as a
+    random walk does: the interval is then too narrow, of 95 % it holds 64 % after a day and 43 % after four. It says
+    nothing of a contextual or collective anomaly that has no trend.
 
 Toy stream
     A disk at 60 %, 1 % more each hour, limit 100, horizon two days: reached in 40 hours; the score is high at once.
