@@ -80,13 +80,15 @@ def test_nothing_in_a_box_is_nearer_than_the_box(seed: int, middle: float, unit:
     """The bound of a box is below the distance of all it holds as rounded, on the grid and far outside it."""
     rng = np.random.default_rng(seed)
     line, inverse = np.zeros(knn_boxes.LINE), F32(1 / unit)
-    line[knn_boxes.UNIT], line[knn_boxes.MIDDLE], line[knn_boxes.STEP] = unit, middle, unit / knn_boxes.PER_UNIT
+    line[[knn_boxes.UNIT, knn_boxes.MIDDLE, knn_boxes.STEP]] = unit, middle, unit / knn_boxes.PER_UNIT
     with np.errstate(over="ignore", invalid="ignore"):
-        held = np.clip(middle + unit * spread * rng.normal(size=(knn_boxes.BLOCK, knn_boxes.WIDTH)), -1e30, 1e30).astype(F32)
+        held = middle + unit * spread * rng.normal(size=(knn_boxes.BLOCK, knn_boxes.WIDTH))
+        held = np.clip(held, -1e30, 1e30).astype(F32)
         held[:, knn_boxes.SPREAD] = np.abs(held[:, knn_boxes.SPREAD])
         angle = rng.uniform(0, 2 * np.pi) + rng.uniform(0, 1, knn_boxes.BLOCK)
         held[:, knn_boxes.SCALED :] = knn_boxes.RADIUS * np.stack([np.sin(angle), np.cos(angle)], axis=1)
-        q = held[0] + F32(unit * spread) * rng.normal(size=knn_boxes.WIDTH).astype(F32) * F32(rng.choice([0, 0.1, 1, 100]))
+        away = F32(unit * spread) * F32(rng.choice([0, 0.1, 1, 100]))
+        q = held[0] + away * rng.normal(size=knn_boxes.WIDTH).astype(F32)
         q = np.clip(q, -1e30, 1e30)
         q[knn_boxes.SCALED :] = knn_boxes.RADIUS * np.array([np.sin(angle[0] + 1), np.cos(angle[0] + 1)])
         box = knn_boxes.around_nothing(1)[0]
