@@ -42,7 +42,7 @@ from anomalyd.detectors.kernels.rls import (
     settle,
     turn,
 )
-from anomalyd.detectors.kernels.seasonal import LEVEL, absorb, expect
+from anomalyd.detectors.kernels.seasonal import LEVEL, absorb, expect, expect_held
 from anomalyd.detectors.kernels.tail import FIRST, SEEN, due, fit_hill, learn_at, place, score_of, surprise_at
 
 FORECAST, SEASON, NEAREST, FORECAST_MEAN, SEASON_MEAN = 0, 1, 2, 3, 4
@@ -243,7 +243,9 @@ def go_on_held(
             waiting[row, m] = raw[m]
         waiting[row, MEMBERS] = x
     line[HELD] += 1.0
-    push(recent, slots, rline, day, back, expect(profile, visits, sline, day_bin, week_bin))
+    # The last level goes along, so that the samples after the episode are held against where the rhythm is by then.
+    sline[LEVEL] = expect_held(profile, visits, sline, day_bin, week_bin)
+    push(recent, slots, rline, day, back, sline[LEVEL])
 
 
 @seldom
@@ -353,7 +355,10 @@ def auto_block(
             turn(slots[i], rline, slot_of[t])
             scale = scale_of(rline)
             predicted = next_forecast(recent[i], slots[i], weights[i], rline, day, back[t], scale, f)
-            usual = expect(profiles[i], visits[i], sline, days[t], weeks[t])
+            if hold[i, t]:
+                usual = expect_held(profiles[i], visits[i], sline, days[t], weeks[t])
+            else:
+                usual = expect(profiles[i], visits[i], sline, days[t], weeks[t])
             floor = RESIDUAL_FLOOR * abs(rline[MEAN])
             if rline[SAMPLES] > 0.0:
                 expected[i, t] = predicted
