@@ -8,6 +8,7 @@ import pytest
 from anomalyd.block import F64, I64, Block, make_labels
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from anomalyd.detectors.base import Grid, State
+from anomalyd.detectors.kernels import seasonal
 from anomalyd.detectors.model import Model
 from anomalyd.rule import DetectorSpec
 
@@ -78,3 +79,28 @@ def test_the_hold_of_an_hour_changes_nothing_of_the_next_day() -> None:
         rest = Block(labels, times[PAST + hour :], usual[None, PAST + hour :])
         outcomes.append(model.score(after, rest, 4.0, np.zeros(1, np.bool_))[0].expected[0, -720:])
     assert np.abs(outcomes[0] - outcomes[1]).max() < 1.5
+
+
+@pytest.mark.parametrize(("slow", "weekly", "follows"), [(9.0, 1.3, 1), (9.0, 1.5, 0), (2.2, 1.3, None)])
+def test_where_the_last_level_is_the_best_guess_a_profile_speaks_while_it_is_held(
+    slow: float, weekly: float, follows: int | None
+) -> None:
+    """Held for two hours: the week's profile or the day's, where they know the series well; else the last level."""
+    samples, bins = 120, 288
+    profiles = np.zeros((1, 8 * bins), np.float32)
+    profiles[0, :bins] = np.linspace(70, 40, bins)
+    profiles[0, bins : 2 * bins] = np.linspace(80, 20, bins)
+    line = np.zeros((1, seasonal.LINE))
+    line[0, seasonal.LEVEL], line[0, seasonal.SEEN], line[0, seasonal.SLOW] = 75.0, 20_000.0, 60.0
+    line[0, seasonal.ERRORS : seasonal.ERRORS + 4] = (1.0, 1.2, weekly, slow)
+    days = np.arange(samples) * bins // samples
+    said = [np.full((1, samples), np.nan) for _ in range(3)]
+    seasonal.seasonal_block(
+        np.full((1, samples), 5.0), days, bins + days, days, np.ones(1, np.bool_), 0.0, profiles,
+        np.full((1, 8 * bins), 50, np.uint8), line, np.zeros((1, 0), np.float32), np.zeros((1, 0), np.uint8),
+        np.zeros((1, 2)), *said,
+    )  # fmt: skip
+    expected = said[1][0]
+    wanted = np.full(samples, 75.0) if follows is None else profiles[0, follows * bins + days]
+    assert np.allclose(expected, wanted)
+    assert line[0, seasonal.LEVEL] == pytest.approx(expected[-1]), "what comes after it begins where the rhythm is"
