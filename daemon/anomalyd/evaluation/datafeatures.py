@@ -1,6 +1,6 @@
 """What each series is like as data, in numbers: what ``dataquality`` judges by, to see it come. Pure.
 
-Each feature stands beside what has been usual of the series. Read from the memory that is there, nothing is kept for it.
+Each feature stands beside what has been usual of the series. It is read from the memory that is there anyway.
 """
 
 from __future__ import annotations
