@@ -147,6 +147,27 @@ def test_missing_channels_and_samples(joint: bool) -> None:
     assert np.isfinite(raw.expected).all()
 
 
+@pytest.mark.parametrize("gap", [12, 36, 72])
+def test_a_series_that_comes_back_is_no_news(gap: int) -> None:
+    """After hours without a sample a strong rhythm is far from where it was, and that is as it should be."""
+    values = rhythm(10, 16)
+    values[:, 15 * DAY - 20 : 15 * DAY - 20 + gap] = np.nan
+    detector = auto()
+    _, page, _ = detector.signals(detector.fit(block(values[:, :0]), 0), block(values))
+    assert (page[:, 15 * DAY - 20 + gap : 15 * DAY + gap] > 1).any(axis=1).sum() <= 1
+
+
+@pytest.mark.parametrize("gap", [0, 36, 72])
+def test_a_break_while_nobody_looked_is_news(gap: int) -> None:
+    """A series that comes back where it never was pages, as it does without an outage."""
+    values = rhythm(10, 16)
+    values[:, 15 * DAY - 20 : 15 * DAY - 20 + gap] = np.nan
+    values[:, 15 * DAY - 20 + gap :] -= 60
+    detector = auto()
+    _, page, _ = detector.signals(detector.fit(block(values[:, :0]), 0), block(values))
+    assert (page[:, 15 * DAY - 20 + gap : 15 * DAY + gap] > 1).any(axis=1).sum() >= 9
+
+
 def test_an_episode_is_learned_when_it_is_over_but_not_its_level() -> None:
     """Held samples leave the expectation where it was; that such scores happen is known once the hold ends."""
     values = rhythm(days=6)

@@ -140,12 +140,63 @@ def test_a_fit_amid_an_incident_goes_on_with_it() -> None:
     assert amid.score[0, :10].min() > 1.5
 
 
+def rhythms(channels: int, days: int, seed: int = 2) -> F64:
+    """Channels with a strong rhythm of the day, each at an hour of its own."""
+    rng = np.random.default_rng(seed)
+    hours = rng.uniform(0, DAY, (channels, 1))
+    return np.sin(2 * np.pi * (np.arange(days * DAY) - hours) / DAY) + rng.normal(size=(channels, days * DAY)) / 10
+
+
+@pytest.mark.parametrize(("gap", "one"), [(1, True), (3, False), (60, True), (60, False)])
+def test_channels_that_come_back_are_no_news(gap: int, one: bool) -> None:
+    """After outages of minutes and hours, one every eight hours, nothing opens that would not have opened anyhow."""
+    values = rhythms(8, 18)
+    before, _ = lived(values, 14 * DAY)
+    for at in range(14 * DAY + 60, 18 * DAY - 60, DAY // 3):
+        values[: 1 if one else None, at : at + gap] = np.nan
+    after, _ = lived(values, 14 * DAY)
+    assert before.page is not None
+    assert after.page is not None
+    assert (after.page[1:] > WEEKLY).sum() <= (before.page[1:] > WEEKLY).sum()
+
+
+def test_time_without_samples_teaches_nothing() -> None:
+    """Four days of history say the same with ten days of nothing before them, and as much with holes in them."""
+    values = noise(6, 16)
+    states = []
+    for first, hole in ((10, 0), (0, 0), (10, 30)):
+        history = values[:, first * DAY : 14 * DAY].copy()
+        history[:, : (10 - first) * DAY] = np.nan
+        for at in range((10 - first) * DAY, history.shape[1], 144):
+            history[:, at : at + hole] = np.nan
+        detector = Auto(AutoParams(joint=True), Grid(STEP))
+        states.append(detector.fit(block(history, first * DAY), 0))
+    # The level that is reached once a week: the middle peak and what is above it.
+    plain, empty, holes = (state.arrays["peaks"][:2] @ [1.0, np.log(14 / 2)] for state in states)
+    assert empty == pytest.approx(plain, rel=0.02)
+    assert holes == pytest.approx(plain, rel=0.1)
+
+
+def test_a_group_that_nobody_saw_is_not_known() -> None:
+    """However long a history is, without enough samples there is no score."""
+    values = noise(3, 4)
+    values[:, : 3 * DAY - 119] = np.nan
+    raw, _ = lived(values, 3 * DAY)
+    assert np.isnan(raw.score).all()
+    values[:, 3 * DAY - 120] = 0.0
+    raw, _ = lived(values, 3 * DAY)
+    assert np.isfinite(raw.score).all()
+    values[:, : 3 * DAY] = np.nan
+    raw, _ = lived(values, 3 * DAY)
+    assert np.isnan(raw.score).all()
+
+
 def test_each_quarter_is_judged_by_the_others() -> None:
     """What is fitted to a quarter explains it better than the others could, and is not let to."""
     r = np.random.default_rng(5).normal(size=(4000, 3))
     r[1000:, 1] = r[1000:, 0] + 0.3 * r[1000:, 1]
     r[:1000, 1] = 0.3 * r[:1000, 1] - r[:1000, 0]
-    crossed, offset, inverse = kernels._cross_fitted(r)
+    crossed, offset, inverse = kernels._cross_fitted(r, np.ones(len(r), np.bool_))
     plain = kernels.given_others(r, offset, inverse)
     assert np.abs(crossed[:1000, 1]).mean() > 1.2 * np.abs(plain[:1000, 1]).mean()
     assert np.abs(plain[1000:, 1]).mean() < 0.8 * np.abs(r[1000:, 1]).mean()

@@ -219,7 +219,8 @@ class Auto:
         values, step = np.clip(clean(history.values), -LARGEST, LARGEST), max(1, self.grid.step_ms)
         average = min(max(SHORTEST_MS // step, 1), AVERAGED)
         arrays = fit_joint(values, *self._bins(history.times), DAY_MS // (2 * step), average)
-        arrays["fitted"] = np.array([len(history.times) >= self.min_history])
+        # What nobody saw teaches nothing: only times at which some channel is there count.
+        arrays["fitted"] = np.array([np.count_nonzero(~np.isnan(values).all(axis=0)) >= self.min_history])
         own = ("middle", "range", "profile", "weights", "past", "scale", "tails")
         return State(arrays, frozenset(arrays) - frozenset(own), newest(history))
 

@@ -4,6 +4,11 @@ Members of one series: residual of the least-squares forecast (``rls``) and of t
 also averaged over ten samples, and the distance to the nearest contexts (``knn``). Each has its own tail (Hill, see
 ``tail``). Beside them three extremes: of the sample, of the seasonal residual, of the neighbour distance.
 
+Where as many samples are missing as the forecast knows of late, the next one may be further from what was expected by
+the root of the time that nobody saw: residuals count by that much less, the band is that much wider, and what is
+missing is taken to lie between the two samples around it. Shorter gaps change nothing: a series that is irregular by
+nature has them in its tails.
+
 Onset
     Mean of the tails of the two residuals, the forecast's counted twice: what begins now. Above ``DOUBT`` it is the
     surprise, stretched to a probability (``STRETCH``).
@@ -52,10 +57,11 @@ OF_SAMPLE, OF_SEASON, OF_NEAREST = 0, 1, 2
 EXTREMES = 3
 VIEWS = MEMBERS + EXTREMES
 
-SPAN, PEAK, AGE, AT, PEAKED, FILLED, SAFE, DOUBTED, HELD = 0, 1, 2, 3, 4, 5, 6, 7, 8
+SPAN, PEAK, AGE, AT, PEAKED, FILLED, SAFE, DOUBTED, HELD, MISSED = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 """Slots of ``line``: held span; held peak of the page signal, samples since; samples judged; when the peaks were last
-counted; residuals averaged so far; the level before the samples in doubt, their number, samples held just now."""
-LINE = 9
+counted; residuals averaged so far; the level before the samples in doubt, their number, samples held just now; slots
+without a sample since the last one."""
+LINE = 10
 
 SAMPLES = 3
 """Slot of the forecast's line: samples learned."""
@@ -185,17 +191,37 @@ def next_forecast(
 
 
 @leaf
+def widened(line: Any) -> Any:
+    """By how much further than one step a sample may be after as many missing ones that nothing recent is known.
+
+    In an episode it may not: the expectation goes on without what is recent, and an outage must stay open.
+    """
+    return math.sqrt(1.0 + line[MISSED]) if line[MISSED] >= RECENT and line[HELD] == 0.0 else 1.0
+
+
+@leaf
+def bridge(recent: Any, missed: Any, x: Any) -> Any:
+    """The samples missing before x, newest first in ``recent``, are taken to lie between the last one and x."""
+    last = recent[0]
+    for j in range(RECENT):
+        recent[j] = x + (last - x) * (j + 1.0) / (missed + 1.0)
+
+
+@leaf
 def score_members(
-    raw: Any, x: Any, predicted: Any, usual: Any, floor: Any, residuals: Any, line: Any, far: Any
+    raw: Any, x: Any, predicted: Any, usual: Any, floor: Any, wide: Any, residuals: Any, line: Any, far: Any
 ) -> Any:  # fmt: skip
-    """Raw scores of the members into ``raw`` [MEMBERS]; ``far`` is the distance to the nearest contexts."""
+    """Raw scores of the members into ``raw`` [MEMBERS]; ``far`` is the distance to the nearest contexts.
+
+    Residuals count in units of ``wide``: what nobody saw for a while may be further away.
+    """
     if line[AT] < FEWEST:
         for m in range(MEMBERS):
             raw[m] = np.nan
         return
     at = int(line[AT]) % AVERAGED
-    raw[FORECAST] = max(0.0, abs(x - predicted) - floor)
-    raw[SEASON] = max(0.0, abs(x - usual) - floor)
+    raw[FORECAST] = max(0.0, abs(x - predicted) - floor) / wide
+    raw[SEASON] = max(0.0, abs(x - usual) - floor) / wide
     raw[FORECAST_MEAN] = average(residuals[0], line[FILLED], at, raw[FORECAST])
     raw[SEASON_MEAN] = average(residuals[1], line[FILLED], at, raw[SEASON])
     raw[NEAREST] = far
@@ -353,7 +379,7 @@ def auto_block(
         for t in range(last + 1):
             rline, sline, line = rlines[i], slines[i], alines[i]
             turn(slots[i], rline, slot_of[t])
-            scale = scale_of(rline)
+            scale, wide = scale_of(rline), widened(line)
             predicted = next_forecast(recent[i], slots[i], weights[i], rline, day, back[t], scale, f)
             if hold[i, t]:
                 usual = expect_held(profiles[i], visits[i], sline, days[t], weeks[t])
@@ -362,15 +388,19 @@ def auto_block(
             floor = RESIDUAL_FLOOR * abs(rline[MEAN])
             if rline[SAMPLES] > 0.0:
                 expected[i, t] = predicted
-                unit[i, t] = band_of(counts[i, FORECAST], lines[i, FORECAST], scale, floor)
+                unit[i, t] = band_of(counts[i, FORECAST], lines[i, FORECAST], scale, floor) * wide
             x = values[i, t]
             if math.isnan(x):
+                line[MISSED] += 1.0
                 continue
             if line[HELD] > 0.0 and not hold[i, t]:
                 look_back(waitings[i], counts[i], lines[i], extremes[i], line, growth, places)
+            if line[MISSED] >= RECENT and rline[SAMPLES] > 0.0 and not hold[i, t]:
+                bridge(recent[i], line[MISSED], x)
+            line[MISSED] = 0.0
             context(recent[i], int(rline[SAMPLES]), x, clock[t, 0], clock[t, 1], q)
             far = nearest(books[i], boxes[i], hulls[i], klines[i], q, aims, bounds, apart, best, near, lower)
-            score_members(raw, x, predicted, usual, floor, residuals[i], line, far)
+            score_members(raw, x, predicted, usual, floor, wide, residuals[i], line, far)
             judge(tails, counts[i], lines[i], raw, places, floor)
             onset = (2.0 * tails[FORECAST] + tails[SEASON]) / 3.0
             lasting = 0.5 * (min(tails[NEAREST], CAP) + min(tails[FORECAST_MEAN], CAP))
@@ -390,12 +420,12 @@ def auto_block(
                 )
                 continue
             note_doubt(line, onset, sline[LEVEL])
-            early[0] = max(0.0, abs(x - predicted) - floor)
-            early[1] = max(0.0, abs(x - usual) - floor)
+            early[0] = max(0.0, abs(x - predicted) - floor) / wide
+            early[1] = max(0.0, abs(x - usual) - floor) / wide
             remember(raw, places, x, early, residuals[i], counts[i], lines[i], extremes[i], line, growth)
             note(books[i], boxes[i], hulls[i], klines[i], q, every, unsorted)
             if rline[SAMPLES] >= YOUNG:
-                adapt(weights[i], covariances[i], rline, f, (x - predicted) / scale, gain, outer)
+                adapt(weights[i], covariances[i], rline, f, (x - predicted) / (scale * wide), gain, outer)
             settle(rline, x, scale)
             push(recent[i], slots[i], rline, day, back[t], x)
             absorb(profiles[i], visits[i], sline, days[t], weeks[t], x)

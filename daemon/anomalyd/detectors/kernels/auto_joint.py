@@ -15,7 +15,7 @@ the sample's own), and goes on by the first three memories. Where these are rare
 that is told; all else is ranked by the four memories and told as less.
 
 Arrays of the state whose first axis is the channel: ``middle`` and ``range`` [C, 2] (of the plain channel and of what
-the day's rhythm leaves over), ``profile`` [C, BINS], ``weights`` [C, 5] and ``past`` [C, 4] of the forecast, ``scale``
+the day's rhythm leaves over), ``profile`` [C, BINS], ``weights`` [C, 5] and ``past`` [C, 5] of the forecast, ``scale``
 [C, 4] and ``tails`` [C, 4, LINE] of the residuals. All others are shared: ``given`` [2, C, C] and ``offset`` [2, C] of
 the regressions, ``views`` [VIEWS + 1, WHOLE] the tails of the views and of their held mean, ``peaks`` what
 ``kernels/peaks.py`` knows, ``average`` the samples that are averaged, ``held`` [FADES + AVERAGED] the memories, that of
@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalyd.block import F64, I64
+from anomalyd.block import F64, I64, Bool
+from anomalyd.detectors.kernels.foreseen import MISSED, contexts, unforeseen
 from anomalyd.detectors.kernels.jit import kernel
 from anomalyd.detectors.kernels.levels import levels, usual_level
 from anomalyd.detectors.kernels.memories import AVERAGED, FADES, hold_and_fade
@@ -63,42 +64,8 @@ LIMIT, LARGEST = 20.0, 1e3
 ALIKE = 50.0
 """So many neighbouring samples tell of the covariance what one independent sample would."""
 RIDGE = 1e-3
-SHORT, LONG = 1.0 - 2.0 ** (-1.0 / 5.0), 1.0 - 2.0 ** (-1.0 / 60.0)
-"""Steps of the forecast's two means: half-lives of 5 and 60 samples."""
 LEAST_SCALE = 1e-3
 TINY = 1e-9
-
-
-@kernel
-def remember(past: Any, x: Any) -> Any:
-    """Move one channel's context [4] on: the last two samples, a short and a long mean."""
-    past[1], past[0] = past[0], x
-    past[2] += SHORT * (x - past[2])
-    past[3] += LONG * (x - past[3])
-
-
-@kernel
-def contexts(z: Any, out: Any) -> Any:
-    """What was known of each channel before each sample, out [C, T, 4] of z [T, C]."""
-    past = np.zeros(4)
-    for c in range(z.shape[1]):
-        past[:] = 0.0
-        for t in range(z.shape[0]):
-            out[c, t] = past
-            remember(past, z[t, c])
-
-
-@kernel
-def unforeseen(z: Any, weights: Any, past: Any) -> Any:
-    """What the forecast of each channel leaves over of z [T, C]; ``past`` [C, 4] moves on."""
-    out = np.empty(z.shape)
-    for c in range(z.shape[1]):
-        w = weights[c]
-        for t in range(z.shape[0]):
-            p = past[c]
-            out[t, c] = z[t, c] - (w[0] * p[0] + w[1] * p[1] + w[2] * p[2] + w[3] * p[3] + w[4])
-            remember(p, z[t, c])
-    return out
 
 
 @kernel
@@ -172,54 +139,72 @@ def fit_joint(values: F64, bins: I64, days: I64, half_day: int = 144, average: i
     arrays, together = _learned(values, bins, days)
     if not len(together):
         return arrays
+    # Time without samples, also what is left out as an incident, is no quiet time: nothing is counted in it.
+    seen = _seen(values)
     # What the history's end still holds goes on: a fit amid an incident does not forget it.
     lasting, _, fresh, _ = hold_and_fade(together, average, arrays["held"])
-    arrays["views"][VIEWS] = _tail(lasting, WHOLE)
-    if len(together) >= LEAST_CROSSED:
+    arrays["views"][VIEWS] = _tail(lasting[seen], WHOLE)
+    if np.count_nonzero(seen) >= LEAST_CROSSED:
         crossed = _crossed(values, bins, days)
         fresh = hold_and_fade(crossed, average, np.zeros_like(arrays["held"]))[2]
-    arrays["peaks"], arrays["average"] = fit_peaks(fresh, half_day), np.array([average])
+    arrays["peaks"], arrays["average"] = fit_peaks(fresh[seen], half_day), np.array([average])
     return arrays
 
 
 def _crossed(values: F64, bins: I64, days: I64) -> F64:
-    """What is said of each quarter of a history [T] by a model of the others."""
-    found = np.empty(len(bins))
-    edges = np.linspace(0, len(bins), FOLDS + 1).astype(np.int64)
+    """What is said of each quarter of a history [T], by the samples that are there, by a model of the others."""
+    found, seen = np.empty(len(bins)), _seen(values)
+    edges = _quarters(seen)
     for first, stop in pairwise(edges.tolist()):
         others = np.r_[0:first, stop : len(bins)]
         model, _ = _learned(np.ascontiguousarray(values[:, others]), bins[others], days[others])
         model["past"][:] = 0.0
         part = np.ascontiguousarray(values[:, first:stop])
         found[first:stop] = averaged(surprises(model, part, bins[first:stop]))
+    found[~seen] = 0.0
     return found
+
+
+def _seen(values: F64) -> Bool:
+    """At which times [T] a channel of [C, T] has a sample at all."""
+    return np.asarray(~np.isnan(values).all(axis=0), np.bool_)
+
+
+def _quarters(seen: Bool) -> I64:
+    """Where a history [T] is cut into parts that have as many samples each [FOLDS + 1]."""
+    there = np.flatnonzero(seen)
+    inner = there[np.linspace(0, len(there), FOLDS + 1).astype(np.int64)[1:-1]]
+    return np.concatenate([[0], inner, [len(seen)]]).astype(np.int64)
 
 
 def _learned(values: F64, bins: I64, days: I64) -> tuple[Arrays, F64]:
     """A model without the tail of the whole, and the mean of its views over its own history [T]."""
     channels, samples = values.shape
     arrays = levels(values, bins, days) | _blank(channels)
-    if samples < 2 or not channels:
+    seen = _seen(values)
+    if np.count_nonzero(seen) < 2 or not channels:
         return arrays, np.zeros(0)
     there = np.ascontiguousarray(~np.isnan(values.T))
     level, z = standardised(arrays, values, bins, 1), standardised(arrays, values, bins, 0)
-    arrays["weights"] = _forecast_weights(z)
-    ahead = unforeseen(np.clip(z, -LIMIT, LIMIT), arrays["weights"], arrays["past"])
+    arrays["weights"] = _forecast_weights(z, there)
+    ahead = unforeseen(np.clip(z, -LIMIT, LIMIT), there, arrays["weights"], arrays["past"])
     views = np.empty((VIEWS, samples))
     for k, residual in enumerate((level, ahead)):
-        explained, arrays["offset"][k], arrays["given"][k] = _cross_fitted(residual)
+        explained, arrays["offset"][k], arrays["given"][k] = _cross_fitted(residual, seen)
         for j, r in ((2 * k, residual), (2 * k + 1, explained)):
             _fit_channels(arrays, j, r, there)
             _see(arrays, j, r, there, views)
     for v in range(VIEWS):
-        arrays["views"][v] = _tail(views[v], WHOLE)
-    return arrays, np.asarray(averaged(each_surprise(views, arrays["views"][:VIEWS])), np.float64)
+        arrays["views"][v] = _tail(views[v, seen], WHOLE)
+    together = np.asarray(averaged(each_surprise(views, arrays["views"][:VIEWS])), np.float64)
+    together[~seen] = 0.0
+    return arrays, together
 
 
 def _blank(channels: int) -> Arrays:
     return {
         "weights": np.zeros((channels, 5)),
-        "past": np.zeros((channels, 4)),
+        "past": np.zeros((channels, MISSED + 1)),
         "scale": np.ones((channels, RESIDUALS)),
         "tails": np.ones((channels, RESIDUALS, LINE)),
         "given": np.stack([np.eye(channels)] * 2),
@@ -243,11 +228,13 @@ def standardised(arrays: Arrays, values: F64, bins: I64, how: int) -> F64:
     return np.ascontiguousarray(np.nan_to_num(np.clip(z, -LARGEST, LARGEST)).T)
 
 
-def _forecast_weights(z: F64) -> F64:
-    """Ridge regression [C, 5] of each channel on its own context and one."""
+def _forecast_weights(z: F64, there: Bool) -> F64:
+    """Ridge regression [C, 5] of each channel on its own context and one, where it is there."""
     samples, channels = z.shape
     known = np.ones((channels, samples, 5))
-    contexts(np.clip(z, -LIMIT, LIMIT), known[:, :, :4])
+    contexts(np.clip(z, -LIMIT, LIMIT), there, known[:, :, :4])
+    if not there.all():
+        known *= there.T[:, :, None]
     weights = np.empty((channels, 5))
     for c in range(channels):
         square = known[c].T @ known[c] + RIDGE * samples * np.eye(5)
@@ -255,10 +242,10 @@ def _forecast_weights(z: F64) -> F64:
     return weights
 
 
-def _cross_fitted(r: F64) -> tuple[F64, F64, F64]:
+def _cross_fitted(r: F64, seen: Bool) -> tuple[F64, F64, F64]:
     """What the others leave over of r [T, C], each quarter by a regression on the rest, and the regression on all."""
-    limited = np.clip(r, -LIMIT, LIMIT)
-    edges = np.linspace(0, len(r), FOLDS + 1).astype(np.int64)
+    limited = np.clip(r[seen], -LIMIT, LIMIT)
+    edges = np.linspace(0, len(limited), FOLDS + 1).astype(np.int64)
     parts = [limited[a:b] for a, b in pairwise(edges.tolist())]
     centre = limited.mean(axis=0)
     sums = [_moments(part - centre) for part in parts]
@@ -268,7 +255,9 @@ def _cross_fitted(r: F64) -> tuple[F64, F64, F64]:
         offset, inverse = _regression(tuple(w - o for w, o in zip(whole, own, strict=True)))
         found.append(given_others(part, centre + offset, inverse))
     offset, inverse = _regression(whole)
-    return np.concatenate(found), centre + offset, inverse
+    explained = np.zeros(r.shape)
+    explained[seen] = np.concatenate(found)
+    return explained, centre + offset, inverse
 
 
 def _moments(q: F64) -> tuple[Any, ...]:
@@ -295,7 +284,7 @@ def _regression(sums: tuple[Any, ...]) -> tuple[F64, F64]:
     return mean, np.ascontiguousarray(inverse / np.diag(inverse))
 
 
-def _fit_channels(arrays: Arrays, k: int, r: F64, there: npt.NDArray[np.bool_]) -> None:
+def _fit_channels(arrays: Arrays, k: int, r: F64, there: Bool) -> None:
     """Scale and tail of one residual in each channel, from the samples that there are."""
     for c in range(r.shape[1]):
         own = np.abs(r[there[:, c], c])
@@ -317,7 +306,7 @@ def _tail(past: F64, quantiles: int) -> F64:
     return found
 
 
-def _see(arrays: Arrays, k: int, r: F64, there: npt.NDArray[np.bool_], views: F64) -> None:
+def _see(arrays: Arrays, k: int, r: F64, there: Bool, views: F64) -> None:
     """Both views of the k-th residual [T, C] into their rows of ``views`` [VIEWS, T]."""
     scale, tails = np.ascontiguousarray(arrays["scale"][:, k]), np.ascontiguousarray(arrays["tails"][:, k])
     seen_together(r, there, scale, tails, _most(r.shape[1]), views[2 * k : 2 * k + 2])
@@ -329,7 +318,7 @@ def surprises(arrays: Arrays, values: F64, bins: I64) -> F64:
     arrays["past"] = arrays["past"].copy()
     z = np.clip(standardised(arrays, values, bins, 0), -LIMIT, LIMIT)
     views = np.empty((VIEWS, values.shape[1]))
-    level, ahead = standardised(arrays, values, bins, 1), unforeseen(z, arrays["weights"], arrays["past"])
+    level, ahead = standardised(arrays, values, bins, 1), unforeseen(z, there, arrays["weights"], arrays["past"])
     for k, residual in enumerate((level, ahead)):
         explained = given_others(residual, arrays["offset"][k], arrays["given"][k])
         for j, r in ((2 * k, residual), (2 * k + 1, explained)):
