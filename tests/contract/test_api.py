@@ -355,6 +355,12 @@ def body_of(schema: dict[str, Any], draw: Any) -> Any:
     return fields if draw(st.integers(0, 9)) else draw(VALUE)
 
 
+@pytest.mark.parametrize("path", [f"{V1}/episodes//", f"{V1}/episodes/%2F", f"{V1}/rules/"])
+def test_a_slash_too_many_is_not_found(path: str) -> None:
+    """Nobody is sent elsewhere for a slash: the answer is the API's own, not an empty redirection."""
+    assert error(Console().client().get(path), 404) == "not_found"
+
+
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_hostile_input_is_never_our_error(choose: st.DataObject) -> None:

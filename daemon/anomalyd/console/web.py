@@ -57,7 +57,7 @@ def build_web(probes: Probes, registry: CollectorRegistry, parts: Parts | None =
     """Make the application; without ``parts`` it has the probes and the metrics only."""
     web = FastAPI(
         title="anomalyd", version=__version__, docs_url=None, redoc_url=None,
-        openapi_url="/api/v1/openapi.json" if parts else None,
+        openapi_url="/api/v1/openapi.json" if parts else None, redirect_slashes=False,
     )  # fmt: skip
     web.add_middleware(_BodyLimit)
     _add_probes(web, probes, registry)
