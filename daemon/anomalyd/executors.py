@@ -73,7 +73,11 @@ class Processes(Executor):
     def _run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         pool = self._idle.get()
         try:
-            return pool.submit(fn, *args, **kwargs).result()
+            with self._lock:  # whom ``shutdown`` ends has begun before it, or never begins
+                if self._over:
+                    raise DetectorError("worker", "the daemon stops")
+                future = pool.submit(fn, *args, **kwargs)
+            return future.result()
         except BrokenExecutor as error:
             pool = self._replace(pool)
             text = "the process that computed it died: killed, or out of memory (fewer workers or series need less)"
@@ -96,11 +100,22 @@ class Processes(Executor):
             return self._begin()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let go of the processes; without ``wait`` what they compute is given up, and they are ended at once."""
         with self._lock:
             self._over = True
         self._waiting.shutdown(wait=wait, cancel_futures=cancel_futures)
         for pool in self._all:
-            pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+            if not wait:
+                _kill(pool)
+            # A pool whose process is gone ends at once. Not to wait for that would leave its semaphores to the
+            # resource tracker, which complains of a leak when the daemon has left.
+            pool.shutdown(wait=True, cancel_futures=cancel_futures)
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End a pool's processes; what ``ProcessPoolExecutor.kill_workers`` does from Python 3.14 on."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
 
 
 FIRST_TO_GO = 500

@@ -1,7 +1,8 @@
 """Structured logs on stderr: logfmt (Prometheus's form) or JSON, one event a line.
 
 Values are escaped by the renderers, so a label with a newline or an escape sequence cannot forge a line; URLs in
-exceptions lose everything that may be a credential. uvicorn's and APScheduler's own loggers go the same way.
+exceptions lose everything that may be a credential; numbers have six significant digits. uvicorn's and APScheduler's
+own loggers go the same way.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 
 def _clean(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        if isinstance(value, str):
+        if isinstance(value, float):
+            event[key] = float(f"{value:.6g}")
+        elif isinstance(value, str):
             event[key] = _CONTROL.sub(lambda m: m.group().encode("unicode_escape").decode(), redact_urls(value))
     return event
 

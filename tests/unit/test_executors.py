@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,46 @@ def test_workers_end_with_a_killed_daemon(tmp_path: Path) -> None:
     while alive(worker) and time.monotonic() < deadline:
         threading.Event().wait(0.02)
     assert not alive(worker)
+
+
+LEAVES = """
+import os, sys, time
+from pathlib import Path
+from anomalyd.executors import open_executor
+def compute(told):
+    Path(told).write_text(str(os.getpid()))
+    time.sleep(600)
+if __name__ == "__main__":
+    pool = open_executor("processes", 2)
+    pool.submit(compute, sys.argv[1])
+    pool.submit(os.getpid).result()
+    while not (os.path.exists(sys.argv[1]) and Path(sys.argv[1]).read_text()):
+        time.sleep(0.01)
+    pool.shutdown(wait=False, cancel_futures=True)
+    os._exit(0)
+"""
+
+
+def test_a_daemon_that_stops_in_the_middle_of_a_fit_leaves_nothing_behind(tmp_path: Path) -> None:
+    """It ends at once, its worker is dead by then, and nobody complains of semaphores that leaked."""
+    script, told = tmp_path / "leaves.py", tmp_path / "worker"
+    script.write_text(LEAVES, encoding="utf-8")
+    done = subprocess.run([sys.executable, script, told], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert not alive(int(told.read_text(encoding="utf-8")))
+    assert done.stderr == ""
+
+
+def test_what_comes_after_the_end_is_not_computed() -> None:
+    """A task that waits for a process when the pool is shut down is cancelled, or told that the daemon stops."""
+    pool = open_executor("processes", 1)
+    running, waiting = pool.submit(os.getpid), pool.submit(os.getpid)
+    running.result(60)
+    pool.shutdown(wait=False, cancel_futures=True)
+    with suppress(CancelledError, DetectorError):
+        waiting.result(60)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(os.getpid)
 
 
 def die(how: int) -> int:

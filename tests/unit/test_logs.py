@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from anomalyd import logs
@@ -55,6 +57,17 @@ def test_other_libraries_speak_the_same_form() -> None:
     line = json.loads(out.getvalue())
     assert (line["level"], line["msg"]) == ("warning", "took long")
     assert line["ts"].endswith("Z")
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_numbers_are_as_long_as_somebody_reads(form: str) -> None:
+    """A value is logged with six significant digits, numpy's too; a whole number, a time say, keeps all of its."""
+    out, _ = written(form)
+    values = {"a": 55.90169943749474, "b": np.float64(1 / 3000), "c": float("nan"), "at": 1_759_708_800_123}
+    logs.get_logger("x").info("seen", **values)
+    told = dict(re.findall(r'"?(\w+)"?[=:] ?"?([^ ,"}\n]+)', out.getvalue()))
+    assert [told[name] for name in values] == ["55.9017", "0.000333333", told["c"], "1759708800123"]
+    assert told["c"].lower() == "nan"
 
 
 def test_a_later_configuration_reaches_loggers_that_have_spoken() -> None:
