@@ -21,6 +21,9 @@ Direction: TypeAlias = Literal["up", "down", "both"]
 Missing: TypeAlias = Literal["skip", "hold", "alert", "resolve"]
 Mode: TypeAlias = Literal["live", "shadow"]
 
+CHARTS = ("cusum", "ewma")
+"""Detectors whose control limit is set by how far apart false alarms may be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -119,6 +122,15 @@ class DetectorSpec:
         return _says_joint(self.params) or any(member.joint for member in self.members)
 
     @property
+    def budgeted(self) -> bool:
+        """Whether it, or any member of an ensemble, is a control chart that is to take its run length from the budget.
+
+        Its scores depend on how often the rule allows a false alarm; those of all other detectors do not.
+        """
+        own = self.type in CHARTS and self.params.get("run_length") is None
+        return own or any(member.budgeted for member in self.members)
+
+    @property
     def members(self) -> tuple[DetectorSpec, ...]:
         """The members that an ensemble names."""
         given = self.params.get("members") if self.type == "ensemble" else None
@@ -213,6 +225,11 @@ class Rule:
         return tuple(pair for pair in labels if pair[0] in self.group_by)
 
     @property
+    def first_tier(self) -> TierPolicy | None:
+        """The lowest tier that a score can have: where alerts begin."""
+        return min((policy for policy in self.tiers if policy.scored), key=lambda policy: policy.tier, default=None)
+
+    @property
     def model_key(self) -> str:
         """Hash of what the learned state depends on: when it is unchanged by a reload, the state is kept."""
         parts = {
@@ -230,6 +247,9 @@ class Rule:
         }
         if self.detector.grouped:
             parts["group_by"] = self.group_by
+        first = self.first_tier if self.detector.budgeted else None
+        if first is not None:
+            parts["begins"] = [asdict(first.budget) if first.budget else None, first.surprise, first.sigma]
         if self.holidays is not None:
             parts["holidays"] = self.holidays.digest
         return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()

@@ -128,6 +128,7 @@ class Grid:
         group_by: the labels by whose values the series of a ``joint`` detector are put together.
         direction: the side of what is expected on which a deviation matters: only such deviations make its tail.
         holidays: days that count as another day of the week.
+        run_length: samples that may pass between false alarms, by the rule's budget; 0 where no detector of it asks.
     """
 
     step_ms: int
@@ -135,6 +136,7 @@ class Grid:
     group_by: tuple[str, ...] = ()
     direction: Literal["up", "down", "both"] = "both"
     holidays: Holidays | None = None
+    run_length: int = 0
 
 
 class Detector(Protocol):

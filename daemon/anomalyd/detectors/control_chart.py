@@ -25,6 +25,8 @@ SETTLED = 30
 """Samples the expectation learns from before its residuals are looked at."""
 STEADIER = 0.25
 """The spread follows at this share of the usual rate: a limit in spreads is as good as the spread is known."""
+USUAL = span("1w")
+"""Time between false alarms where no rule says how far apart they may be."""
 REACH = 8.0
 """Residuals are cut off at this many spreads: the chart is for lasting changes, not for one wild sample."""
 
@@ -32,8 +34,10 @@ REACH = 8.0
 class ChartParams(base.Params):
     """Parameters of a control chart."""
 
-    run_length: SpanField = Field(
-        span("1w"), description="Average time between false alarms at score 1 while nothing is wrong."
+    run_length: SpanField | None = Field(
+        None,
+        description="Average time between false alarms at score 1 while nothing is wrong; none: as far apart as the"
+        " rule's budget allows.",
     )
 
 
@@ -89,5 +93,10 @@ class ControlChart:
 
 
 def run_samples(params: ChartParams, grid: Grid) -> float:
-    """The run length in samples, ten at least."""
-    return float(max(10, params.run_length.count(grid.step_ms)))
+    """The run length in samples, ten at least: what the user gave, or what the rule's budget allows a series.
+
+    Without either, a week.
+    """
+    if params.run_length is None and grid.run_length:
+        return float(max(10, grid.run_length))
+    return float(max(10, (params.run_length or USUAL).count(grid.step_ms)))

@@ -4,8 +4,9 @@ Idea
     Subtract a cheap expectation (level, day, week) and add up how much the residuals exceed half of the shift one
     wants to find, upwards and downwards, never below zero. No other rule finds a shift of that size sooner at equal
     false alarms. The score is the larger sum over the control limit, which is set so that a score above 1 comes once a
-    ``run_length`` while nothing is wrong; what a rule's budget allows is then found by calibration on the series' own
-    past. In a rule with a ``direction`` it is the sum of that side that counts, not where the single sample lies.
+    ``run_length`` while nothing is wrong: as often as the rule's budget allows. Residuals that are not independent
+    would spend more; what the budget allows is then found by calibration on the series' own past. In a rule with a
+    ``direction`` it is the sum of that side that counts, not where the single sample lies.
 
 Works for
     Small lasting shifts: latency up by one standard deviation since the release. They are told after about the time

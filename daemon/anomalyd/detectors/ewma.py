@@ -3,7 +3,7 @@
 Idea
     Subtract a cheap expectation (level, day, week) and average the residuals, the newest with weight 0.2. Noise
     averages out and a lasting change adds up. The score is the mean over the control limit, which is set so that a
-    score above 1 comes once a ``run_length`` while nothing is wrong.
+    score above 1 comes once a ``run_length`` while nothing is wrong: as often as the rule's budget allows.
 
 Works for
     Changes of one to three spreads that last for some samples: a slower dependency, a smaller hit ratio.

@@ -48,6 +48,7 @@ from anomalyd.detectors.grouped import USUAL, Grouped, grouped
 from anomalyd.errors import DetectorError
 from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.score import Scores, join_scores
+from anomalyd.threshold import NEVER, initial_threshold
 
 CODE = 7
 """Raise when the scores of an unchanged rule change; it is part of every model's version."""
@@ -70,6 +71,9 @@ STEADY = 300.0
 
 _DETECTOR, _CALIBRATION = "d.", "c."
 _WATCH, _YOUNG = "w.", "y."
+
+MOST_RUN = 12.0
+"""Logarithm of the longest run length, in samples, that a budget can ask of a control chart."""
 
 APART = ("forecast", "peer")
 """Detectors that do not look for a change of a series' own behaviour: a jump is no news to them, nor is drift."""
@@ -128,7 +132,8 @@ class Model:
     def version(self) -> str:
         """Hash of all that decides the scores but the samples: spec, grid, seed, key and code."""
         grid = asdict(replace(self.grid, holidays=None))
-        del grid["holidays"]
+        for name in ("holidays", *([] if self.grid.run_length else ["run_length"])):
+            del grid[name]
         own = [self.spec.type, dict(self.spec.params), grid, self.seed, self.key]
         days = [self.grid.holidays.digest] if self.grid.holidays is not None else []
         parts = [*own, self.code, anomalyd.__version__, *days]
@@ -362,7 +367,9 @@ def _unpack(state: State) -> tuple[State, _Arrays]:
 def grid_of(rule: Rule) -> Grid:
     """What a rule's detector must know of it."""
     group_by = rule.group_by if rule.detector.grouped else ()
-    return Grid(rule.interval_ms, rule.timezone, group_by, rule.direction, rule.holidays)
+    allowed = initial_threshold(rule).lowest if rule.detector.budgeted else NEVER
+    run_length = round(10.0 ** min(allowed, MOST_RUN)) if allowed < NEVER else 0
+    return Grid(rule.interval_ms, rule.timezone, group_by, rule.direction, rule.holidays, run_length)
 
 
 def model_of(rule: Rule) -> Model:
