@@ -13,12 +13,12 @@ from anomalyd.block import Block
 from anomalyd.clock import MINUTE_MS
 from anomalyd.detectors.base import Grid, State
 from anomalyd.detectors.registry import make_detector
-from anomalyd.errors import SourceUnavailable
+from anomalyd.errors import SourceUnavailable, StoreError
 from anomalyd.evaluation.snapshot import HEAD, forget_gone
 from anomalyd.records import SnapshotPolicy
 from anomalyd.rule import DetectorSpec, Rule
 from anomalyd.score import Observation
-from anomalyd.store import Store
+from anomalyd.store import Store, open_store
 from life import HISTORY, RULE, START, Life, M, change, hosts, recorded
 
 EVERY = SnapshotPolicy(10 * MINUTE_MS)
@@ -195,6 +195,70 @@ def test_a_daemon_that_stops_keeps_its_newest_state() -> None:
     asked = len(life.source.asked)
     life.live(17, 18)
     assert [kind for kind, _ in life.source.asked[asked:]] == ["range"], "one look at the door, no history"
+
+
+class Full:
+    """A store on a disk that has room for so many more parts of snapshots."""
+
+    def __init__(self, inner: Store):
+        self.inner, self.room, self.refused = inner, 1_000_000, 0
+
+    def save_model(self, *facts: Any, **more: Any) -> None:
+        if not self.room:
+            self.refused += 1
+            raise StoreError("full", "database or disk is full")
+        self.room -= 1
+        self.inner.save_model(*facts, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_a_disk_that_is_full_costs_a_snapshot_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last whole snapshot stays, half-written ones leave nothing, it is said and tried again once a minute."""
+    store: Any = Full(open_store("sqlite://"))
+    life = Life(recorded(5), EMA, store, snapshots=replace(EVERY, part_bytes=1))
+    life.live(0, 8)
+    store.room = 2
+    life.live(8, 15)
+    head = store.model(RULE.id, HEAD)
+    assert head.at == START
+    assert store.refused == 5, "once a slot of a minute from the tenth on"
+    assert all(store.model(RULE.id, f"{HEAD}/{START + minute * M}/0") is None for minute in range(8, 15))
+    assert "database or disk is full" in capsys.readouterr().out
+    life.evaluator.snapshots.finish(life.evaluator.runs.values())
+    life.evaluator = life.born()
+    asked = len(life.source.asked)
+    store.room = 1_000
+    life.live(15, 16)
+    assert len(life.source.asked) - asked <= 2, "the snapshot that is there, and what came since: no history"
+    assert store.model(RULE.id, HEAD).at == START + 15 * M
+
+
+def test_a_full_disk_is_tried_once_a_minute_by_fast_rules() -> None:
+    """A rule that is evaluated every ten seconds does not write its state ten times a minute in vain."""
+    store: Any = Full(open_store("sqlite://"))
+    store.room = 0
+    life = Life(recorded(3), EMA, store, snapshots=EVERY)
+    life.live(0, 1)
+    run = life.evaluator.runs[RULE.id]
+    for second in range(10, 180, 10):
+        life.evaluator.snapshots.keep(run, START + second * 1000)
+    assert store.refused == 3
+
+
+def test_what_fails_otherwise_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Too little memory for a state's bytes: the slots go on, and the log has it."""
+
+    class Narrow(Full):
+        def save_model(self, *facts: Any, **more: Any) -> None:
+            raise MemoryError
+
+    store: Any = Narrow(open_store("sqlite://"))
+    life = Life(recorded(3), EMA, store, snapshots=EVERY)
+    life.live(0, 3)
+    life.evaluator.snapshots.finish(life.evaluator.runs.values())
+    assert "MemoryError" in capsys.readouterr().out
 
 
 def test_a_state_that_is_too_large_is_not_written() -> None:

@@ -14,7 +14,7 @@ import io
 import json
 import threading
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,12 @@ BYTES_PER_S = 256 << 10
 
 STOP_BYTES = 256 << 20
 """A daemon that stops writes no more than this on its way out, the smallest states first."""
+
+STOP_WAIT_S = 2.0
+"""How long stopping waits for what is being written; it ends with the part in hand."""
+
+RETRY_MS = MINUTE_MS
+"""A snapshot that could not be written is tried again after this: a full disk has better use for what is left of it."""
 
 log = get_logger("snapshot")
 
@@ -82,6 +88,7 @@ class Snapshots:
         self._store, self._background, self.policy, self._fence = store, background, policy, fence
         self._waiting: set[str] = set()
         self._writing: dict[str, Future[None]] = {}
+        self._again_at: dict[str, int] = {}
         self._stopped = threading.Event()
         self.kept: dict[str, Kept] = {}
 
@@ -105,6 +112,8 @@ class Snapshots:
         busy = self._writing.get(rule)
         if not self.policy.every_ms or memory.state is None or (busy is not None and not busy.done()):
             return
+        if at < self._again_at.get(rule, at):
+            return
         last = self.kept.get(rule)
         if last is None or last.model != memory.model or at >= last.next_at:
             self._writing[rule] = self._background.submit(self._write_or_say, run, memory, at)
@@ -114,6 +123,7 @@ class Snapshots:
         self._stopped.set()
         if not self.policy.every_ms:
             return
+        wait(list(self._writing.values()), STOP_WAIT_S)  # an older state must not be finished over a newer one
         changed = [run for run in runs if run.memory.state is not None and not self._is_kept(run)]
         left = STOP_BYTES
         for run in sorted(changed, key=lambda run: _size(run.memory)):
@@ -127,10 +137,27 @@ class Snapshots:
         return last is not None and run.memory.state is not None and last.at == run.memory.state.as_of
 
     def _write_or_say(self, run: RuleRun, memory: Memory, at: int, last: bool = False) -> None:
+        rule = run.rule.id
         try:
             self._write(run, memory, at, last)
+        except Exception as error:  # too little memory, say: nobody asks for what became of it
+            reason = getattr(error, "reason", "internal")
+            log.warning("state not kept; it is tried again", rule=rule, reason=reason, error=str(error) or repr(error))
+            self._again_at[rule] = at + RETRY_MS
+            self._take_back(rule, memory)
+        else:
+            self._again_at.pop(rule, None)
+
+    def _take_back(self, rule: str, memory: Memory) -> None:
+        """Drop the parts that were written before it failed: the slots need the room, and each try would leave more."""
+        if memory.state is None:
+            return
+        try:
+            head = self._store.model(rule, HEAD)
+            if head is None or head.at != memory.state.as_of:
+                self._store.drop_models(rule, f"{HEAD}/{memory.state.as_of}/", fence=self._fence())
         except StoreError as error:
-            log.warning("state not kept; it is tried again", rule=run.rule.id, reason=error.reason, error=str(error))
+            log.debug("parts of a state are left; the next one that is kept drops them", rule=rule, error=str(error))
 
     def _write(self, run: RuleRun, memory: Memory, at: int, last: bool) -> None:
         state, rule, size = memory.state, run.rule.id, _size(memory)
@@ -158,9 +185,9 @@ class Snapshots:
         )  # fmt: skip
         meta = json.dumps({"format": FORMAT} | {name: getattr(head, name) for name in _Head.__dataclass_fields__})
         self._store.save_model(rule, HEAD, meta, b"", at=state.as_of, fence=fence)
-        self._store.drop_models(rule, f"{HEAD}/", but=generation, fence=fence)
         pause = max(self.policy.every_ms, written * 1000 // BYTES_PER_S)
         self.kept[rule] = Kept(state.as_of, written, memory.model, at + pause)
+        self._store.drop_models(rule, f"{HEAD}/", but=generation, fence=fence)
 
     # Reading ----------------------------------------------------------------------------------------------------
 
