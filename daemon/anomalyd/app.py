@@ -19,6 +19,7 @@ from anomalyd.console.mount import console_of
 from anomalyd.console.places import graph_url
 from anomalyd.daemon import Daemon
 from anomalyd.delivery.deliver import Deliverer
+from anomalyd.delivery.earlier import Earlier
 from anomalyd.delivery.needs import Delivery
 from anomalyd.delivery.past import Past
 from anomalyd.delivery.picture import Pictures, pictures
@@ -60,6 +61,7 @@ class Wiring:
     metrics: Metrics
     observe: Callable[[Delivery], None]
     words: Words
+    sources: Mapping[str, Source]
     pictures: Pictures | None = None
 
     def links(self, rule: Rule) -> Mapping[str, str]:
@@ -154,7 +156,7 @@ class App:
         sources, old = open_sources(settings), self.rules
 
         def change() -> None:
-            self.wiring.settings, self.wiring.rules = settings, rules
+            self.wiring.settings, self.wiring.rules, self.wiring.sources = settings, rules, sources
             daemon.evaluator.use_sources(sources, settings.default_receivers)
             deliverer = _deliverer(self.wiring, self.store, receivers, daemon.clock, daemon.evaluator.fence)
             deliverer.adopt(daemon.deliverer)
@@ -192,8 +194,8 @@ def build(
     fit = InlineExecutor() if inline else open_executor(settings.executor.fit, settings.executor.workers)
     background: Executor = InlineExecutor() if inline else ThreadPoolExecutor(4, thread_name_prefix="warm-up")
     metrics = Metrics()
-    drawn = pictures(store)
-    wiring = Wiring(settings, rules, metrics, observe, Words(), drawn)
+    wiring = Wiring(settings, rules, metrics, observe, Words(), sources)
+    drawn = wiring.pictures = pictures(store, Earlier(wiring.rule, lambda: wiring.sources))
     console = console_of(lambda: wiring.settings, store, charts=drawn is not None)
     wiring.words = Words(console.actions, console.places, drawn, console.charts, Past(store, wiring.policy_of))
     feedback = StoredFeedback(store, settings.feedback)

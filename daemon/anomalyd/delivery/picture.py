@@ -1,5 +1,8 @@
 """``Pictures``: the chart of an episode as of a time, drawn from the stored scores of its series.
 
+What lies before the first score, of a daemon that has just started, comes from the source (``earlier.py``), without a
+band.
+
 A picture is a courtesy: whatever goes wrong on the way (no matplotlib, a slow store, a fault in drawing) costs the
 message its picture and nothing else, and never more than a few seconds. One picture is drawn at a time; while one is
 late, messages go out without. A message that carries only the address of its picture costs none: it is drawn when
@@ -20,6 +23,7 @@ import numpy as np
 from anomalyd.block import F64, Fingerprint, Labels
 from anomalyd.chart import Drawn, draw
 from anomalyd.clock import DAY_MS, HOUR_MS
+from anomalyd.delivery.earlier import NOTHING, Stretch
 from anomalyd.episode import Episode
 from anomalyd.incident import Alert, Statement
 from anomalyd.logs import get_logger
@@ -51,6 +55,12 @@ class Scores(Protocol):
     def scores(self, rule: str, start_ms: int, end_ms: int, rows: Sequence[int] | None = None) -> list[Observation]: ...
 
 
+class Before(Protocol):
+    """What is asked of the source: see ``Earlier``."""
+
+    def __call__(self, rule_id: str, labels: Labels, series: int, start: int, end: int) -> Stretch: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What a picture is to show: the series of an episode as it stood ``at`` a time, milliseconds.
@@ -80,12 +90,12 @@ def scene_at(e: Episode, at: int) -> Scene:
     return Scene(e.id, e.rule, e.rule.partition("/")[2], e.fingerprint, e.labels, e.started_at, until, at)
 
 
-def pictures(store: Scores) -> Pictures | None:
+def pictures(store: Scores, earlier: Before | None = None) -> Pictures | None:
     """Draws charts; None where matplotlib (the extra ``images``) is not installed.
 
     It is imported with the first chart: a start should not wait for it.
     """
-    return Pictures(store) if importlib.util.find_spec("matplotlib") else None
+    return Pictures(store, earlier=earlier) if importlib.util.find_spec("matplotlib") else None
 
 
 class Pictures:
@@ -94,10 +104,14 @@ class Pictures:
     Args:
         draw: makes the PNG.
         wait_s: how long a message, or somebody who looks, waits for a picture.
+        earlier: what a series did before its first score.
     """
 
-    def __init__(self, store: Scores, draw: Callable[[Drawn], bytes] = draw, wait_s: float = WAIT_S):
-        self._store, self._draw, self._wait_s = store, draw, wait_s
+    def __init__(
+        self, store: Scores, draw: Callable[[Drawn], bytes] = draw, wait_s: float = WAIT_S,
+        earlier: Before | None = None,
+    ):  # fmt: skip
+        self._store, self._draw, self._wait_s, self._earlier = store, draw, wait_s, earlier
         self._busy = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], Chart | None] = OrderedDict()
         self._shelf = threading.Lock()
@@ -162,10 +176,13 @@ class Pictures:
         row = next((one.row for one in rows if one.fingerprint == scene.fingerprint), None)
         if row is None:
             return None
-        before = max(BEFORE_MS, 2 * (scene.at - scene.since))
-        start = max(scene.since - before, scene.at - MOST_MS)
+        shown = max(BEFORE_MS, 2 * (scene.at - scene.since))
+        start = max(scene.since - shown, scene.at - MOST_MS)
         seen = [o for o in self._store.scores(scene.rule, start, scene.at + 1, [row]) if len(o.value)]
-        drawn = drawn_of(scene, seen)
+        before = NOTHING
+        if seen and self._earlier is not None:
+            before = self._earlier(scene.rule, scene.labels, len(rows), start, seen[0].at)
+        drawn = drawn_of(scene, seen, before)
         if np.isfinite(drawn.values).sum() < 2:
             return None
         png = self._draw(drawn)
@@ -183,14 +200,16 @@ def _title(name: str, labels: Labels) -> str:
     return " ".join(part for part in (clean(name, 60), label_text(labels, 80)) if part)
 
 
-def drawn_of(scene: Scene, seen: Sequence[Observation]) -> Drawn:
-    """What the chart shows of one series' observations, each of which holds that series alone."""
+def drawn_of(scene: Scene, seen: Sequence[Observation], before: Stretch = NOTHING) -> Drawn:
+    """What the chart shows of one series' observations, each of which holds that series alone, and of what was before
+    them, of which nothing was expected."""
 
-    def column(name: str) -> F64:
-        return np.array([getattr(o, name)[0] for o in seen], np.float64)
+    def column(name: str, earlier: F64) -> F64:
+        return np.concatenate([earlier, np.array([getattr(o, name)[0] for o in seen], np.float64)])
 
-    times = np.array([o.at for o in seen], np.int64)
+    times = np.concatenate([before.times, np.array([o.at for o in seen], np.int64)])
+    unknown = np.full(len(before.times), np.nan)
     return Drawn(
-        _title(scene.name, scene.labels), times, column("value"), column("expected"), column("lower"), column("upper"),
-        scene.since, scene.until,
+        _title(scene.name, scene.labels), times, column("value", before.values), column("expected", unknown),
+        column("lower", unknown), column("upper", unknown), scene.since, scene.until,
     )  # fmt: skip
