@@ -121,7 +121,7 @@ class Metrics:
             registry=own,
         )  # fmt: skip
         self.notices = Counter(
-            "anomalyd_notices_total", "What was noted and paged nobody, by kind: drift, fit, model, returned, ...",
+            "anomalyd_notices_total", "What was noted and paged nobody, by kind: drift, fit, left_out, model, ...",
             ["rule", "kind"], registry=own,
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ DEFAULT_DATABASE = "sqlite:///anomalyd.db"
 _POLICY = FeedbackPolicy()
 _KEPT = SnapshotPolicy()
 
-NoticeName: TypeAlias = Literal["drift", "fit", "model", "remote_write", "returned"]
+NoticeName: TypeAlias = Literal["drift", "fit", "left_out", "model", "remote_write", "returned", "series"]
 
 
 class DatabaseModel(Section):

@@ -62,8 +62,12 @@ class NoticeKind(StrEnum):
     """What a fit has put to work, where the detector had a choice: its net, or the simpler model it falls back to."""
     REMOTE_WRITE = "remote_write"
     """A target that scores are written to has taken none for long."""
+    LEFT_OUT = "left_out"
+    """A fit did not learn what looks like incidents of the time before series were watched."""
     RETURNED = "returned"
     """A series came back that had long been gone; it is learned anew."""
+    SERIES = "series"
+    """A rule's series ended together and others came in their place: another source at the same address, a release."""
 
 
 @dataclass(frozen=True, slots=True)

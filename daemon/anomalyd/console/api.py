@@ -176,11 +176,11 @@ def _add_told(router: APIRouter, store: Store, readers: Sequence[Any]) -> None:
     @router.get("/notices", dependencies=readers, tags=["episodes"])
     def notices(
         rule: Name | None = None, fingerprint: Annotated[str | None, Query(max_length=64)] = None,
-        kind: Literal["drift", "fit", "model", "remote_write", "returned"] | None = None, start: Time | None = None,
-        end: Time | None = None, limit: Limit = 100, offset: Offset = 0,
+        kind: Literal["drift", "fit", "left_out", "model", "remote_write", "returned", "series"] | None = None,
+        start: Time | None = None, end: Time | None = None, limit: Limit = 100, offset: Offset = 0,
     ) -> Json:  # fmt: skip
         """What was noted and paged nobody: drift away from what was learned, fits that failed, what a fit has put to
-        work, series that are back, targets that take no scores."""
+        work, series that are back or all others than before, targets that take no scores."""
         found = store.notices(
             rule=rule, fingerprint=fingerprint, kind=NoticeKind(kind) if kind else None, start=_ms(start),
             end=_ms(end), limit=offset + limit + 1,

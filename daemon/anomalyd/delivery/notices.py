@@ -30,7 +30,7 @@ GATHER_MS = 5 * MINUTE_MS
 SHOWN = 20
 """Notices that a message spells out."""
 
-USUAL = (NoticeKind.DRIFT, NoticeKind.FIT, NoticeKind.REMOTE_WRITE)
+USUAL = (NoticeKind.DRIFT, NoticeKind.FIT, NoticeKind.REMOTE_WRITE, NoticeKind.SERIES)
 """Kinds that say that something may be wrong."""
 
 

@@ -42,6 +42,7 @@ from anomalyd.evaluation.rulerun import (
     unknown,
 )
 from anomalyd.evaluation.snapshot import Snapshots
+from anomalyd.evaluation.swap import swapped
 from anomalyd.feedback.cuts import TOGETHER_MS, Heard, Unheard, apply, policy_of
 from anomalyd.incident import Incident, Notification
 from anomalyd.records import NO_SNAPSHOTS, Fence, SnapshotPolicy
@@ -245,6 +246,7 @@ class Evaluator:
     def _advance(self, run: RuleRun, memory: Memory, reply: Reply, at: int) -> Advanced:
         rule = run.rule
         aligned = align(memory, reply.block, rule.drop_labels, rule.max_series, terms_of(rule))
+        other = swapped(rule, memory, aligned, at)
         memory, taken = take_in(
             run, aligned.memory, aligned.added, at, lambda labels: self._store.gone_series(rule.id, labels)
         )
@@ -257,7 +259,7 @@ class Evaluator:
                 values = align(memory, reply.block, rule.drop_labels, rule.max_series).values
         gone: tuple[int, ...] = ()
         changes = Changes()
-        changes.notices += [*taken.notices, *news_of_models(run, memory, at)]
+        changes.notices += [*([other] if other else ()), *taken.notices, *news_of_models(run, memory, at)]
         memory = self._hear(run, memory, at, changes)
         if reply.partial and rule.partial_response == "hold":
             changes.slots.append(unknown(rule, memory, at, values[:, -1], Kind.PARTIAL, "partial", reply.warnings))
