@@ -18,6 +18,9 @@ from anomalyd.console.server import WebServer
 from anomalyd.delivery.picture import Pictures
 from anomalyd.records import FeedbackLabel
 from console_kit import NOW, Console, episode
+from life import RULE as LOAD
+from life import change, recorded
+from rules_kit import lived
 
 pytestmark = pytest.mark.server("chromium")
 ARGS = [
@@ -148,3 +151,32 @@ def test_a_dark_room_gets_a_dark_page(browser: Browser) -> None:
         assert max(int(part) for part in back.removeprefix("rgb(").removesuffix(")").split(",")) < 64
         if where := picture("page-dark"):
             page.screenshot(path=where, full_page=True)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 420), ("dark", 420), ("light", 1400), ("dark", 1400)])
+def test_the_rules_are_read_and_searched(browser: Browser, scheme: str, width: int) -> None:
+    """From the front page to the list, to a rule, to one of its series and its alert: all fits, nothing complains."""
+    block = change(recorded(14), 1, 50, 60, 99.0)
+    console = lived(block, replace(LOAD, where="rules/first.yml:7")).app_console(60)
+    size = {"width": width, "height": 900}
+    with served(console) as url, browser.new_context(viewport=size, color_scheme=scheme) as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto(url)
+        page.get_by_role("link", name="1 rule", exact=True).click()
+        for name in ("rules", "rule"):
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            if where := picture(f"{name}-{scheme}-{width}"):
+                page.screenshot(path=where, full_page=True)
+            if name == "rules":
+                page.get_by_role("link", name="Load", exact=True).click()
+        page.get_by_label("Find").fill("host=h1 99")
+        page.get_by_role("button", name="Find").click()
+        page.get_by_text("No series has these words.").wait_for()
+        page.get_by_label("Find").fill("HOST=h1")
+        page.get_by_role("button", name="Find").click()
+        page.get_by_text("5 found").wait_for()
+        page.locator("tr.critical a").click()
+        assert "Was this alert right?" in page.content()
+        assert complaints == []

@@ -13,6 +13,7 @@ from anomalyd.clock import DAY_MS, HOUR_MS
 from anomalyd.console.chart import episode_chart
 from anomalyd.console.parts import Parts
 from anomalyd.console.places import dashboard_links, graph_url
+from anomalyd.console.rulesview import href
 from anomalyd.console.snooze import SNOOZES
 from anomalyd.delivery.past import WORDS, similar
 from anomalyd.episode import Episode, Phase
@@ -63,7 +64,7 @@ def view_of(
         "others": _others(parts, episode),
         "similar": _similar(parts, episode, now),
         "expr": clean(rule.expr, 2_000, lines=True) if rule else "",
-        "links": _links(parts, rule, episode),
+        "links": [*_links(parts, rule, episode), *_own_page(rule, asks_name)],
         "may_act": may_act,
         "snoozes": [] if episode.phase == Phase.CLOSED else [(one.id, one.text) for one in SNOOZES],
         "asks_name": asks_name,
@@ -175,6 +176,11 @@ def _links(parts: Parts, rule: Rule | None, e: Episode) -> list[Link]:
     found += dashboard_links(parts.settings(), e.started_at, e.closed_at or e.seen_at)
     graph = graph_url(parts.settings(), rule) if rule else ""
     return [*found, Link("Prometheus", graph)] if graph else found
+
+
+def _own_page(rule: Rule | None, by_link: bool) -> list[Link]:
+    """The rule's page; whoever came by a link of a message may see that one alert and no more."""
+    return [Link("Rule", f"../{href(rule)}")] if rule is not None and not by_link else []
 
 
 def _effect(parts: Parts, episode: Episode, now: int) -> str:

@@ -27,6 +27,7 @@ from anomalyd.console.front import add_front
 from anomalyd.console.page import add_pages
 from anomalyd.console.pagerduty import add_pagerduty
 from anomalyd.console.parts import MAX_BODY, Json, Parts
+from anomalyd.console.rulepages import add_rule_pages
 from anomalyd.console.slack import add_slack
 from anomalyd.errors import AnomalydError, redact_urls
 
@@ -71,6 +72,7 @@ def _add_console(web: FastAPI, parts: Parts) -> None:
     web.include_router(api_router(parts))
     add_pages(web, parts)
     add_front(web, parts)
+    add_rule_pages(web, parts)
     add_charts(web, parts)
     settings = parts.settings().web
     if settings.slack_signing_secret is not None:
