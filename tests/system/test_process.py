@@ -145,7 +145,9 @@ def test_fits_in_processes_are_the_default_and_work(tmp_path: Path) -> None:
             wait_ready(daemon)
             wait_until(lambda: daemon.metric("anomaly_value") > 0, 120, "a scored sample on /metrics")
             assert daemon.stop() == 0
-        assert "level=error" not in daemon.log.read_text()
+        log = daemon.log.read_text()
+        assert "level=error" not in log
+        assert "leaked" not in log, "what multiprocessing says of pools that were not ended"
 
 
 def test_an_address_in_use_is_said_in_words(tmp_path: Path) -> None:
