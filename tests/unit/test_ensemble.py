@@ -137,3 +137,64 @@ def test_what_is_said_together_is_judged_only_where_all_members_say_something() 
     state = loud.fit(block(noise), 0)
     plain = min(one.surprise[0, 0] for one in loud.opinions(state, fresh))
     assert loud.score(state, fresh)[0].score[0, 0] != plain
+
+
+class Surprised(Scaled):
+    """A strict fake that speaks in surprises: |x|, of which a share is news; without one it does not know news."""
+
+    calibrated = True
+
+    def __init__(self, factor: float, news: float | None):
+        super().__init__(factor)
+        self.news = news
+
+    def score(self, state: State, fresh: Block, hold: Bool | None = None) -> tuple[Raw, State]:
+        raw, after = super().score(state, fresh, hold)
+        return Raw(raw.score, raw.expected, raw.unit, None if self.news is None else raw.score * self.news), after
+
+
+@pytest.mark.parametrize(
+    ("combine", "share"), [("mean", 0.6), ("max", 1.0), ("min", 0.0), ("quorum", 0.0)], ids=lambda x: str(x)
+)
+def test_an_episode_opens_by_what_is_news_of_what_members_say(combine: str, share: float) -> None:
+    """A member that says 4 and knows that nothing is new, beside one that says 6: 3 of 5, 6 of 6, 0 of 4 are news."""
+    params = EnsembleParams(members=(Member(type="auto"), Member(type="mad")), combine=combine)  # type: ignore[arg-type]
+    fresh = block(np.array([[2.0]]), 10)
+    for news, expected in ((0.0, share), (1.0, 1.0)):
+        detector = Ensemble(params, GRID, [Surprised(2.0, news), Surprised(3.0, None)])
+        raw, _ = detector.score(detector.fit(block(np.ones((1, 5))), 0), fresh)
+        assert raw.page is not None
+        assert raw.page[0, 0] == pytest.approx(expected * raw.score[0, 0])
+    plain = Ensemble(params, GRID, [Surprised(2.0, None), Surprised(3.0, None)])
+    assert plain.score(plain.fit(block(np.ones((1, 5))), 0), fresh)[0].page is None
+
+
+def test_news_is_that_of_members_that_can_say_something() -> None:
+    """A member that is silent takes no part in what is news; where nothing is said nothing opens."""
+    params = EnsembleParams(members=(Member(type="auto"), Member(type="mad")))
+    detector = Ensemble(params, GRID, [Surprised(1.0, 0.5), Surprised(1.0, None)])
+    said = np.array([[[4.0, np.nan, 0.0]], [[np.nan, np.nan, 0.0]]])
+    news = np.array([[[2.0, np.nan, 0.0]], [[np.nan, np.nan, 0.0]]])
+    opens = detector._opens(np.array([[4.0, np.nan, 0.0]]), said, news)
+    np.testing.assert_array_equal(opens, [[2.0, np.nan, 0.0]])
+
+
+def test_auto_opens_less_in_company_too() -> None:
+    """An ensemble of `auto` alone, and one with `mad` that must agree, opens nothing where `auto` sees no news."""
+    rng = np.random.default_rng(2)
+    t = np.arange(2_400)
+    values = 50 + 10 * np.sin(2 * np.pi * t / 288)[None, :] + rng.normal(size=(3, 2_400))
+    values[0, 2_000:2_100] += 15
+    times = 300_000 * np.arange(1, 2_401, dtype=np.int64)
+    whole = Block(block(values).labels, times, values)
+    members = (Member(type="auto"), Member(type="mad"))
+    detector = Ensemble(EnsembleParams(members=members, combine="min"), Grid(300_000))
+    raw, _ = detector.score(detector.fit(whole.window(0, 1_900), 0), whole.window(1_900))
+    own = detector.models[0].detector
+    alone = own.score(own.fit(whole.window(0, 1_900), 0), whole.window(1_900))[0]
+    assert raw.page is not None
+    assert alone.page is not None
+    assert (raw.page <= raw.score).all()
+    assert raw.page[0, 100:110].max() > 0
+    assert not raw.page[alone.page == 0].any()
+    assert (raw.page == 0).sum() > (raw.score == 0).sum()

@@ -24,8 +24,8 @@ def run_explain(
     config: Annotated[Path, typer.Option("--config", "--config.file", help="Settings file.")] = Path("anomalyd.yml"),
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say of a past alert what each member of an ensemble found at its worst, which series of a group were furthest
-    from usual, which model runs where a fit had a choice, and what people called earlier alerts like it.
+    """Say of a past alert what each member of an ensemble or of auto found at its worst, which series of a group were
+    furthest from usual, which model runs where a fit had a choice, and what people called earlier alerts like it.
 
     The scores are computed again from the source, as by replay. Exit code 0: explained; 1: what members said cannot be
     known any more, and why; 2: wrong files.

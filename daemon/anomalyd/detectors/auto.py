@@ -39,7 +39,7 @@ from pydantic import Field
 from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.clock import DAY_MS, MINUTE_MS, WEEK_MS
 from anomalyd.detectors import base
-from anomalyd.detectors.base import Grid, Raw, State
+from anomalyd.detectors.base import Grid, Opinion, Raw, State
 from anomalyd.detectors.calibrate import HALF_LIFE, blank_lines
 from anomalyd.detectors.common import (
     advanced,
@@ -65,6 +65,11 @@ GROWN = 4_032.0
 """After so many samples, or that past where it has fewer, news is worth all it is: before, it may be a Monday."""
 GROWTH = 2.0 ** (1.0 / HALF_LIFE)
 """By so much each score counts more than the one before."""
+MEMBERS = (
+    ("forecast's residual", 2.0), ("seasonal residual", 1.0), ("nearest contexts", 1.0),
+    ("forecast's residual, mean of ten", 1.0), ("seasonal residual, mean of ten", 1.0),
+)  # fmt: skip
+"""The members for people, in the kernel's order; of the two residuals the first counts twice in what ranks samples."""
 SHORTEST_MS = 3 * MINUTE_MS
 """What several channels show is averaged over this before an episode opens by it."""
 
@@ -163,6 +168,16 @@ class Auto:
         raw = replace(blank(fresh.values.shape), page=np.full(fresh.values.shape, np.nan))
         self._learn(fresh.times, found)(arrays, clean(fresh.values), held(hold, len(fresh)), raw)
         return found, raw, advanced(state, arrays, fresh)
+
+    def opinions(self, state: State, fresh: Block) -> tuple[Opinion, ...]:
+        """What each member says of samples; nothing of vectors, which have other members. The state stays as it is."""
+        if self.joint:
+            return ()
+        seen, raw, _ = self.views(state, fresh)
+        known = ~np.isnan(raw.score)
+        return tuple(
+            Opinion(name, weight, np.where(known, seen[..., m], np.nan)) for m, (name, weight) in enumerate(MEMBERS)
+        )
 
     def _learn(self, times: I64, views: F64 | None = None) -> Learn:
         return _Lesson(self, self._times(times), views)

@@ -6,7 +6,9 @@ Idea
     (all must agree) or a quorum (the k-th largest: k members must agree). A maximum is high more often than its members
     are and a mean or a minimum less often, so what comes of it is calibrated again, once the series has a thousand
     samples that all members could judge: budgets hold however members are combined. The expected value is that of the
-    first member with a band.
+    first member with a band. Where a member knows news from what goes on, as ``auto`` does, an episode opens by news:
+    what members say of news is combined in the same way, and the score counts for its share of what they say at all.
+    So with ``min`` and [``auto``, X] an episode opens by ``auto``'s news alone, with ``max`` X may open one too.
 
 Works for
     Rules where one view is not enough and the members are known; a second opinion (``combine: min``) for emergencies.
@@ -148,7 +150,9 @@ class Ensemble:
         if not self.grouped:
             said, _, together = self.calibrator.score(together, self._all_said(surprises), 0.0, hold)
             score = np.where(np.isnan(said), score, said)
-        return Raw(score, lead.expected, unit), _packed(after, together, newest(fresh, state.as_of))
+        pages = [s.surprise if s.page is None else s.page for s in scores]
+        page = self._opens(score, surprises, np.stack(pages)) if any(s.page is not None for s in scores) else None
+        return Raw(score, lead.expected, unit, page), _packed(after, together, newest(fresh, state.as_of))
 
     def opinions(self, state: State, fresh: Block) -> tuple[Opinion, ...]:
         """What each member says of samples, so that its quality can be seen; the state stays as it is."""
@@ -174,6 +178,17 @@ class Ensemble:
         combined = np.where(np.isnan(surprises).any(axis=0), np.nan, self._combined(surprises))
         score: F64 = np.expm1(np.minimum(LN10 * MOMENTS_SHAPE * combined, MOST)) / MOMENTS_SHAPE
         return score
+
+    def _opens(self, score: F64, surprises: F64, pages: F64) -> F64:
+        """The surprise with which an episode may open: of what members say together, the share that is news.
+
+        A member that does not know news from what goes on says news only. Where nobody's is none, the score.
+        """
+        news = np.where(np.isnan(surprises), np.nan, np.minimum(np.nan_to_num(pages), surprises))
+        together = self._combined(surprises)
+        share = np.where(together > 0.0, self._combined(news) / np.maximum(together, 1e-12), 0.0)
+        opens: F64 = score * np.clip(share, 0.0, 1.0)
+        return opens
 
     def _combined(self, surprises: F64) -> F64:
         known = ~np.isnan(surprises)
