@@ -19,7 +19,7 @@ from anomalyd.detectors.base import State, rowwise
 from anomalyd.detectors.model import Model, model_of
 from anomalyd.episode import Episode
 from anomalyd.errors import AnomalydError
-from anomalyd.evaluation.fits import HISTORY_SAMPLES_MAX
+from anomalyd.evaluation.fits import HISTORY_SAMPLES_MAX, fit_task
 from anomalyd.evaluation.jointly import rows_by_unit, series_only
 from anomalyd.evaluation.memory import align, empty_memory
 from anomalyd.evaluation.registry import registry_of
@@ -28,7 +28,7 @@ from anomalyd.feedback.cuts import Heard, Unheard, training_gaps
 from anomalyd.records import RuleSlotRow
 from anomalyd.rule import Rule
 from anomalyd.score import Kind, Observation
-from anomalyd.shard import blank_history
+from anomalyd.shard import blank_history, unwatched_incidents
 from anomalyd.sources import Source
 from anomalyd.store import Store
 
@@ -223,7 +223,10 @@ class _Past:
         elif not np.isfinite(mine[:, : max(1, columns // 20)]).any():
             self._causes.append("the source has nothing of the beginning of the history: its retention may have passed")
         hidden = self._gaps(history.labels, start, until)
-        state = self._model.fit(blank_history(without_windows(rule, history), hidden))
+        learned = blank_history(without_windows(rule, history), hidden)
+        first_seen = [self._registry.rows[row].first_seen for row in rows.tolist()]
+        unwatched = unwatched_incidents(fit_task(rule, learned, first_seen))
+        state = self._model.fit(blank_history(learned, unwatched))
         if any(choice.stopped for choice in self._model.choices(state)):
             self._causes.append("training is stopped by its limit of time (train_time), elsewhere in another round")
         return replace(state, as_of=until)

@@ -63,7 +63,7 @@ def learned(by: Executor, block: Block) -> list[State]:
     """What each detector learns of the past, all tasks under way at once."""
     past = block.window(0, PAST)
     futures = [by.submit(fit_shard, FitTask(spec, GRID, 5, past)) for spec in DETECTORS]
-    return [future.result(timeout=120) for future in futures]
+    return [future.result(timeout=120).state for future in futures]
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes", "dask"])

@@ -36,7 +36,7 @@ def with_rises() -> np.ndarray:
 def surprise_of(direction: Direction, value: float, detector: DetectorSpec, past: np.ndarray) -> float:
     """The surprise of a value after a past, in a rule with this direction."""
     grid = Grid(STEP, direction=direction)
-    state = fit_shard(FitTask(detector, grid, 0, block(past)))
+    state = fit_shard(FitTask(detector, grid, 0, block(past))).state
     return float(Model(detector, grid).score(state, block(np.array([[value]]), PAST), WEEKLY)[0].surprise[0, 0])
 
 

@@ -131,7 +131,7 @@ def test_scores_are_the_same_however_the_holiday_is_cut(name: str) -> None:
 def test_a_fit_on_another_machine_knows_the_same_holidays() -> None:
     """A task that was pickled, as it is for processes and Dask, learns the same."""
     task = FitTask(DetectorSpec("seasonal"), Grid(STEP, "Europe/Berlin", holidays=calendar(HOLIDAY)), 1, traffic(39))
-    here, there = fit_shard(task), fit_shard(pickle.loads(pickle.dumps(task)))
+    here, there = fit_shard(task).state, fit_shard(pickle.loads(pickle.dumps(task))).state
     assert all(np.array_equal(array, there.arrays[name], equal_nan=True) for name, array in here.arrays.items())
 
 

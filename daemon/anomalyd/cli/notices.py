@@ -20,8 +20,9 @@ def notices(
     config: Config = DEFAULT,
 ) -> None:
     """List notices, newest first: series that drift away from what was learned of them, which model a fit has put to
-    work where a detector has a choice, fits that failed, series that are back after they had gone, and targets of
-    remote write that take no scores. Nobody is paged by one; `notices` in the settings says who is told."""
+    work where a detector has a choice, incidents of the history that a fit did not learn, fits that failed, series that
+    are back after they had gone, and targets of remote write that take no scores. Nobody is paged by one; `notices` in
+    the settings says who is told."""
     with opened(config) as (_, store):
         found = store.notices(rule=rule or None, limit=limit)
     if as_json:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 
@@ -19,19 +19,20 @@ import numpy as np
 
 from anomalyd.block import I64, Block, Labels, fingerprint
 from anomalyd.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from anomalyd.detectors import grouped
 from anomalyd.detectors.base import State
-from anomalyd.detectors.grouped import left_out
 from anomalyd.detectors.model import Model, grid_of
 from anomalyd.errors import DetectorError, SourceError, StoreError
 from anomalyd.evaluation.dataquality import past_quality, positions
 from anomalyd.evaluation.jointly import rows_by_unit
 from anomalyd.evaluation.memory import Memory, align, empty_memory
-from anomalyd.evaluation.rulerun import NEVER_FAILED, Fitted, RuleRun, as_of, labels_of, without_windows
+from anomalyd.evaluation.rulerun import NEVER_FAILED, Fitted, LeftOut, RuleRun, as_of, without_windows
 from anomalyd.feedback.cuts import Heard, Unheard, training_gaps
 from anomalyd.logs import get_logger
+from anomalyd.render import clock_time, span
 from anomalyd.rule import Rule
 from anomalyd.shard import FitTask, blank_history, fit_shard
-from anomalyd.slot import Notice, NoticeKind, make_notice
+from anomalyd.slot import Notice, NoticeKind, SeriesRow, make_notice
 from anomalyd.sources import Source
 from anomalyd.store import Store
 
@@ -54,6 +55,9 @@ log = get_logger("fits")
 
 FAR_MS = 1 << 62
 """Never."""
+
+NAMED, SHOWN = 10, 5
+"""Series that are told each by itself what was not learned of them, and spans that are named of one, at the most."""
 
 HISTORY_SAMPLES_MAX = 50_000_000
 """A history longer than this many samples is shortened: Prometheus itself refuses more by default."""
@@ -114,6 +118,7 @@ class Fits:
             log.info("fitted", rule=run.rule.id, until=fitted.until, group=dict(choice.labels), verdict=str(choice))
         quality = memory.quality.adopt(positions(fitted.rows, memory.active), fitted.quality)
         memory = replace(memory, quality=quality)
+        run.told, run.left_out = run.told | run.left_out, fitted.left_out
         return replace(memory, state=state, fitted_at=fitted.until, model=version, relearn=frozenset(), drifted_at=0)
 
     def _go_on(self, run: RuleRun, memory: Memory, at: int, error: Exception) -> Memory:
@@ -138,14 +143,15 @@ class Fits:
             until = memory.at  # after a restart: learn up to where we were, then live through what was missed
         run.fit_started_at = at
         live = frozenset(episode.id for episode in memory.episodes.values())
-        labels = labels_of(memory)
-        run.fitting = self._background.submit(self._read_and_fit, run.rule, memory.active, labels, until, live, at)
+        known = [memory.registry.rows[row] for row in memory.active.tolist()]
+        run.fitting = self._background.submit(self._read_and_fit, run.rule, memory.active, known, until, live, at)
         return run.fitting
 
     def _read_and_fit(
-        self, rule: Rule, rows: I64, labels: tuple[Labels, ...], until: int, live: frozenset[str], at: int
+        self, rule: Rule, rows: I64, series: Sequence[SeriesRow], until: int, live: frozenset[str], at: int
     ) -> Fitted:
         """A fit of the history up to ``until``, with what had been said by the slot ``at``."""
+        labels = tuple(one.labels for one in series)
         columns = max(1, min(rule.history_ms // rule.interval_ms, HISTORY_SAMPLES_MAX // max(1, len(rows))))
         if columns < rule.history_ms // rule.interval_ms:
             days = round(columns * rule.interval_ms / DAY_MS, 1)
@@ -161,8 +167,11 @@ class Fits:
         whole = Block(labels, reply.block.times, values)
         quality, history = past_quality(rule, whole), without_windows(rule, whole)
         hidden = self._hidden_spans(rule, {ls: i for i, ls in enumerate(labels)}, start, until, live, at)
-        task = FitTask(rule.detector, grid_of(rule), rule.seed, blank_history(history, hidden))
-        return Fitted(rows, replace(self._fit.submit(fit_shard, task).result(), as_of=until), until, quality)
+        task = fit_task(rule, blank_history(history, hidden), [one.first_seen for one in series])
+        learned = self._fit.submit(fit_shard, task).result()
+        units = [grouped.group_labels(one, rule.group_by) if rule.detector.joint else one for one in labels]
+        left_out = frozenset(LeftOut(first, stop - 1, units[row]) for row, first, stop in learned.left_out)
+        return Fitted(rows, replace(learned.state, as_of=until), until, quality, left_out)
 
     def _hidden_spans(
         self, rule: Rule, position: Mapping[Labels, int], start: int, until: int, live: frozenset[str], at: int
@@ -179,6 +188,16 @@ class Fits:
         return [(places[i], first, stop) for name, first, stop in gaps for i in rows.get(name, ())]
 
 
+def fit_task(rule: Rule, history: Block, watched: Sequence[int]) -> FitTask:
+    """The fit of a rule to a history, of which the episodes that the store knows are out already.
+
+    ``watched`` is when each series was first seen live: what came before was judged by nobody.
+    """
+    since = np.array(watched, np.int64) if rule.learn == "normal_only" else None
+    longest = rule.accept_after_ms or DAY_MS
+    return FitTask(rule.detector, grid_of(rule), rule.seed, history, since, longest)
+
+
 def news_of_models(run: RuleRun, memory: Memory, at: int) -> list[Notice]:
     """What a fit that was just taken up has put to work, where that is another model than before, or cut short."""
     if run.failed.at == at and memory.state is not None:
@@ -189,14 +208,48 @@ def news_of_models(run: RuleRun, memory: Memory, at: int) -> list[Notice]:
     before = run.memory.state
     known = {choice.key for choice in run.model.choices(before)} if before is not None else set()
     texts: dict[Labels, list[str]] = {}
+    news = _news_of_incidents(run, at)
     for choice in run.model.choices(memory.state):
         if choice.stopped or choice.trouble or choice.key not in known:
             texts.setdefault(choice.labels, []).append(str(choice))
-    return [
+    return news + [
         make_notice(NoticeKind.MODEL, run.rule.id, at, "; ".join(said), labels=labels,
                     fingerprint=fingerprint(labels) if labels else "")
         for labels, said in texts.items()
     ]  # fmt: skip
+
+
+def _news_of_incidents(run: RuleRun, at: int) -> list[Notice]:
+    """That a fit did not learn what looks like incidents of the time before series were watched; none told twice."""
+    by_series, told = _by_series(run.left_out), _by_series(run.told)
+    for labels in sorted(by_series.keys() & told.keys()):
+        new = [one for one in by_series[labels] if not any(one.meets(other) for other in told[labels])]
+        by_series.pop(labels)
+        by_series |= {labels: new} if new else {}
+    if len(by_series) > NAMED:
+        everyone = [one for spans in by_series.values() for one in spans]
+        text = f"{_left_out(everyone, run.rule, at)}; they are of {len(by_series)} series"
+        return [make_notice(NoticeKind.LEFT_OUT, run.rule.id, at, text, since=min(everyone).start)]
+    return [
+        make_notice(NoticeKind.LEFT_OUT, run.rule.id, at, _left_out(spans, run.rule, at), since=spans[0].start,
+                    labels=labels, fingerprint=fingerprint(labels) if labels else "")
+        for labels, spans in by_series.items()
+    ]  # fmt: skip
+
+
+def _by_series(spans: Iterable[LeftOut]) -> dict[Labels, list[LeftOut]]:
+    found: dict[Labels, list[LeftOut]] = {}
+    for one in sorted(spans):
+        found.setdefault(one.labels, []).append(one)
+    return found
+
+
+def _left_out(spans: Sequence[LeftOut], rule: Rule, at: int) -> str:
+    step = rule.interval_ms
+    named = [f"{clock_time(one.start, at)} for {span(one.end - one.start + step)}" for one in sorted(spans)[-SHOWN:]]
+    more = f" and {len(spans) - SHOWN} earlier" if len(spans) > SHOWN else ""
+    what = "what looks like an incident" if len(spans) == 1 else f"{len(spans)} spans that look like incidents"
+    return f"not learned: {what} in the history from before the first slot ({', '.join(named)}{more})"
 
 
 def refit_at(run: RuleRun, memory: Memory) -> int:
@@ -221,7 +274,7 @@ def _newcomers(run: RuleRun, memory: Memory) -> bool:
 
 def _grown_at(run: RuleRun, memory: Memory) -> int:
     """When the first of the series that are in no vector as yet has so much past that a fit may take it in."""
-    outside = left_out(memory.state) if memory.state is not None else None
+    outside = grouped.left_out(memory.state) if memory.state is not None else None
     if outside is None or not outside.any():
         return FAR_MS
     needs = run.model.detector.min_history * run.rule.interval_ms

@@ -53,7 +53,10 @@ LONGEST_PAUSE_MS = 2 * HOUR_MS
 
 @dataclass(slots=True)
 class RuleRun:
-    """A rule with its memory; ``fitting`` is a fit in flight, ``failed`` what became of those before it."""
+    """A rule with its memory; ``fitting`` is a fit in flight, ``failed`` what became of those before it.
+
+    ``left_out`` are the incidents that the newest fit did not learn, ``told`` those of fits before it.
+    """
 
     rule: Rule
     model: Model
@@ -62,20 +65,39 @@ class RuleRun:
     fit_started_at: int = 0
     attendance: Attendance | None = None
     failed: Failures = NEVER_FAILED
+    left_out: frozenset[LeftOut] = frozenset()
+    told: frozenset[LeftOut] = frozenset()
 
     def score(self, state: State, fresh: Block, cut: float, hold: Bool) -> tuple[Scores, State]:
         """Score samples, then learn those that may be learned: of series without ``hold`` [N], at times that count."""
         return score_and_learn(self.rule, self.model, state, fresh, cut, hold)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class LeftOut:
+    """An incident of the history that was not learned: samples from ``start`` to ``end``, both included."""
+
+    start: int
+    end: int
+    labels: Labels
+
+    def meets(self, other: LeftOut) -> bool:
+        """Whether they have a time in common: another fit may cut the same incident a sample shorter."""
+        return self.start <= other.end and other.start <= self.end
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """A fresh state for the series with these rows, learned from history up to ``until``, and what they are as data."""
+    """A fresh state for the series with these rows, learned from history up to ``until``, and what they are as data.
+
+    ``left_out`` are the incidents of the history that were not learned.
+    """
 
     rows: I64
     state: State
     until: int
     quality: Quality
+    left_out: frozenset[LeftOut] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -293,7 +293,9 @@ class RuleModel(Section):
     accept_after: Duration = Field(RULE["accept_after_ms"], description="When a new level is the new normal; 0: never.")
     hold: Duration = Field(RULE["hold_ms"], description="How long the source may fail before that itself is told.")
     tiers: TiersModel | None = Field(None, description="When warning, critical and emergency begin.")
-    learn: Literal["all", "normal_only"] = Field(RULE["learn"], description="normal_only: anomalies are not learned.")
+    learn: Literal["all", "normal_only"] = Field(
+        RULE["learn"], description="normal_only: no anomalies, nor incidents of the history."
+    )
     dont_learn: list[Annotated[IntervalModel, AfterValidator(_sometimes)]] = Field(
         [], description="Recurring times whose samples are scored and not learned; by the rule's timezone."
     )
