@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -77,6 +78,21 @@ def test_what_comes_out_otherwise_is_a_diff(folder: Path, expect: str, diff: lis
     lines = diff_of(folder, SERIES + f"    expect: {expect}\n")
     assert len(lines) == len(diff)
     assert all(line.startswith(start) for line, start in zip(lines, diff, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("series", "expect", "said"),
+    [
+        ("5x1d 5x3h", "opens: 10m..50m", r"the highest score then was 0\.\d\d, at .* an episode begins above 1"),
+        ("5x1d 5x1h 50x5m 5x1h", "opens: 1h..2h", r"at 1h: [45]\d.* was expected; above the cut, but not for long"),
+        ("5x1d 5x1h 5.9x30m 5x1h", "opens: 1h..1h30m", r"above the cut, by less than min_deviation"),
+        ("5x1d 5x1h _x2h 5x1h", "opens: 1h15m..2h", r"nothing was scored then \(missing\)"),
+    ],
+)
+def test_what_did_not_come_says_how_near_it_was(folder: Path, series: str, expect: str, said: str) -> None:
+    """Below the cut, too short, too little, or nothing to score: each is told with its figures."""
+    body = f"    input_series: [{{series: '{{}}', values: {series}, noise: 0.1}}]\n    expect: [{{{expect}}}]\n"
+    assert re.search(said, diff_of(folder, body)[0]), diff_of(folder, body)
 
 
 def test_notifications_that_are_not_expected_fail(folder: Path) -> None:

@@ -77,7 +77,7 @@ def _print(line: Line) -> None:
     word = "ok    " if line.verdict.passed else "FAILED"
     print(f"  {word}  {line.verdict.test.name}  ({line.seconds:.1f} s)", flush=True)
     for difference in line.verdict.diff:
-        print(f"          {difference}")
+        print(f"          {difference}".replace("\n", "\n          "))
     if not line.verdict.passed:
         print(f"          in {line.verdict.test.where}; - expected, + came, times since the start")
 

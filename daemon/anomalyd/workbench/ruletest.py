@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -35,6 +35,7 @@ from anomalyd.rule import Rule, RuleGroup
 from anomalyd.store import Store, open_store
 from anomalyd.tell import named_receivers
 from anomalyd.template import render_annotations
+from anomalyd.workbench.nearest import Scored, nearest
 from anomalyd.workbench.testfile import ExpectedEpisode, ExpectedNotification, RuleTest, shown
 
 A = TypeVar("A")
@@ -79,6 +80,7 @@ class Outcomes:
     episodes: tuple[Episode, ...]
     sent: tuple[Sent, ...]
     errors: tuple[str, ...] = ()
+    scored: Scored = field(default_factory=Scored, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def run_test(test: RuleTest, prometheus: str = "prometheus") -> Verdict:
         lines.append("! the expression gives nothing for the raw series: compare names and labels with those in expr")
     wanted, got = _match(test.episodes, outcomes.episodes, lambda e, a: _fits(e, a, test.start))
     got = [a for a in got if not any(e.many and _fits(e, a, test.start) for e in test.episodes)]
-    lines += [f"- episode {_wanted_episode(test.rule, e)}" for e in wanted]
+    lines += [f"- episode {_wanted_episode(test.rule, e)}{_instead(test, e, got, outcomes)}" for e in wanted]
     lines += [f"+ episode {_got_episode(test.rule, a, test.start)}" for a in got]
     if test.notifications is not None:
         at = _data_time(test)
@@ -148,7 +150,8 @@ def live(test: RuleTest, block: Block) -> Outcomes:
         episodes = [e for e in store.episodes(rule=rule.id, limit=100_000) if e.opened_at]
         slots = [slot for one in test.rules for slot in store.rule_slots(one.id, 0, 1 << 62)]
         failed = sorted({f"{slot.reason}: {slot.detail}" for slot in slots if slot.outcome == "error"})
-        return Outcomes(tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels))), tuple(sent), tuple(failed))
+        ordered = tuple(sorted(episodes, key=lambda e: (e.opened_at, e.labels)))
+        return Outcomes(ordered, tuple(sent), tuple(failed), _scored(store, rule))
     finally:
         store.close()
 
@@ -259,6 +262,20 @@ def _got_episode(rule: Rule, got: Episode, start: int) -> str:
     if not math.isfinite(got.peak_value):
         peak = f"no sample ({got.why.name.lower()})"
     return ", ".join([*parts, ended, got.tier.word, peak])
+
+
+def _scored(store: Store, rule: Rule) -> Scored:
+    cuts = {slot.at: slot.cut for slot in store.rule_slots(rule.id, 0, 1 << 62)}
+    slots = [(seen, cuts[seen.at]) for seen in store.scores(rule.id, 0, 1 << 62)]
+    return Scored(slots, {row.row: row.labels for row in store.series(rule.id)})
+
+
+def _instead(test: RuleTest, wanted: ExpectedEpisode, got: Sequence[Episode], outcomes: Outcomes) -> str:
+    """How near it came, unless an episode that came otherwise than expected says it."""
+    if any(set(wanted.series) <= set(other.labels) for other in got):
+        return ""
+    near = nearest(test.rule, wanted, outcomes.scored, test.start)
+    return f"\n  {near}" if near else ""
 
 
 def _wanted_notification(wanted: ExpectedNotification) -> str:
