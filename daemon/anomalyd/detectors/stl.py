@@ -6,7 +6,8 @@ Idea
     with level + profile, out of sample; the score is the distance in robust standard deviations. The level follows
     by small bounded steps, so a trend between fits does not look like an anomaly and a spike does not move it. Where
     the level itself, since the last fit, has moved much farther than it did in as long a time over the history, the
-    score is that move, and expected is where it was at the fit.
+    score is that move, and expected is where it was at the fit. Rhythms of the clock (a day, a week, parts of a day)
+    follow the rule's time zone through daylight-saving time.
 
 Works for
     Rhythms: requests by time of day, weekday and weekend (``period: [1d, 1w]``), hourly jobs. Contextual anomalies -
@@ -16,9 +17,7 @@ Works for
 Fails when
     A leak is slower than that: each fit takes the level it finds for normal, and ``forecast`` is for limits.
     The rhythm is irregular or drifts in phase, or there are fewer than two cycles of history (no score until then).
-    It knows elapsed time, not the civil calendar: for one cycle after a change to or from daylight-saving time the
-    profile is an hour off; use ``seasonal`` where that matters. Holidays teach it nothing, and a rhythm of a week shows
-    them as the day that they count as.
+    Holidays teach it nothing, and a rhythm of a week shows them as the day that they count as.
 
 Toy stream
     Two weeks of a sine of 24 samples a day, then one noon value at midnight: inside the range of all values, but a
@@ -38,7 +37,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from anomalyd.block import F64, I64, Block, Bool
-from anomalyd.clock import DAY_MS, WEEK_MS
+from anomalyd.clock import DAY_MS, HOUR_MS, WEEK_MS
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.common import (
@@ -50,6 +49,7 @@ from anomalyd.detectors.common import (
     blank,
     check_newer,
     check_series,
+    civil_times,
     clean,
     days_moved,
     held,
@@ -113,8 +113,8 @@ class Stl:
         return 2 * max(self.periods) if self.periods else LEAST_SAMPLES
 
     def fit(self, history: Block, seed: int) -> State:
-        even, first = self._usual(history)
-        return self._fit(history, even, first, self._find(even))
+        values = self._usual(history)
+        return self._fit(history, values, self._find(self._even(values, history.times // self.step)[0]))
 
     def fit_as(self, history: Block, seed: int, model: State) -> State:
         """Learn with the periods of ``model``; a series with two cycles of none of them is looked at for its own.
@@ -122,15 +122,16 @@ class Stl:
         The half of a history may show a rhythm that the whole has not, and the spread about it says nothing about that
         about a level.
         """
-        even, first = self._usual(history)
+        values = self._usual(history)
+        even, _ = self._even(values, history.times // self.step)
         periods = model.arrays["periods"].copy()
         periods[2 * periods > _lengths(even)[:, None]] = 0
         lost = (periods == 0).all(axis=1) & (model.arrays["periods"] > 0).any(axis=1)
         if lost.any():
             periods[lost] = self._find(even[lost])
-        return self._fit(history, even, first, periods)
+        return self._fit(history, values, periods)
 
-    def _fit(self, history: Block, even: F64, first: int, periods: I64) -> State:
+    def _fit(self, history: Block, values: F64, periods: I64) -> State:
         from anomalyd.detectors.kernels.profile import LINE, fit_all
 
         n = len(history)
@@ -138,7 +139,16 @@ class Stl:
         profile = np.zeros((n, self.columns, self.bins), np.float32)
         unit, line = np.ones(n), np.zeros((n, LINE))
         rounds, seasonal = self.params.rounds, self.params.seasonal
-        fit_all(even, first, periods, seasonal, rounds, memories, rates, self.floors, profile, unit, line)
+        hours = self._hours(history.times)
+        civil = self._civil(periods)
+        if not hours.any():
+            even, first = self._even(values, history.times // self.step)
+            fit_all(even, first, periods, seasonal, rounds, memories, rates, self.floors, profile, unit, line)
+        for rows, by in ((civil, hours), (~civil, 0 * hours)) if hours.any() else ():
+            even, first = self._even(values[rows], history.times // self.step + by)
+            mine = profile[rows], unit[rows], line[rows]
+            fit_all(even, first, periods[rows], seasonal, rounds, memories[rows], rates[rows], self.floors, *mine)
+            profile[rows], unit[rows], line[rows] = mine
         arrays: dict[str, npt.NDArray[Any]] = {"periods": periods, "profile": profile, "unit": unit, "line": line}
         return State(arrays, as_of=int(history.times[-1]) if len(history.times) else 0)
 
@@ -147,12 +157,14 @@ class Stl:
         check_series(state, "line", fresh)
         raw, values, holding = blank(fresh.values.shape), clean(fresh.values), held(hold, len(fresh))
         arrays = dict(state.arrays) | {"line": state.arrays["line"].copy()}
-        places, moved = fresh.times // self.step, days_moved(fresh.times, self.grid)
-        if not moved.any():
+        places, hours, moved = fresh.times // self.step, self._hours(fresh.times), days_moved(fresh.times, self.grid)
+        if not hours.any() and not moved.any():
             self._score(arrays, places, values, holding, raw)
             return raw, advanced(state, arrays, fresh)
-        weekly = self._weekly(arrays["periods"])
-        for rows, by in ((np.flatnonzero(weekly), moved * (DAY_MS // self.step)), (np.flatnonzero(~weekly), 0 * moved)):
+        kinds = self._civil(arrays["periods"]) + 2 * self._weekly(arrays["periods"])
+        for kind in np.unique(kinds).tolist():
+            rows = np.flatnonzero(kinds == kind)
+            by = hours * (kind & 1) + moved * (DAY_MS // self.step) * (kind >> 1)
             mine = {name: array[rows] for name, array in arrays.items()}
             part = Raw(raw.score[rows], raw.expected[rows], raw.unit[rows])
             self._score(mine, places + by, values[rows], holding[rows], part)
@@ -177,19 +189,36 @@ class Stl:
         found: Bool = week.any(axis=1) & in_step.all(axis=1)
         return found & (DAY_MS % self.step == 0)
 
-    def _usual(self, history: Block) -> tuple[F64, int]:
-        """The history on an even grid, without days that count as others: they would teach a weekday what it is not."""
+    def _hours(self, times: I64) -> I64:
+        """By how many places [T] the clocks of the rule's zone are ahead of UTC."""
+        zone = self.grid.timezone
+        if zone == "UTC" or HOUR_MS % self.step:
+            return np.zeros(len(times), np.int64)
+        ahead: I64 = (civil_times(times, zone) - civil_times(times, "UTC")) // self.step
+        return ahead
+
+    def _civil(self, periods: I64) -> Bool:
+        """Which series [N] have a rhythm of the clock: a whole part of a day, a day, a week; 37 minutes is none."""
+        lengths = periods * self.step
+        of_day = DAY_MS % np.maximum(lengths, 1) == 0
+        found: Bool = ((periods == 0) | of_day | (lengths == WEEK_MS)).all(axis=1) & (periods > 0).any(axis=1)
+        return found
+
+    def _usual(self, history: Block) -> F64:
+        """The samples [N, T] without days that count as others: they would teach a weekday what it is not."""
         values = clean(history.values)
         values[:, days_moved(history.times, self.grid) != 0] = np.nan
-        return self._even(values, history.times)
+        return values
 
-    def _even(self, values: F64, times: I64) -> tuple[F64, int]:
-        """The samples on an even grid [N, n], NaN where there is none, and the grid's first absolute position."""
-        if not len(times):
+    def _even(self, values: F64, places: I64) -> tuple[F64, int]:
+        """The samples on an even grid [N, n], NaN where there is none, and the grid's first absolute position.
+
+        The hour that clocks live twice in autumn has the samples of its second time; the one they skip has none.
+        """
+        if not len(places):
             return np.zeros((len(values), 0)), 0
-        places = times // self.step
-        first = int(places[0])
-        even = np.full((len(values), int(places[-1]) - first + 1), np.nan)
+        first = int(places.min())
+        even = np.full((len(values), int(places.max()) - first + 1), np.nan)
         even[:, places - first] = values
         return even, first
 
