@@ -1,4 +1,4 @@
-"""Kernels against plain definitions: discords, peers, the covariance's bound, and vectors of unequal groups."""
+"""Kernels against plain definitions: discords, peers, oblique planes, a covariance's bound, groups of unequal size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from anomalyd.block import Block, make_labels
 from anomalyd.detectors.base import Grid
 from anomalyd.detectors.kernels.baseline import CLIP
 from anomalyd.detectors.kernels.discord import nearest_distance, push_sample
+from anomalyd.detectors.kernels.eforest import pick_plane
 from anomalyd.detectors.kernels.rls import FEATURES, FIRST_FAR, MOST_FAR, MOST_NEAR
 from anomalyd.detectors.kernels.siblings import compare, teach_offset
 from anomalyd.detectors.model import Model
@@ -105,6 +106,22 @@ def test_the_covariance_of_a_forecast_keeps_its_bounds() -> None:
     assert (variances[:FIRST_FAR] < MOST_NEAR).all()
     np.testing.assert_allclose(variances[FIRST_FAR:], MOST_FAR, rtol=1e-3)
 
+
+
+def test_planes_are_oblique_in_all_directions_through_the_box() -> None:
+    """As published: a direction's parts are independent standard normal, the point on the plane uniform in the box."""
+    x = np.array([[0.0, 10.0], [4.0, 30.0], [1.0, 20.0]], np.float32)
+    rows, state, pool = np.arange(3), np.array([7], np.uint64), np.arange(2)
+    features, weights = np.zeros(2, np.int16), np.zeros(2, np.float32)
+    directions, means = np.zeros((4_000, 2)), np.zeros(4_000)
+    for i in range(len(directions)):
+        offset = pick_plane(x, rows, 0, 3, state, pool, features, weights)
+        directions[i, features] = weights
+        means[i] = offset - weights @ np.where(features == 0, 2.0, 20.0)
+    assert np.abs(directions.mean(axis=0)).max() < 0.06
+    np.testing.assert_allclose(directions.std(axis=0), 1.0, atol=0.05)
+    assert abs(np.corrcoef(directions.T)[0, 1]) < 0.06
+    assert means.std() == pytest.approx(np.sqrt((4.0**2 + 20.0**2) / 12), rel=0.06)
 
 
 def test_neighbours_of_vectors_in_groups_of_unequal_size() -> None:

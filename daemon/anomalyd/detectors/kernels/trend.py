@@ -155,7 +155,7 @@ def going(kept: float, samples: float, ahead: float) -> float:
 def deviation_at(fit: F64, answer: F64, ahead: float, floor: float) -> float:
     """Standard deviation of the error of a forecast ``ahead`` samples on: that of one sample on, as measured, grown."""
     if fit[ERRORS] < 1.0:
-        return max(fit[SPREAD], floor)
+        return float(max(fit[SPREAD], floor))
     goes_on(fit, answer)
     grown = (1.0 - answer[5]) * alone(answer, ahead) / alone(answer, 1.0)
     if answer[5] > 0.0:
