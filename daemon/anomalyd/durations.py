@@ -82,7 +82,7 @@ def format_duration(ms: int) -> str:
 
 def _duration_help(text: str) -> str:
     if text.isascii() and text.isdigit():
-        return f"it has no unit: write {text}s, {text}m or {text}h"
+        return f"it has no unit: write {text}s, {text}m, {text}h or {text}d"
     if match := _FRACTION.match(text):
         exact = float(match[1]) * dict(_UNITS)[match[2]]
         if exact == int(exact) and 0 < exact <= MAX_DURATION_MS:

@@ -18,6 +18,7 @@ from anomalyd.delivery.hush import InhibitRule, MuteWindow
 from anomalyd.delivery.notices import NoticePolicy
 from anomalyd.delivery.routing import Route
 from anomalyd.delivery.together import Company
+from anomalyd.errors import ConfigError, Problem
 from anomalyd.feedback.cuts import FeedbackPolicy
 from anomalyd.holiday import Holidays
 from anomalyd.prometheus.spec import SourceSpec
@@ -142,6 +143,9 @@ class Settings:
 
 def load_settings(path: str | Path) -> Settings:
     """Read a settings file; raise ``ConfigError`` with all its problems."""
+    if not Path(path).exists():
+        hint = "name the settings file with --config; anomalyd init writes a first one"
+        raise ConfigError([Problem(str(path), 0, 0, "no such file", hint)])
     return read_settings(read_file(path))
 
 

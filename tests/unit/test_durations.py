@@ -25,7 +25,7 @@ def test_a_duration_means_what_prometheus_says(text: str, ms: int) -> None:
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("90", "write 90s, 90m or 90h"), ("1.5h", "write 1h30m"), ("", "write for example"),
+        ("90", "write 90s, 90m, 90h or 90d"), ("1.5h", "write 1h30m"), ("", "write for example"),
         ("m5", "write for example"),
         ("1m1h", "write for example"), ("-5m", "write for example"), ("5 m", "write for example"),
         ("5M", "write for example"), ("5m\n", "write for example"), ("200y", "longer than 100 years"),

@@ -193,7 +193,7 @@ REFUSED = [
     ("expr: up\ndetector: {window: 1d}", "r.yml:6:19: detector: needs a type"),
     ("expr: up\ndetector: 5", "r.yml:6:19: detector: must be a detector's name"),
     (GOOD + "direction: upp", "must be one of 'up', 'down' or 'both' (did you mean 'up'?)"),
-    (GOOD + "for: 90", "r.yml:7:14: for: '90' is not a duration; it has no unit: write 90s, 90m or 90h"),
+    (GOOD + "for: 90", "r.yml:7:14: for: '90' is not a duration; it has no unit: write 90s, 90m, 90h or 90d"),
     (GOOD + "for: 1.5h", "write 1h30m"),
     (GOOD + "for: yes", "for: 'yes' is not a duration"),
     (GOOD + "history: 0", "history: must be longer than 0"),

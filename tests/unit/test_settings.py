@@ -206,7 +206,7 @@ def test_which_source_is_the_default() -> None:
         ("sources: {a: {url: 'ftp://x'}}\n", "anomalyd.yml:1:11: a: the url must be http://"),
         ("sources: {a: {url: 'http://u:p@x'}}\n", "the url may not carry credentials"),
         ("sources: {a: {url: 'http://x', kind: victoria}}\n", "(did you mean 'victoriametrics'?)"),
-        ("sources: {a: {url: 'http://x', timeout: 5}}\n", "write 5s, 5m or 5h"),
+        ("sources: {a: {url: 'http://x', timeout: 5}}\n", "write 5s, 5m, 5h or 5d"),
         ("sources: {a: {url: 'http://x', basic_auth: {username: u}}}\n", "basic_auth: needs password or password_file"),
         ("sources: {a: {url: 'http://x', basic_auth: {username: u, password: p, password_file: f}}}\n",
          "password and password_file exclude each other"),
@@ -239,7 +239,7 @@ def test_which_source_is_the_default() -> None:
         (LEAST + "executor: proceses\n", "'proceses' is no executor"),
         (LEAST + "executor: dask://nowhere\n", "is no executor"),
         (LEAST + "executor: {workers: 0}\n", "workers: input should be greater than or equal to 1"),
-        (LEAST + "retention: 30\n", "write 30s, 30m or 30h"),
+        (LEAST + "retention: 30\n", "write 30s, 30m, 30h or 30d"),
         (LEAST + "database: {url: a, url_file: b}\n", "url and url_file exclude each other"),
     ],
 )  # fmt: skip
@@ -317,3 +317,9 @@ def test_no_settings_give_a_traceback(data: dict[str, object]) -> None:
     else:
         found = ()
     assert all(problem.message for problem in found)
+
+
+def test_without_a_file_it_says_how_to_get_one(tmp_path: Path) -> None:
+    """Whoever starts in another folder is told of --config and of the command that writes a first file."""
+    with pytest.raises(ConfigError, match=r"none.yml: no such file \(.* --config; anomalyd init"):
+        load_settings(tmp_path / "none.yml")

@@ -72,6 +72,8 @@ def percent(value: float) -> str:
 
 
 def count(value: float) -> str:
+    if 0 < value < 0.1:
+        return f"{value:.2g}"  # seldom is not never
     return "–" if math.isnan(value) else f"{value:.1f}".removesuffix(".0")
 
 
