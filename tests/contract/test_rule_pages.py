@@ -17,7 +17,7 @@ from anomalyd.console.rulesview import href
 from anomalyd.delivery.hush import MuteWindow
 from anomalyd.intervals import Interval
 from anomalyd.records import FeedbackLabel, Matcher, Silence, ThresholdChange
-from anomalyd.rule import Budget, TierPolicy
+from anomalyd.rule import Budget, DetectorSpec, TierPolicy
 from anomalyd.score import Tier
 from anomalyd.secret import Secret
 from anomalyd.settings import Token, Web
@@ -272,3 +272,15 @@ def test_times_in_words() -> None:
         "00:00 to 01:00, saturday to sunday, day -1 of the month, january to march and december, 2026, "
         "1 days of a calendar (Europe/Madrid)"
     )
+
+
+def test_a_joint_rule_shows_its_groups() -> None:
+    """What is scored are groups: the page lists those, each with its score, and calls them so."""
+    joint = replace(RULE, detector=DetectorSpec("half_space_trees", {"joint": True}), group_by=("site",))
+    block = recorded(4)
+    labels = tuple(make_labels({"__name__": "load", "host": f"h{i}", "site": f"s{i // 2}"}) for i in range(4))
+    client = lived(Block(labels, block.times, block.values), joint).app_console(60).client()
+    seen = words(client, PAGE)
+    assert "Groups, the most surprising now" in seen
+    assert {"site=s0", "site=s1"} <= {word for word in seen.split() if word.startswith("site=")}
+    assert "4 scored" in words(client, "/rules")
