@@ -113,7 +113,8 @@ def pages(lived: Lived, choice: Page) -> F64:
     )[None, :]  # fmt: skip
     calm = np.zeros(1, np.bool_)
     page[np.isnan(lived.onset)[None, :]] = np.nan
-    promise.keep_pages(page, calm, lived.weekly, FADE, np.zeros((1, promise.LINE)))
+    known = AutoParams().warm_up
+    promise.keep_pages(page, lived.onset[None, :], calm, lived.weekly, known, FADE, np.zeros((1, promise.LINE)))
     news = promise.openings(page, lived.onset[None, :], auto.DOUBT, lived.weekly)[0]
     surprise = np.fmax(lived.onset, news)
     signal = np.zeros(len(lived.told))

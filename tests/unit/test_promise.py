@@ -10,7 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anomalyd.detectors.kernels.promise import BEYOND, LINE, ONSET, STRETCHES, keep_block, keep_pages, kept, openings
+from anomalyd.detectors.kernels.promise import (
+    BEYOND,
+    DOUBTED,
+    JUDGED,
+    LEAST_SHIFT,
+    LINE,
+    MOST_SHIFT,
+    NEWS,
+    OFTEN,
+    ONSET,
+    STRETCHES,
+    at_pace,
+    keep_block,
+    keep_pages,
+    kept,
+    openings,
+)
 
 U = 2.2
 FADE = 2.0 ** (-1.0 / 50_000)
@@ -70,11 +86,42 @@ def pages(length: int, often: float, mean: float, seed: int = 5) -> np.ndarray:
 def test_news_is_kept_honest_too(often: float, mean: float) -> None:
     """However often there is news and however large, about one a week opens by a budget of one a week."""
     page, length = pages(500_000, often, mean), 500_000
-    keep_pages(page, NO_HOLD, WEEKLY, FADE, np.zeros((1, LINE)))
+    keep_pages(page, np.full_like(page, 300.0), NO_HOLD, WEEKLY, 0, FADE, np.zeros((1, LINE)))
     opens = openings(page, np.zeros_like(page), U, WEEKLY)[0]
     for per in (2016, 8640):
         assert 0.5 <= stretches(opens, math.log10(per)) / (length / per) <= 2.2
     assert np.array_equal(opens > WEEKLY, page[0] > 1.0)
+
+
+@pytest.mark.parametrize(("per_week", "often"), [(40_320, 8.0), (10_080, 0.5), (2_016, 0.5), (168, 0.144)])
+def test_how_much_news_is_expected_goes_with_the_step(per_week: int, often: float) -> None:
+    """More at steps below a minute, less above five, and a series that shows it may be corrected by as much more."""
+    terms = at_pace(math.log10(per_week))
+    assert terms[OFTEN] == pytest.approx(often, abs=0.01)
+    assert terms[LEAST_SHIFT] <= NEWS[LEAST_SHIFT]
+    assert terms[MOST_SHIFT] >= NEWS[MOST_SHIFT]
+    assert terms[MOST_SHIFT] - terms[LEAST_SHIFT] == pytest.approx(1.0 + abs(math.log10(often / 0.5)), abs=0.01)
+    same = np.arange(len(NEWS)) < OFTEN
+    assert np.array_equal(terms[same], NEWS[same])
+
+
+@pytest.mark.parametrize("weekly", [math.log10(40_320), WEEKLY])
+def test_in_the_first_week_news_needs_an_onset(weekly: float) -> None:
+    """The same news is worth what the onset allows while a series is young, and all it is after a week."""
+    week = round(10**weekly)
+    onset, page = np.full((1, week + 10), weekly - 1.0), np.zeros((1, week + 10))
+    page[0, [10, week // 2, week + 5]] = 6.0
+    lines = np.zeros((1, LINE))
+    keep_pages(page, onset, NO_HOLD, weekly, 0, FADE, lines)
+    opens = openings(page, np.zeros_like(page), U, weekly)[0]
+    assert opens[10] == pytest.approx(weekly - 1.0 + DOUBTED, abs=0.01)
+    assert opens[week // 2] == pytest.approx(weekly - 1.0 + 4 * DOUBTED, abs=0.01)
+    assert opens[week + 5] > weekly
+    assert 2.0 < lines[0, STRETCHES] <= 3.0
+    assert lines[0, JUDGED] == week + 10
+    page[0, 10] = 6.0
+    keep_pages(page[:, 10:11], onset[:, :1] + 3.0, NO_HOLD, weekly, 0, FADE, np.zeros((1, LINE)))
+    assert openings(page[:, 10:11], np.zeros((1, 1)), U, weekly)[0, 0] > weekly
 
 
 def test_onsets_open_for_frequent_budgets_only() -> None:

@@ -225,7 +225,7 @@ class Auto:
         from anomalyd.detectors.kernels.promise import keep_block, keep_pages
 
         keep_block(score, hold, DOUBT, 1.0 / GROWTH, a["promise"])
-        keep_pages(page, hold, self.weekly, 1.0 / GROWTH, a["news"])
+        keep_pages(page, score, hold, self.weekly, self.params.warm_up, 1.0 / GROWTH, a["news"])
 
     def _fit_joint(self, history: Block) -> State:
         from anomalyd.detectors.kernels.auto_joint import fit_joint

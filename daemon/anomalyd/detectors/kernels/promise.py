@@ -11,8 +11,15 @@ A past that holds real incidents must not make deaf: what exceeds u by ``FAR`` o
 went; shift and slope are bounded; and both begin at what noise of many kinds has shown. ``ONSET`` and ``NEWS`` are the
 terms for the two signals of ``auto``.
 
+On noise the paging signal comes as often a sample whatever the step, and the less often the longer a series was seen,
+about by the root of its samples. So of the same time, news comes about by the root of the samples a week. From a minute
+to five minutes counting copes with that; below and above what is expected before it goes with the step (``FAST``,
+``SLOW``). And a young series shows news all the time: it has hardly seen anything yet, and how far a new extreme is
+from those before says little. So in its first week news is worth no more than the onset allows, which is honest from
+the first day on (``DOUBTED``).
+
 A line [LINE] of one series: samples and stretches counted (fading), the sum of the excesses below the far ones, the
-stretches that were far, the highest excess of the latest stretch, samples since it.
+stretches that were far, the highest excess of the latest stretch, samples since it, samples judged.
 """
 
 from __future__ import annotations
@@ -24,20 +31,27 @@ import numpy as np
 
 from anomalyd.detectors.kernels.jit import kernel, leaf
 
-SAMPLES, STRETCHES, EXCESS, BEYOND, PEAK, SINCE = 0, 1, 2, 3, 4, 5
-LINE = 6
+SAMPLES, STRETCHES, EXCESS, BEYOND, PEAK, SINCE, JUDGED = 0, 1, 2, 3, 4, 5, 6
+LINE = 7
 
 APART = 10.0
 FAIR = 1.0 / math.log(10.0)
 MOST_SLOPE = 1.2
-LEAST_SHIFT, MOST_SHIFT = -0.3, 0.7
 
-FAR, MARGIN, MEAN, WEIGHT, OFTEN, NUMBER, LEAST_SLOPE = 0, 1, 2, 3, 4, 5, 6
+FAR, MARGIN, MEAN, WEIGHT, OFTEN, NUMBER, LEAST_SLOPE, LEAST_SHIFT, MOST_SHIFT = 0, 1, 2, 3, 4, 5, 6, 7, 8
 """Slots of the terms: from where on an excess is not measured; what is tolerated, as a logarithm; the mean excess
 before anything was counted and the stretches it counts for; the same of the rate, in units of the expected one; the
-smallest slope."""
-ONSET = np.array([1.5, math.log10(1.5), 0.65, 30.0, 1.0, 10.0, 0.6])
-NEWS = np.array([2.5, math.log10(1.7), 0.5, 30.0, 0.5, 20.0, 0.25])
+smallest slope; the bounds of the shift."""
+ONSET = np.array([1.5, math.log10(1.5), 0.65, 30.0, 1.0, 10.0, 0.6, -0.3, 0.7])
+NEWS = np.array([2.5, math.log10(1.7), 0.5, 30.0, 0.5, 20.0, 0.25, -0.3, 0.7])
+"""Those of news are for steps from a minute to five minutes, see ``at_pace``."""
+MOST_USUAL, LEAST_USUAL = math.log10(10_080.0), math.log10(2_016.0)
+"""Samples a week at one and at five minutes, as logarithms."""
+FAST, SLOW = 2.0, 0.5
+"""By so many orders for one of the samples a week more news is expected at once at shorter steps, and less at longer
+ones. At short ones that is more than comes (0.6 orders), since large news is also more frequent there than it says."""
+DOUBTED = 0.3
+"""In its first hours news may be twice as surprising as the onset; the more, the older the series."""
 
 PAGE_SLOPE, RARE_SLOPE = 0.9, 0.45
 """Surprise per unit of the paging signal below and above 1: on noise it comes about as often as that says."""
@@ -53,7 +67,7 @@ def kept(line: Any, x: Any, u: Any, terms: Any) -> Any:
     slope = min(max(FAIR * (number + terms[WEIGHT]) / total, terms[LEAST_SLOPE]), MOST_SLOPE)
     expected = line[SAMPLES] * 10.0 ** (-u)
     often = (line[STRETCHES] + terms[NUMBER] * terms[OFTEN]) / (expected + terms[NUMBER])
-    shift = min(max(-math.log10(often), LEAST_SHIFT), MOST_SHIFT)
+    shift = min(max(-math.log10(often), terms[LEAST_SHIFT]), terms[MOST_SHIFT])
     fair = u + shift + slope * (x - u)
     return max(u, min(max(x, fair - terms[MARGIN]), fair + terms[MARGIN]))
 
@@ -65,6 +79,7 @@ def count(line: Any, x: Any, u: Any, fade: Any, far: Any) -> Any:
         line[k] *= fade
     line[SAMPLES] += 1.0
     line[SINCE] += 1.0
+    line[JUDGED] += 1.0
     if x < u:
         return
     excess = x - u
@@ -113,17 +128,39 @@ def page_of_surprise(surprise: Any, weekly: Any) -> Any:
 
 
 @kernel
-def keep_pages(page: Any, hold: Any, weekly: Any, fade: Any, lines: Any) -> Any:
-    """The same for the paging signal [N, T] in its own unit; what is not news stays 0."""
-    u = weekly - PAGE_SLOPE
+def at_pace(weekly: Any) -> Any:
+    """The terms of news for a step with so many samples a week (a logarithm)."""
+    more = FAST * max(weekly - MOST_USUAL, 0.0) + SLOW * min(weekly - LEAST_USUAL, 0.0)
+    terms = NEWS.copy()
+    terms[OFTEN] *= 10.0**more
+    terms[LEAST_SHIFT] -= max(more, 0.0)
+    terms[MOST_SHIFT] -= min(more, 0.0)
+    return terms
+
+
+@leaf
+def most_news(onset: Any, age: Any) -> Any:
+    """The surprise that news is worth at most, at an age in weeks; ``onset`` is that of the same sample."""
+    return onset + DOUBTED / (1.0 - age) ** 2 if age < 1.0 else math.inf
+
+
+@kernel
+def keep_pages(page: Any, onset: Any, hold: Any, weekly: Any, known: Any, fade: Any, lines: Any) -> Any:
+    """The same for the paging signal [N, T] in its own unit; what is not news stays 0.
+
+    ``onset`` [N, T] is the surprise of the same samples as ``keep_block`` has left it, ``known`` the samples that a
+    series has before it is judged. What is worth less because a series is young is counted in full.
+    """
+    u, terms, week = weekly - PAGE_SLOPE, at_pace(weekly), 10.0**weekly
     for i in range(page.shape[0]):
         for t in range(page.shape[1]):
             if math.isnan(page[i, t]):
                 continue
             x = surprise_of_page(page[i, t], weekly)
             if x > u:
-                page[i, t] = page_of_surprise(kept(lines[i], x, u, NEWS), weekly)
-            count(lines[i], x, u, 1.0 if hold[i] else fade, NEWS[FAR])
+                worth = min(kept(lines[i], x, u, terms), most_news(onset[i, t], (lines[i, JUDGED] + known) / week))
+                page[i, t] = max(page_of_surprise(worth, weekly), 0.0)
+            count(lines[i], x, u, 1.0 if hold[i] else fade, terms[FAR])
 
 
 @kernel
