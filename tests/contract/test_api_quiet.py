@@ -51,7 +51,7 @@ def test_what_is_open_is_snoozed_for_one_of_a_few_lengths() -> None:
 def test_every_reason_to_stay_quiet_is_seen_in_the_api() -> None:
     """Held or dropped, by whichever stage: the row says why, and so does the count on /metrics."""
     console = Console()
-    wiring = Wiring(console.settings, RuleSet(()), Metrics(), lambda delivery: None, Words())
+    wiring = Wiring(console.settings, RuleSet(()), Metrics(), lambda delivery: None, Words(), {})
     for i, reason in enumerate(REASONS):
         said = Notification(f"q{i}", "hook", statement(console.first), NOW)
         console.store.enqueue([said])
