@@ -20,7 +20,7 @@ from anomalyd.detectors.base import State
 from anomalyd.detectors.stepping import with_rows_changed
 from anomalyd.judge import judge
 from anomalyd.rule import Rule
-from anomalyd.score import REFUSED, Kind, Observation, Scores, Verdicts
+from anomalyd.score import REFUSED, Kind, Observation, Scores, Verdicts, Why
 from anomalyd.threshold import NEVER
 
 SAMPLES_AT_ONCE = 1_000_000
@@ -125,14 +125,20 @@ def _calm(rule: Rule, values: F64, surprise: F64, cuts: F64, own: float) -> Bool
     return calm
 
 
-def first_flagged(verdicts: Verdicts, scores: Scores) -> I64:
-    """For each series the first column with an anomalous verdict or with news that the rule refused, or T [N]."""
+def first_flagged(verdicts: Verdicts, scores: Scores, times: I64, recalled: I64) -> I64:
+    """For each series the first column with an anomalous verdict or with news that the rule refused, or T [N].
+
+    Until ``recalled`` [N] whatever is above the cut is news; ``times`` [T] are those of the columns.
+    """
     series, columns = scores.surprise.shape
     first: I64 = np.full(series, columns, np.int64)
     said = np.flatnonzero(verdicts.why)  # an anomalous verdict has a reason, and so has a refusal
     flagged = verdicts.kind[said] == Kind.ANOMALOUS
     if scores.page is not None:
         flagged |= np.isin(verdicts.why[said], REFUSED)
+        if recalled.any():
+            row, column = np.divmod(said, max(1, columns))
+            flagged |= (verdicts.why[said] == Why.NO_NEWS) & (times[column] <= recalled[row])
     row, column = np.divmod(said[flagged], max(1, columns))
     np.minimum.at(first, row, column)
     return first

@@ -71,3 +71,22 @@ def test_refused_news_opens_when_it_comes_to_matter(
     assert opened(lived) == starts
     assert lived.seen[START + 100 * STEP][0][-1] == reason
     same(lived, life(rule, values).together())
+
+
+BLIP = {100: 4.5}
+LASTS = dict.fromkeys(range(130, 140), 4.0)
+
+
+@pytest.mark.parametrize(("values", "starts"), [
+    (BLIP | LASTS, [130]),
+    (LASTS, []),
+    (BLIP | {130: 4.0, 131: 4.0}, []),
+    (BLIP | dict.fromkeys(range(162, 172), 4.0), []),
+    (BLIP | {150: 4.0} | dict.fromkeys(range(170, 180), 4.0), []),
+    (dict.fromkeys(range(100, 104), 4.5) | LASTS, [100]),
+], ids=["lasts", "no news", "too short", "too late", "what was no news recalls nothing", "told already"])  # fmt: skip
+def test_news_that_came_to_nothing_is_news_still(values: dict[int, float], starts: list[int]) -> None:
+    """After one odd sample, shorter than `for`, the like of it opens for some hours if it lasts: nobody was told."""
+    lived = life(RULE, values).one_by_one()
+    assert opened(lived) == starts
+    same(lived, life(RULE, values).together())

@@ -19,7 +19,7 @@ from anomalyd.intervals import Interval
 from anomalyd.judge import judge
 from anomalyd.recorded import RecordedSource
 from anomalyd.rule import DetectorSpec, MinDeviation, Rule, RuleGroup, TierPolicy
-from anomalyd.score import REFUSED, Kind, Scores, Tier
+from anomalyd.score import REFUSED, Kind, Scores, Tier, Why
 from anomalyd.store import open_store
 from anomalyd.stretch import Sheet, first_flagged, judge_sheet, sheet_of_slot
 from anomalyd.template import render_annotations
@@ -280,4 +280,11 @@ def test_what_is_calm_need_not_be_judged(missing: str, paged: bool, own: float) 
     flagged = (whole.kind == Kind.ANOMALOUS) | (np.isin(whole.why, REFUSED) & paged)
     there = flagged.reshape(n, slots)
     assert there.any()
-    assert first_flagged(found, scores).tolist() == np.where(there.any(axis=1), there.argmax(axis=1), slots).tolist()
+    times, never = np.arange(slots, dtype=np.int64), np.zeros(n, np.int64)
+    first = np.where(there.any(axis=1), there.argmax(axis=1), slots).tolist()
+    assert first_flagged(found, scores, times, never).tolist() == first
+    until = rng.integers(0, slots, n)
+    unheard = (whole.why == Why.NO_NEWS).reshape(n, slots) & (times <= until[:, None]) & (until[:, None] > 0) & paged
+    there |= unheard
+    first = np.where(there.any(axis=1), there.argmax(axis=1), slots).tolist()
+    assert first_flagged(found, scores, times, until).tolist() == first

@@ -19,6 +19,10 @@ from anomalyd.score import REFUSED, Kind, Observation, Tier, Verdicts, Why
 from anomalyd.stretch import put_rows
 from anomalyd.tell import Happened, episode_id
 
+RECALLED_SLOTS = 60
+"""So long, in slots, what came to nothing is news still: `auto` holds what it has shown for 25 samples, and then takes
+about as many again to show the like."""
+
 
 def stirred_by(memory: Memory, verdicts: Verdicts) -> frozenset[int]:
     """Rows whose news the rule refused just now, or a missing sample ago."""
@@ -27,6 +31,16 @@ def stirred_by(memory: Memory, verdicts: Verdicts) -> frozenset[int]:
     units = memory.units
     here = frozenset(units[~absent].tolist())
     return (memory.stirred - here) | frozenset(units[refused].tolist())
+
+
+def came_to_nothing(episode: Episode) -> bool:
+    """Whether an episode was over before its `for`, so that nobody was told of it."""
+    return episode.phase == Phase.CLOSED and not episode.opened_at and episode.close == Close.RECOVERED
+
+
+def recalled_until(rule: Rule, episode: Episode) -> int:
+    """Until when the news that an episode began with, and nobody was told, is news still."""
+    return episode.closed_at + RECALLED_SLOTS * rule.interval_ms
 
 
 def excuse(memory: Memory, surprise: F64, verdicts: Verdicts) -> frozenset[int]:

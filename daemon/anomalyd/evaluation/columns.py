@@ -11,11 +11,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anomalyd.block import F64, I64, Block
+from anomalyd.block import F64, I64, Block, Bool
 from anomalyd.detectors.base import State, join_states, rowwise
 from anomalyd.detectors.drift import new_drifts
-from anomalyd.episode import Close, Phase
-from anomalyd.evaluation.advance import advance_episodes, excuse, stirred_by, unlearned
+from anomalyd.episode import Close, Event, Phase
+from anomalyd.evaluation.advance import (
+    advance_episodes,
+    came_to_nothing,
+    excuse,
+    recalled_until,
+    stirred_by,
+    unlearned,
+)
 from anomalyd.evaluation.dataquality import doubted
 from anomalyd.evaluation.jointly import furthest_of, groups_seen, sheet_with_groups, with_groups
 from anomalyd.evaluation.memory import Memory
@@ -127,7 +134,7 @@ class Columns:
     ) -> Memory:
         expected, surprise = scores.expected[:, 0], scores.surprise[:, 0]
         page = None if scores.page is None else scores.page[:, 0]
-        live = None if page is None else memory.hold() | np.isin(memory.units, list(memory.stirred))
+        live = None if page is None else _goes_on(memory, at)
         learned = None if scores.learned is None else scores.learned[:, 0]
         young = None if learned is None else learned > 0
         side = None if scores.side is None else scores.side[:, 0]
@@ -163,7 +170,7 @@ class Columns:
         verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts, memory.own)
         sheet = sheet_of(memory.active, fresh, scores, verdicts)
         changes = [Changes() for _ in range(len(fresh.times))]
-        flagged = first_flagged(verdicts, scores)
+        flagged = first_flagged(verdicts, scores, fresh.times, memory.recalled())
         restless = np.nonzero((flagged < len(fresh.times)) | np.isin(memory.active, _not_calm(memory)))[0]
         if len(restless):
             life = _Restless(self, run, memory, fresh, cut, sheet, changes)
@@ -185,13 +192,15 @@ class Columns:
         scores, _ = run.score(memory.state, fresh, band_cut(memory), np.zeros(len(fresh), np.bool_))
         scores = doubted(memory.doubt, memory.active, fresh.times, scores, memory.cuts)
         verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts, memory.own)
-        return int(first_flagged(verdicts, scores).min(initial=len(fresh.times)))
+        flagged = first_flagged(verdicts, scores, fresh.times, memory.recalled())
+        return int(flagged.min(initial=len(fresh.times)))
 
     def tell(self, rule: Rule, memory: Memory, happened: list[Happened], at: int, changes: Changes) -> Memory:
         if not happened:
             return memory
         live = dict(memory.episodes)
         relearn, excused = set(memory.relearn), set(memory.excused)
+        lapsed = {row: until for row, until in memory.lapsed.items() if until > at}
         for what in happened:
             row = memory.registry.index[what.episode.labels]
             live.pop(row, None)
@@ -201,6 +210,10 @@ class Columns:
                 relearn.add(row)
             elif what.episode.close == Close.DISMISSED:
                 excused.add(row)
+            if what.event == Event.OPENED:
+                lapsed.pop(row, None)
+            elif came_to_nothing(what.episode) and memory.lapsed.get(row, 0) < what.episode.started_at:
+                lapsed[row] = recalled_until(rule, what.episode)
         total = len(memory.unit_labels()) if memory.registry.joint else len(memory.siblings)
         told = tell(
             rule, at, happened, live.values(), memory.incidents, lambda e: cut_of(memory, e), self.annotate,
@@ -214,7 +227,7 @@ class Columns:
         live = {row: by_id.get(episode.id, episode) for row, episode in live.items()}
         return replace(
             memory, episodes=live, incidents=told.open_incidents, relearn=frozenset(relearn),
-            excused=frozenset(excused),
+            excused=frozenset(excused), lapsed=lapsed,
         )  # fmt: skip
 
 
@@ -315,13 +328,18 @@ class _Restless:
         scores = doubted(m.doubt, m.active[chosen], fresh.times, scores, m.cuts[chosen])
         verdicts = judge_sheet(self._run.rule, fresh.values, scores, m.cuts[chosen], m.own)
         self._sheet.put(chosen, column, scores, verdicts)
-        flagged = int(first_flagged(verdicts, scores)[0])
+        flagged = int(first_flagged(verdicts, scores, fresh.times, m.recalled()[chosen])[0])
         self._ahead[row] = _Ahead(state, column, column + flagged, after)
 
 
 def slot_of(rule: Rule, memory: Memory, sheet: Sheet, column: int, cut: float) -> RuleSlot:
     """A column of a sheet as a slot, without its scores."""
     return RuleSlot(rule.id, int(sheet.times[column]), "ok", cut=cut, model=memory.model)
+
+
+def _goes_on(memory: Memory, at: int) -> Bool:
+    """Which series [N] need no news for what is above the cut to matter."""
+    return memory.hold() | np.isin(memory.units, list(memory.stirred)) | (memory.recalled() >= at)
 
 
 def _not_calm(memory: Memory) -> list[int]:
@@ -333,7 +351,7 @@ def _after(whole: Memory, lived: Memory) -> Memory:
     """The whole rule's memory after some of its series were lived through."""
     return replace(
         whole, episodes=lived.episodes, incidents=lived.incidents, relearn=lived.relearn, excused=lived.excused,
-        stirred=lived.stirred,
+        stirred=lived.stirred, lapsed=lived.lapsed,
     )  # fmt: skip
 
 

@@ -136,9 +136,11 @@ def expire(rule: Rule, memory: Memory, at: int) -> tuple[Memory, tuple[int, ...]
     stay = frozenset(kept.units.tolist())
     needed = np.concatenate([kept.active, kept.units, np.fromiter(memory.episodes, np.int64, len(memory.episodes))])
     registry, gone = memory.registry.without(np.concatenate([memory.active[drop], memory.awaited[late]]), needed)
+    lapsed = {row: until for row, until in memory.lapsed.items() if row in stay and until >= at}
     kept = replace(
         kept, registry=registry, relearn=memory.relearn & stay, excused=memory.excused & stay,
-        stirred=memory.stirred & stay, awaited=memory.awaited[~late], awaited_until=memory.awaited_until[~late],
+        stirred=memory.stirred & stay, lapsed=lapsed, awaited=memory.awaited[~late],
+        awaited_until=memory.awaited_until[~late],
     )  # fmt: skip
     return kept, gone
 

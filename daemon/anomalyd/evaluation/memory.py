@@ -43,6 +43,8 @@ class Memory:
         crowd_at: the newest slot known in which more than ``ALONE`` series were above the rule's own cut; 0: none was.
         stirred: rows whose news was refused by the rule's ``direction`` or ``min_deviation`` and that have been above
             the cut ever since: what goes on there is still news when it comes to matter.
+        lapsed: rows whose pending episode came to nothing, and the last time at which what is above the cut is still
+            news because of that: a detector that has shown something once is slow to show the like again.
         last: the newest observation, for /metrics and the console.
         at: the newest slot evaluated; 0 before the first.
         source_labels, source_position: label sets of the last answer and where each lies in ``active``, so that an
@@ -67,6 +69,7 @@ class Memory:
     relearn: frozenset[int] = frozenset()
     excused: frozenset[int] = frozenset()
     stirred: frozenset[int] = frozenset()
+    lapsed: Mapping[int, int] = field(default_factory=dict)
     own: float = math.inf
     crowd_at: int = 0
     drifted_at: int = 0
@@ -95,6 +98,12 @@ class Memory:
         """Which active series are in a live episode and must not be learned [N]."""
         rows = np.fromiter(self.episodes, np.int64, len(self.episodes))
         return np.isin(self.units, rows)
+
+    def recalled(self) -> I64:
+        """Until when what is above the cut is news in each active series, as its last came to nothing [N]; or 0."""
+        if not self.lapsed:
+            return np.zeros(len(self.active), np.int64)
+        return np.array([self.lapsed.get(row, 0) for row in self.units.tolist()], np.int64)
 
     def unit_labels(self) -> list[Labels]:
         """The label sets under which episodes of the active series are kept, each once."""

@@ -14,11 +14,13 @@ import numpy as np
 from anomalyd.block import F64, I64, Block
 from anomalyd.episode import Close, Episode
 from anomalyd.errors import AnomalydError
+from anomalyd.evaluation.advance import RECALLED_SLOTS, came_to_nothing, recalled_until
 from anomalyd.evaluation.dataquality import observe
 from anomalyd.evaluation.intake import expire
 from anomalyd.evaluation.jointly import series_only
 from anomalyd.evaluation.memory import Memory, align, empty_memory, keep_rows
 from anomalyd.evaluation.rulerun import RuleRun, band_cut, cuts_of, hold_of
+from anomalyd.rule import Rule
 from anomalyd.score import REFUSED, Kind, Observation, Why
 from anomalyd.sources import Source
 from anomalyd.store import Store
@@ -61,14 +63,26 @@ def with_living(restored: Memory, memory: Memory) -> Memory:
     )
 
 
-def as_last_said(memory: Memory, store: Store) -> Memory:
-    """What the newest verdicts go on from: stretches that an analyst dismissed, news that the rule refused."""
+def as_last_said(rule: Rule, memory: Memory, store: Store) -> Memory:
+    """What the newest verdicts go on from: stretches that an analyst dismissed, news that was refused or lapsed."""
     for seen in store.scores(memory.registry.rule, memory.at, memory.at + 1):
         why = seen.verdicts.why
         units = memory.registry.unit(seen.series)
         dismissed, refused = units[why == Why.DISMISSED], units[np.isin(why, REFUSED)]
         memory = replace(memory, excused=frozenset(dismissed.tolist()), stirred=frozenset(refused.tolist()))
-    return memory
+    return replace(memory, lapsed=_lapsed(rule, memory, store))
+
+
+def _lapsed(rule: Rule, memory: Memory, store: Store) -> dict[int, int]:
+    """The rows whose episodes came to nothing not long ago, and until when that is news."""
+    start = memory.at - RECALLED_SLOTS * rule.interval_ms
+    lapsed: dict[int, int] = {}
+    over = store.episodes(rule=rule.id, start=start, end=memory.at + 1, limit=100_000)
+    for episode in sorted(over, key=lambda e: e.closed_at):
+        row = memory.registry.index.get(episode.labels)
+        if row is not None and came_to_nothing(episode) and lapsed.get(row, 0) < episode.started_at:
+            lapsed[row] = recalled_until(rule, episode)
+    return lapsed
 
 
 def _as_of(memory: Memory) -> int:

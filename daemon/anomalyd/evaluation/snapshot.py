@@ -203,7 +203,7 @@ class Snapshots:
             head = self._head(run, memory, at)
             if head is not None:
                 restored = brought_up(run, self._load(run, self._whole(run, memory), head), self._store, source)
-                restored = with_living(as_last_said(restored, self._store), memory)
+                restored = with_living(as_last_said(run.rule, restored, self._store), memory)
                 run.fit_started_at = head.fit_started_at
                 self.kept[rule] = Kept(head.as_of, head.bytes, head.model, at)
                 log.info("state restored", rule=rule, series=len(restored.active), as_of=head.as_of, model=head.model)
