@@ -170,7 +170,7 @@ class Columns:
         verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts, memory.own)
         sheet = sheet_of(memory.active, fresh, scores, verdicts)
         changes = [Changes() for _ in range(len(fresh.times))]
-        flagged = first_flagged(verdicts, scores, fresh.times, memory.recalled())
+        flagged = first_flagged(verdicts, scores, fresh.times, memory.recalled(memory.active))
         restless = np.nonzero((flagged < len(fresh.times)) | np.isin(memory.active, _not_calm(memory)))[0]
         if len(restless):
             life = _Restless(self, run, memory, fresh, cut, sheet, changes)
@@ -192,7 +192,7 @@ class Columns:
         scores, _ = run.score(memory.state, fresh, band_cut(memory), np.zeros(len(fresh), np.bool_))
         scores = doubted(memory.doubt, memory.active, fresh.times, scores, memory.cuts)
         verdicts = judge_sheet(run.rule, fresh.values, scores, memory.cuts, memory.own)
-        flagged = first_flagged(verdicts, scores, fresh.times, memory.recalled())
+        flagged = first_flagged(verdicts, scores, fresh.times, memory.recalled(memory.active))
         return int(flagged.min(initial=len(fresh.times)))
 
     def tell(self, rule: Rule, memory: Memory, happened: list[Happened], at: int, changes: Changes) -> Memory:
@@ -328,7 +328,7 @@ class _Restless:
         scores = doubted(m.doubt, m.active[chosen], fresh.times, scores, m.cuts[chosen])
         verdicts = judge_sheet(self._run.rule, fresh.values, scores, m.cuts[chosen], m.own)
         self._sheet.put(chosen, column, scores, verdicts)
-        flagged = int(first_flagged(verdicts, scores, fresh.times, m.recalled()[chosen])[0])
+        flagged = int(first_flagged(verdicts, scores, fresh.times, m.recalled(m.active[chosen]))[0])
         self._ahead[row] = _Ahead(state, column, column + flagged, after)
 
 
@@ -339,7 +339,7 @@ def slot_of(rule: Rule, memory: Memory, sheet: Sheet, column: int, cut: float) -
 
 def _goes_on(memory: Memory, at: int) -> Bool:
     """Which series [N] need no news for what is above the cut to matter."""
-    return memory.hold() | np.isin(memory.units, list(memory.stirred)) | (memory.recalled() >= at)
+    return memory.hold() | np.isin(memory.units, list(memory.stirred)) | (memory.recalled(memory.active) >= at)
 
 
 def _not_calm(memory: Memory) -> list[int]:

@@ -99,11 +99,14 @@ class Memory:
         rows = np.fromiter(self.episodes, np.int64, len(self.episodes))
         return np.isin(self.units, rows)
 
-    def recalled(self) -> I64:
-        """Until when what is above the cut is news in each active series, as its last came to nothing [N]; or 0."""
+    def recalled(self, active: I64) -> I64:
+        """Until when what is above the cut is news in each of these series, as its last came to nothing [N]; or 0."""
         if not self.lapsed:
-            return np.zeros(len(self.active), np.int64)
-        return np.array([self.lapsed.get(row, 0) for row in self.units.tolist()], np.int64)
+            return np.zeros(len(active), np.int64)
+        rows, units = np.array(sorted(self.lapsed), np.int64), self.registry.unit(active)
+        until = np.array([self.lapsed[row] for row in rows.tolist()], np.int64)
+        place = np.minimum(np.searchsorted(rows, units), len(rows) - 1)
+        return np.where(rows[place] == units, until[place], 0)
 
     def unit_labels(self) -> list[Labels]:
         """The label sets under which episodes of the active series are kept, each once."""
