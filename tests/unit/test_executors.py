@@ -53,18 +53,18 @@ def test_workers_end_with_a_killed_daemon(tmp_path: Path) -> None:
 
 
 LEAVES = """
-import os, sys, time
+import os, sys, threading
 from pathlib import Path
 from anomalyd.executors import open_executor
 def compute(told):
     Path(told).write_text(str(os.getpid()))
-    time.sleep(600)
+    threading.Event().wait()
 if __name__ == "__main__":
     pool = open_executor("processes", 2)
     pool.submit(compute, sys.argv[1])
     pool.submit(os.getpid).result()
     while not (os.path.exists(sys.argv[1]) and Path(sys.argv[1]).read_text()):
-        time.sleep(0.01)
+        threading.Event().wait(0.01)
     pool.shutdown(wait=False, cancel_futures=True)
     os._exit(0)
 """
