@@ -73,29 +73,10 @@ def linear_step(x: F64, lags: F64, weights: F64) -> float:
 
 @kernel
 def forecast_errors(
-    values: F64,
-    civil: I64,
-    hold: Bool,
-    scale: F64,
-    net: bool,
-    hidden: F64,
-    cell: F64,
-    lags: F64,
-    last: F64,
-    error: F64,
-    w_in: F64,
-    w_rec: F64,
-    bias: F64,
-    head: F64,
-    linear: F64,
-    settled: int,
-    rate: float,
-    floor: float,
-    highest: float,
-    score: F64,
-    expected: F64,
-    unit: F64,
-) -> None:
+    values: F64, civil: I64, hold: Bool, scale: F64, net: bool, hidden: F64, cell: F64, lags: F64, last: F64,
+    error: F64, w_in: F64, w_rec: F64, bias: F64, head: F64, linear: F64, settled: int, rate: float, floor: float,
+    highest: float, score: F64, expected: F64, unit: F64,
+) -> None:  # fmt: skip
     """Score each sample by the error of its forecast in usual errors of the series.
 
     ``last`` [N, 2]: what the forecast sees of the last sample, samples so far; ``error`` [N]: usual error. ``head``
