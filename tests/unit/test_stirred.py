@@ -12,6 +12,7 @@ from anomalyd.block import Block, Bool
 from anomalyd.detectors import base
 from anomalyd.detectors.base import Grid, Raw, State
 from anomalyd.detectors.model import Model
+from anomalyd.evaluation.since import as_last_said
 from anomalyd.rule import DetectorSpec, MinDeviation, Rule
 from anomalyd.score import Why
 from unit.test_stretch import PAST, RULE, SLOTS, START, STEP, Life, labels, same
@@ -90,3 +91,11 @@ def test_news_that_came_to_nothing_is_news_still(values: dict[int, float], start
     lived = life(RULE, values).one_by_one()
     assert opened(lived) == starts
     same(lived, life(RULE, values).together())
+
+
+def test_a_restart_knows_what_came_to_nothing() -> None:
+    """From the store alone: the last of two blips within an hour does not prolong what the first one began."""
+    lived = life(RULE, {310: 4.5, 315: 4.0}).one_by_one()
+    memory = lived.evaluator.runs[RULE.id].memory
+    assert list(memory.lapsed.values()) == [START + (311 + 60) * STEP]
+    assert as_last_said(RULE, replace(memory, lapsed={}), lived.store).lapsed == memory.lapsed
